@@ -1,0 +1,128 @@
+"""Our side: the cases through dhyan's public functions, nothing else."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import reference_model
+from cases import BOTH, FORWARD, Arrays, Case, model_config
+from reference import Call
+
+import dhyan
+from dhyan import ops
+
+
+class Side:
+    """The dhyan worker."""
+
+    name = "dhyan"
+
+    def facts(self) -> dict[str, Any]:
+        """What `dhyan info` reports."""
+        return {**dhyan.show_config(), "DHYAN_ISA": os.environ.get("DHYAN_ISA")}
+
+    def forms(self, case: Case) -> tuple[str, ...]:
+        """The case's own list."""
+        return case.ours
+
+    def prepare(self, case: Case, form: str, a: Arrays) -> dict[str, Call]:
+        """Pass name -> call."""
+        if case.modelled:
+            return _model_calls(case, a)
+        if case.op in ("additive", "scaled_dot"):
+            return _attention_calls(case, form, a)
+        return _plain_calls(case, a)
+
+
+def _attention_calls(case: Case, form: str, a: Arrays) -> dict[str, Call]:
+    tanh = case.op == "additive"
+    options: dict[str, Any] = {"term": "tanh"} if tanh else {"term": "product", "scale": case.sizes["H"] ** -0.5}
+    if "end" in a:
+        options |= {"begin": np.zeros_like(a["end"]), "end": a["end"]}
+    options["need_weights"] = form == "weights"
+    w = a.get("w")
+
+    def forward() -> Arrays:
+        return {"context": ops.attention_forward(a["q"], a["k"], a["v"], w, **options)[0]}
+
+    def both() -> Arrays:
+        context, _, cache = ops.attention_forward(a["q"], a["k"], a["v"], w, **options)
+        dq, dk, dv, dw = ops.attention_backward(a["dcontext"], cache)
+        gradients = {"dq": dq, "dk": dk, "dv": dv}
+        return {"context": context, **gradients, **({"dw": dw} if tanh else {})}
+
+    return {FORWARD: forward, BOTH: both}
+
+
+def _plain_calls(case: Case, a: Arrays) -> dict[str, Call]:
+    match case.op:
+        case "gemm":
+            return {FORWARD: lambda: {"y": ops.linear_forward(a["a"], a["b"])}}
+        case "softmax":
+            begin = np.zeros_like(a["end"])
+
+            def softmax(backward: bool) -> Arrays:
+                weights = ops.softmax_forward(a["scores"], begin=begin, end=a["end"])
+                more = {"dscores": ops.softmax_backward(a["dweights"], weights)} if backward else {}
+                return {"weights": weights, **more}
+
+            return {FORWARD: lambda: softmax(False), BOTH: lambda: softmax(True)}
+        case "context":
+
+            def context_both() -> Arrays:
+                context = ops.context_forward(a["weights"], a["v"])
+                dweights, dv = ops.context_backward(a["dcontext"], a["weights"], a["v"])
+                return {"context": context, "dweights": dweights, "dv": dv}
+
+            return {FORWARD: lambda: {"context": ops.context_forward(a["weights"], a["v"])}, BOTH: context_both}
+        case "linear":
+
+            def linear_both() -> Arrays:
+                y = ops.linear_forward(a["x"], a["w"], a["b"])
+                dx, dw, db = ops.linear_backward(a["dy"], a["x"], a["w"])
+                return {"y": y, "dx": dx, "dw": dw, "db": db}
+
+            return {FORWARD: lambda: {"y": ops.linear_forward(a["x"], a["w"], a["b"])}, BOTH: linear_both}
+        case "output_loss":
+
+            def loss(backward: bool) -> Arrays:
+                total, cache = ops.cross_entropy_forward(a["r"], a["w"], a["b"], a["targets"])
+                out = {"loss": np.array([total])}
+                if backward:
+                    out |= dict(zip(("dr", "dw", "db"), ops.cross_entropy_backward(1.0, cache), strict=True))
+                return out
+
+            return {FORWARD: lambda: loss(False), BOTH: lambda: loss(True)}
+    raise ValueError(f"no call for {case.op!r}")
+
+
+def _model_calls(case: Case, a: Arrays) -> dict[str, Call]:
+    config = dhyan.ModelConfig(**vars(model_config(case)))
+    model = dhyan.Seq2Seq(config)
+    parameters = model.parameters()
+    given = set(reference_model.parameter_shapes(model_config(case)))
+    if set(parameters) != given:
+        raise ValueError(f"the model and its specification differ in {sorted(set(parameters) ^ given)}")
+    for name, array in parameters.items():
+        array[...] = a[name]
+    if case.section == "decode":
+
+        def greedy() -> Arrays:
+            return {"ids": model.greedy(a["source"], a["source_lengths"], max_length=case.sizes["T"])[0]}
+
+        return {"check": greedy, "greedy": greedy}
+    batch = dhyan.Batch(a["source"], a["source_lengths"], a["target"], a["target_lengths"])
+    optimizer = dhyan.Adam(model, lr=1e-3, clip=1.0)
+
+    def check() -> Arrays:
+        loss, cache = model.forward(batch)
+        return {"loss": np.array([loss]), **{f"d{name}": g for name, g in model.backward(cache).items()}}
+
+    def step() -> Arrays:
+        loss, cache = model.forward(batch, step=optimizer.steps + 1)
+        optimizer.step(model.backward(cache))
+        return {"loss": np.array([loss])}
+
+    return {"check": check, "step": step}

@@ -1,0 +1,150 @@
+// The only file that knows NumPy and DLPack: Python objects in, views out.
+//
+// Inputs may have any stride or alignment (they are copied to row-major order when they are not), but never another
+// dtype: a silent cast would hide the caller's mistake.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "cpu/buffer.h"
+#include "cpu/parallel.h"
+#include "dhyan/view.h"
+
+namespace dhyan::bindings {
+
+namespace py = pybind11;
+
+inline std::string where(const char* op, const char* name) { return std::string(op) + ": " + name; }
+
+inline std::string type_name(py::handle object) { return py::str(py::type::of(object).attr("__name__")); }
+
+inline std::string describe(const py::array& a) { return py::str(a.dtype()); }
+
+// Any CPU array (NumPy, buffer protocol, DLPack) as a NumPy array, dtype untouched.
+inline py::array to_numpy(py::handle object, const char* op, const char* name) {
+  if (py::isinstance<py::array>(object)) return py::reinterpret_borrow<py::array>(object);
+  if (py::hasattr(object, "__dlpack__") && py::hasattr(object, "__dlpack_device__")) {
+    const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+    if (device.first != 1)
+      throw std::runtime_error(where(op, name) + " is not in CPU memory and this build of dhyan has no CUDA side");
+    return py::module_::import("numpy").attr("from_dlpack")(object);
+  }
+  if (PyObject_CheckBuffer(object.ptr()) && !PyBytes_Check(object.ptr()) && !PyByteArray_Check(object.ptr()))
+    return py::module_::import("numpy").attr("asarray")(object);
+  throw py::type_error(where(op, name) + " is of type " + type_name(object) + ", expected a float32 or float64 array");
+}
+
+// Row-major, aligned and of exactly this dtype; keeps the copy (if one was needed) alive.
+template <class T>
+struct Input {
+  py::array_t<T> array;
+  bool present = false;
+
+  template <int N>
+  View<const T, N> view(const char* op, const char* name, const char* axes) const {
+    View<const T, N> v;
+    if (!present) return v;
+    if (array.ndim() != N) {
+      throw py::value_error(where(op, name) + " has shape " + std::string(py::str(array.attr("shape"))) +
+                            ", expected " + axes);
+    }
+    v.data = array.data();
+    for (int i = 0; i < N; ++i) v.size[i] = array.shape(i);
+    return v;
+  }
+};
+
+template <class T>
+Input<T> input(py::handle object, const char* op, const char* name) {
+  Input<T> in;
+  if (object.is_none()) return in;
+  py::array a = to_numpy(object, op, name);
+  const py::dtype want = py::dtype::of<T>();
+  if (!a.dtype().is(want) && !a.dtype().equal(want)) {
+    throw py::type_error(where(op, name) + " has dtype " + describe(a) + ", expected " + std::string(py::str(want)));
+  }
+  constexpr int aligned = 0x0100;  // NPY_ARRAY_ALIGNED
+  in.array = py::array_t<T, py::array::c_style | aligned>::ensure(a);
+  if (!in.array) throw py::error_already_set();
+  in.present = true;
+  return in;
+}
+
+template <class T>
+Input<T> required(py::handle object, const char* op, const char* name) {
+  if (object.is_none()) throw py::type_error(where(op, name) + " is None, expected an array");
+  return input<T>(object, op, name);
+}
+
+// The dtype of a call is that of its first array; float32 and float64 are the two there are.
+enum class Float { f32, f64 };
+inline Float float_of(py::handle object, const char* op, const char* name) {
+  if (object.is_none()) throw py::type_error(where(op, name) + " is None, expected a float32 or float64 array");
+  py::array a = to_numpy(object, op, name);
+  if (a.dtype().equal(py::dtype::of<float>())) return Float::f32;
+  if (a.dtype().equal(py::dtype::of<double>())) return Float::f64;
+  throw py::type_error(where(op, name) + " has dtype " + describe(a) + ", expected float32 or float64");
+}
+
+// Calls f with a value of the call's float type: dispatch(float_of(q, ...), [&](auto zero) { using T = decltype(zero); ... })
+template <class F>
+auto dispatch(Float dtype, F&& f) {
+  return dtype == Float::f32 ? f(float{}) : f(double{});
+}
+
+// Fresh row-major output; the product of sizes is checked before anything is allocated.
+template <class T>
+py::array_t<T> output(std::initializer_list<Index> shape, const char* op) {
+  Index bytes = sizeof(T);
+  std::string text;
+  bool overflow = false, empty = false;
+  for (Index n : shape) {
+    overflow |= __builtin_mul_overflow(bytes, n, &bytes);
+    empty |= n == 0;
+    text += (text.empty() ? "" : ", ") + std::to_string(n);
+  }
+  if (overflow && !empty) {
+    PyErr_SetString(PyExc_MemoryError, (std::string(op) + ": an array of shape (" + text + ") exceeds memory").c_str());
+    throw py::error_already_set();
+  }
+  if (empty || bytes < Index(1) << 16) return py::array_t<T>(std::vector<py::ssize_t>(shape.begin(), shape.end()));
+  auto* block = new Buffer<T>(bytes / static_cast<Index>(sizeof(T)));
+  const py::capsule owner(block, [](void* p) { delete static_cast<Buffer<T>*>(p); });
+  return py::array_t<T>(std::vector<py::ssize_t>(shape.begin(), shape.end()), block->get(), owner);
+}
+
+template <class T, int N>
+View<T, N> view(py::array_t<T>& a);
+
+// An array of the caller that is written to in place.
+template <class T, int N>
+View<T, N> writable(py::handle object, const char* op, const char* name) {
+  if (!py::isinstance<py::array_t<T>>(object)) {
+    throw py::type_error(where(op, name) + " is not an array of dtype " +
+                         std::string(py::str(py::dtype::of<T>())) + " to write to");
+  }
+  auto a = py::reinterpret_borrow<py::array_t<T>>(object);
+  if (a.ndim() != N || !(a.flags() & py::array::c_style) || !a.writeable())
+    throw py::value_error(where(op, name) + " is not a writable row-major array of " + std::to_string(N) + " axes");
+  return view<T, N>(a);
+}
+
+template <class T, int N>
+View<T, N> view(py::array_t<T>& a) {
+  View<T, N> v;
+  v.data = a.mutable_data();
+  for (int i = 0; i < N; ++i) v.size[i] = a.shape(i);
+  return v;
+}
+
+// Held while C++ works: no GIL, and the thread may ask for signals.
+struct Working {
+  InterruptScope interruptible;
+  py::gil_scoped_release released;
+};
+
+}  // namespace dhyan::bindings

@@ -1,0 +1,305 @@
+// Recurrent layers, the decoder loop and the stepper: dictionaries and tuples of arrays in, views out.
+#include <memory>
+#include <vector>
+
+#include "arrays.h"
+#include "dhyan/decoder.h"
+
+namespace dhyan::bindings {
+namespace {
+
+struct Cache {  // activations of one forward call; its type is known to the matching backward alone
+  std::shared_ptr<void> held;
+  Float dtype;
+};
+
+template <class T>
+struct Holder {  // keeps copies of strided inputs alive for one call
+  std::vector<Input<T>> inputs;
+  const char* op;
+  template <int N>
+  View<const T, N> get(py::handle object, const char* name, const char* axes) {
+    inputs.push_back(input<T>(object, op, name));
+    return inputs.back().template view<N>(op, name, axes);
+  }
+  CellParameters<T> cell(py::handle object) {
+    const auto t = object.cast<py::tuple>();
+    return {get<2>(t[0], "weight_ih", "(I, G*H)"), get<2>(t[1], "weight_hh", "(H, G*H)"),
+            get<1>(t[2], "bias_ih", "(G*H,)"), get<1>(t[3], "bias_hh", "(G*H,)")};
+  }
+};
+
+template <class T>
+CellGradients<T> cell_gradients(py::handle object, const char* op) {
+  const auto t = object.cast<py::tuple>();
+  return {writable<T, 2>(t[0], op, "dweight_ih"), writable<T, 2>(t[1], op, "dweight_hh"),
+          writable<T, 1>(t[2], op, "dbias_ih"), writable<T, 1>(t[3], op, "dbias_hh")};
+}
+
+py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::handle x_, py::handle lengths_,
+                            py::handle parameters, py::handle h0_, py::handle c0_) {
+  const char* op = "recurrent_forward";
+  const Cell cell = cell_named(cell_name);
+  const Float dtype = float_of(x_, op, "x");
+  return dispatch(dtype, [&](auto zero) -> py::tuple {
+    using T = decltype(zero);
+    Holder<T> hold{{}, op};
+    const auto lengths_in = required<Index>(lengths_, op, "lengths");
+    const auto lengths = lengths_in.template view<1>(op, "lengths", "(B,)");
+    const auto x = hold.template get<2>(x_, "x", "(N, I)");
+    const auto p = hold.cell(parameters);
+    const auto h0 = hold.template get<2>(h0_, "h0", "(B, H)"), c0 = hold.template get<2>(c0_, "c0", "(B, H)");
+    const Index B = lengths[0], H = p.weight_hh[0];
+    auto out = output<T>({x[0], H}, op), final_h = output<T>({B, H}, op);
+    auto final_c = output<T>({cell == Cell::lstm ? B : 0, H}, op);
+    const auto ov = view<T, 2>(out), hv = view<T, 2>(final_h), cv = view<T, 2>(final_c);
+    std::shared_ptr<RecurrentCache<T>> cache;
+    {
+      Working working;
+      cache = dhyan::recurrent_forward<T>(cell, reverse, x, lengths, p, h0, c0, ov, hv, cv);
+    }
+    return py::make_tuple(out, final_h, cell == Cell::lstm ? py::object(final_c) : py::none(), Cache{cache, dtype});
+  });
+}
+
+py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle parameters, py::handle h0_, py::handle c0_,
+                             py::handle doutput_, py::handle dfinal_h_, py::handle dfinal_c_, py::handle gradients_,
+                             bool wants_dx) {
+  const char* op = "recurrent_backward";
+  return dispatch(cache.dtype, [&](auto zero) -> py::tuple {
+    using T = decltype(zero);
+    Holder<T> hold{{}, op};
+    const auto x = hold.template get<2>(x_, "x", "(N, I)");
+    const auto p = hold.cell(parameters);
+    const auto h0 = hold.template get<2>(h0_, "h0", "(B, H)"), c0 = hold.template get<2>(c0_, "c0", "(B, H)");
+    const auto dout = hold.template get<2>(doutput_, "doutput", "(N, H)");
+    const auto dfh = hold.template get<2>(dfinal_h_, "dfinal_h", "(B, H)");
+    const auto dfc = hold.template get<2>(dfinal_c_, "dfinal_c", "(B, H)");
+    const auto gradients = cell_gradients<T>(gradients_, op);
+    py::object dx_out = py::none(), dh0_out = py::none(), dc0_out = py::none();
+    View<T, 2> dx, dh0, dc0;
+    const auto fresh = [&](py::object& object, View<const T, 2> like) {
+      auto a = output<T>({like[0], like[1]}, op);
+      object = a;
+      return view<T, 2>(a);
+    };
+    if (wants_dx) dx = fresh(dx_out, x);
+    if (h0) dh0 = fresh(dh0_out, h0);
+    if (c0) dc0 = fresh(dc0_out, c0);
+    {
+      Working working;
+      dhyan::recurrent_backward<T>(*std::static_pointer_cast<RecurrentCache<T>>(cache.held), x, p, h0, c0, dout, dfh,
+                                   dfc, dx, gradients, dh0, dc0);
+    }
+    return py::make_tuple(dx_out, dh0_out, dc0_out);
+  });
+}
+
+// The dictionary that python/dhyan/decoder.py makes of a model's parameters.
+template <class T>
+DecoderParameters<T> decoder_parameters(Holder<T>& hold, const py::dict& d) {
+  DecoderParameters<T> p;
+  p.cell = cell_named(d["cell"].cast<std::string>());
+  p.bahdanau = d["order"].cast<std::string>() == "bahdanau";
+  p.feeding = d["input_feeding"].cast<bool>();
+  for (py::handle cell : d["cells"].cast<py::list>()) p.cells.push_back(hold.cell(cell));
+  const auto term = d["term"].cast<std::string>();
+  p.scorer.rule = term == "last"    ? Rule::last
+                  : term == "mean"  ? Rule::mean
+                  : term == "given" ? Rule::given
+                                    : Rule::scored;
+  p.scorer.term = term == "tanh" ? Term::tanh : Term::product;
+  p.scorer.normalize_query = d["normalize_query"].cast<bool>();
+  p.scorer.scale = d["scale"].cast<T>();
+  p.scorer.radius = d["radius"].cast<Index>();
+  p.scorer.query = hold.template get<2>(d["query"], "attention query", "(H, U)");
+  p.scorer.w = hold.template get<1>(d["w"], "attention w", "(U,)");
+  p.readout = hold.template get<2>(d["readout"], "readout", "([E+]H+D, E)");
+  p.readout_bias = hold.template get<1>(d["readout_bias"], "readout bias", "(E,)");
+  return p;
+}
+
+// (keys (N_s,U) | None, values (N_s,D), lengths (B,), given weights (B, 1 or T, S) | None)
+template <class T>
+Memory<T> memory_of(Holder<T>& hold, const py::tuple& t, Input<Index>& lengths) {
+  Memory<T> m;
+  m.keys = hold.template get<2>(t[0], "keys", "(N_s, U)");
+  m.values = hold.template get<2>(t[1], "values", "(N_s, D)");
+  lengths = required<Index>(t[2], hold.op, "memory lengths");
+  m.lengths = lengths.template view<1>(hold.op, "memory lengths", "(B,)");
+  m.weights = hold.template get<3>(t[3], "weights", "(B, 1 or T, S)");
+  for (Index b = 0; b < m.lengths[0]; ++b)
+    if (m.lengths.data[b] < 0) throw py::value_error(where(hold.op, "memory lengths") + " holds a negative length");
+  return m;
+}
+
+Index longest_of(View<const Index, 1> lengths) {
+  Index longest = 0;
+  for (Index b = 0; b < lengths[0]; ++b) longest = std::max(longest, lengths.data[b]);
+  return longest;
+}
+
+py::tuple decoder_forward(const py::dict& parameters, const py::tuple& memory_, py::handle y_, py::handle steps_,
+                          py::handle h0_, py::handle c0_, py::handle masks_) {
+  const char* op = "decoder_forward";
+  const Float dtype = float_of(y_, op, "y");
+  return dispatch(dtype, [&](auto zero) -> py::tuple {
+    using T = decltype(zero);
+    Holder<T> hold{{}, op};
+    Input<Index> lengths_in;
+    const auto p = decoder_parameters<T>(hold, parameters);
+    const auto memory = memory_of<T>(hold, memory_, lengths_in);
+    const auto steps_in = required<Index>(steps_, op, "steps");
+    const auto steps = steps_in.template view<1>(op, "steps", "(B,)");
+    const auto y = hold.template get<2>(y_, "y", "(N, E)");
+    const auto h0 = hold.template get<3>(h0_, "h0", "(L, B, H)"), c0 = hold.template get<3>(c0_, "c0", "(L, B, H)");
+    const auto masks = hold.template get<3>(masks_, "masks", "(L-1, N, H)");
+    auto readout = output<T>({y[0], p.readout[1]}, op);
+    auto weights = output<T>({y[0], longest_of(memory.lengths)}, op);
+    const auto rv = view<T, 2>(readout), wv = view<T, 2>(weights);
+    std::shared_ptr<DecoderCache<T>> cache;
+    {
+      Working working;
+      cache = dhyan::decoder_forward<T>(p, memory, y, steps, h0, c0, masks, rv, wv);
+    }
+    return py::make_tuple(readout, weights, Cache{cache, dtype});
+  });
+}
+
+py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const py::tuple& memory_, py::handle y_,
+                           py::handle h0_, py::handle c0_, py::handle masks_, py::handle dreadout_,
+                           py::handle dweights_, const py::dict& gradients_) {
+  const char* op = "decoder_backward";
+  return dispatch(cache.dtype, [&](auto zero) -> py::tuple {
+    using T = decltype(zero);
+    Holder<T> hold{{}, op};
+    Input<Index> lengths_in;
+    const auto p = decoder_parameters<T>(hold, parameters);
+    const auto memory = memory_of<T>(hold, memory_, lengths_in);
+    const auto y = hold.template get<2>(y_, "y", "(N, E)");
+    const auto h0 = hold.template get<3>(h0_, "h0", "(L, B, H)"), c0 = hold.template get<3>(c0_, "c0", "(L, B, H)");
+    const auto masks = hold.template get<3>(masks_, "masks", "(L-1, N, H)");
+    const auto dreadout = hold.template get<2>(dreadout_, "dreadout", "(N, E)");
+    const auto dweights = hold.template get<2>(dweights_, "dweights", "(N, S)");
+    DecoderGradients<T> g;
+    for (py::handle cell : gradients_["cells"].cast<py::list>()) g.cells.push_back(cell_gradients<T>(cell, op));
+    g.readout = writable<T, 2>(gradients_["readout"], op, "dreadout weight");
+    g.readout_bias = writable<T, 1>(gradients_["readout_bias"], op, "dreadout bias");
+    if (!gradients_["query"].is_none()) g.query = writable<T, 2>(gradients_["query"], op, "dquery");
+    if (!gradients_["w"].is_none()) g.w = writable<T, 1>(gradients_["w"], op, "dw");
+    auto dy = output<T>({y[0], y[1]}, op), dh0 = output<T>({h0[0], h0[1], h0[2]}, op);
+    auto dc0 = output<T>({c0[0], c0[1], c0[2]}, op);
+    auto dkeys = output<T>({memory.keys[0], memory.keys[1]}, op);
+    auto dvalues = output<T>({memory.values[0], memory.values[1]}, op);
+    const auto dyv = view<T, 2>(dy), dkv = view<T, 2>(dkeys), dvv = view<T, 2>(dvalues);
+    const auto dh0v = view<T, 3>(dh0), dc0v = view<T, 3>(dc0);
+    {
+      Working working;
+      dhyan::decoder_backward<T>(*std::static_pointer_cast<DecoderCache<T>>(cache.held), p, memory, y, h0, c0, masks,
+                                 dreadout, dweights, dyv, dh0v, dc0v, dkv, dvv, g);
+    }
+    return py::make_tuple(dy, dh0, c0 ? py::object(dc0) : py::none(), dkeys, dvalues, g.log_scale);
+  });
+}
+
+// One class for both float types: Python sees `Stepper`, whatever the model's dtype.
+class StepperObject {
+ public:
+  StepperObject(const py::dict& parameters, const py::tuple& memory_, py::handle table_, py::handle output_,
+                py::handle bias_)
+      : dtype_(float_of(table_, "Stepper", "target embedding")) {
+    dispatch(dtype_, [&](auto zero) {
+      using T = decltype(zero);
+      // The stepper outlives this call, and so must every array it reads.
+      auto hold = std::make_shared<Holder<T>>(Holder<T>{{}, "Stepper"});
+      auto lengths = std::make_shared<Input<Index>>();
+      const auto p = decoder_parameters<T>(*hold, parameters);
+      const auto memory = memory_of<T>(*hold, memory_, *lengths);
+      const auto table = hold->template get<2>(table_, "target embedding", "(V, E)");
+      const auto out = hold->template get<2>(output_, "output", "(E, V)");
+      const auto bias = hold->template get<1>(bias_, "output bias", "(V,)");
+      kept_ = {hold, lengths};
+      Working working;
+      stepper_ = std::make_shared<Stepper<T>>(p, memory, table, out, bias);
+    });
+  }
+
+  py::tuple step(py::handle token_, py::handle sentence_, py::handle position_, py::handle h_, py::handle c_,
+                 py::handle r_) const {
+    const char* op = "Stepper.step";
+    return dispatch(dtype_, [&](auto zero) -> py::tuple {
+      using T = decltype(zero);
+      const auto& stepper = *std::static_pointer_cast<Stepper<T>>(stepper_);
+      Holder<T> hold{{}, op};
+      const auto token_in = required<Index>(token_, op, "token"), sentence_in = required<Index>(sentence_, op, "sentence"),
+                 position_in = required<Index>(position_, op, "position");
+      const auto token = token_in.template view<1>(op, "token", "(N,)");
+      const auto sentence = sentence_in.template view<1>(op, "sentence", "(N,)");
+      const auto position = position_in.template view<1>(op, "position", "(N,)");
+      const auto h = hold.template get<3>(h_, "h", "(L, N, H)"), c = hold.template get<3>(c_, "c", "(L, N, H)");
+      const auto r = hold.template get<2>(r_, "readout", "(N, E)");
+      const Index N = token[0];
+      auto h1 = output<T>({h[0], h[1], h[2]}, op), c1 = output<T>({c[0], c[1], c[2]}, op), r1 = output<T>({r[0], r[1]}, op);
+      auto lp = output<T>({N, stepper.vocabulary()}, op), weights = output<T>({N, stepper.longest()}, op);
+      const auto h1v = view<T, 3>(h1), c1v = view<T, 3>(c1);
+      const auto r1v = view<T, 2>(r1), lpv = view<T, 2>(lp), wv = view<T, 2>(weights);
+      {
+        Working working;
+        stepper.step(token, sentence, position, h, c, r, h1v, c1v, r1v, lpv, wv);
+      }
+      return py::make_tuple(lp, weights, h1, c ? py::object(c1) : py::none(), r1);
+    });
+  }
+
+  py::tuple greedy(py::handle h0_, py::handle c0_, Index begin, Index end, Index pad, py::handle limit_) const {
+    const char* op = "Stepper.greedy";
+    return dispatch(dtype_, [&](auto zero) -> py::tuple {
+      using T = decltype(zero);
+      const auto& stepper = *std::static_pointer_cast<Stepper<T>>(stepper_);
+      Holder<T> hold{{}, op};
+      const auto h0 = hold.template get<3>(h0_, "h0", "(L, B, H)"), c0 = hold.template get<3>(c0_, "c0", "(L, B, H)");
+      const auto limit_in = required<Index>(limit_, op, "limit");
+      const auto limit = limit_in.template view<1>(op, "limit", "(B,)");
+      const Index B = stepper.sentences(), T_ = longest_of(limit);
+      auto ids = output<Index>({B, T_}, op);
+      auto weights = output<T>({B, T_, stepper.longest()}, op);
+      const auto iv = view<Index, 2>(ids);
+      const auto wv = view<T, 3>(weights);
+      Index used;
+      {
+        Working working;
+        used = stepper.greedy(h0, c0, begin, end, pad, limit, iv, wv);
+      }
+      return py::make_tuple(ids, weights, used);
+    });
+  }
+
+ private:
+  Float dtype_;
+  std::vector<std::shared_ptr<void>> kept_;
+  std::shared_ptr<void> stepper_;
+};
+
+}  // namespace
+
+void define_model(py::module_& m) {
+  py::class_<Cache>(m, "Cache", "Activations of one forward call.");
+  m.def("recurrent_forward", &recurrent_forward, py::arg("cell"), py::arg("reverse"), py::arg("x"), py::arg("lengths"),
+        py::arg("parameters"), py::arg("h0"), py::arg("c0"));
+  m.def("recurrent_backward", &recurrent_backward, py::arg("cache"), py::arg("x"), py::arg("parameters"), py::arg("h0"),
+        py::arg("c0"), py::arg("doutput"), py::arg("dfinal_h"), py::arg("dfinal_c"), py::arg("gradients"),
+        py::arg("wants_dx"));
+  m.def("decoder_forward", &decoder_forward, py::arg("parameters"), py::arg("memory"), py::arg("y"), py::arg("steps"),
+        py::arg("h0"), py::arg("c0"), py::arg("masks"));
+  m.def("decoder_backward", &decoder_backward, py::arg("cache"), py::arg("parameters"), py::arg("memory"), py::arg("y"),
+        py::arg("h0"), py::arg("c0"), py::arg("masks"), py::arg("dreadout"), py::arg("dweights"), py::arg("gradients"));
+  py::class_<StepperObject>(m, "Stepper", "The decoder one step at a time, on weights packed once.")
+      .def(py::init<const py::dict&, const py::tuple&, py::handle, py::handle, py::handle>(), py::arg("parameters"),
+           py::arg("memory"), py::arg("table"), py::arg("output"), py::arg("output_bias"))
+      .def("step", &StepperObject::step, py::arg("token"), py::arg("sentence"), py::arg("position"), py::arg("h"),
+           py::arg("c"), py::arg("readout"))
+      .def("greedy", &StepperObject::greedy, py::arg("h0"), py::arg("c0"), py::arg("begin"), py::arg("end"),
+           py::arg("pad"), py::arg("limit"));
+}
+
+}  // namespace dhyan::bindings

@@ -1,0 +1,222 @@
+// The module: machine facts, and the dense ops that need no more than a line each.
+#include "arrays.h"
+#include "cpu/variants.h"
+#include "dhyan/linear.h"
+
+namespace dhyan::bindings {
+
+void define_attention(py::module_& m);
+void define_model(py::module_& m);
+
+namespace {
+
+// PyErr_CheckSignals does its work on the main thread only; elsewhere it returns at once.
+void ask_python_for_signals() {
+  py::gil_scoped_acquire held;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+template <class T>
+py::array_t<T> linear_forward(py::handle x_, py::handle w_, py::handle b_) {
+  const char* op = "linear_forward";
+  const auto x = required<T>(x_, op, "x"), w = required<T>(w_, op, "w"), b = input<T>(b_, op, "b");
+  const auto xv = x.template view<2>(op, "x", "(M, I)"), wv = w.template view<2>(op, "w", "(I, O)");
+  const auto bv = b.template view<1>(op, "b", "(O,)");
+  auto y = output<T>({xv[0], wv[1]}, op);
+  const auto yv = view<T, 2>(y);
+  Working working;
+  dhyan::linear_forward<T>(xv, wv, bv, yv);
+  return y;
+}
+
+template <class T>
+py::array_t<T> linear_backward(py::handle dy_, py::handle x_, py::handle w_, py::handle dw_, py::handle db_) {
+  const char* op = "linear_backward";
+  const auto dy = required<T>(dy_, op, "dy"), x = required<T>(x_, op, "x"), w = required<T>(w_, op, "w");
+  const auto dyv = dy.template view<2>(op, "dy", "(M, O)"), xv = x.template view<2>(op, "x", "(M, I)");
+  const auto wv = w.template view<2>(op, "w", "(I, O)");
+  auto dx = output<T>({xv[0], xv[1]}, op);
+  const auto dxv = view<T, 2>(dx), dwv = writable<T, 2>(dw_, op, "dw");
+  const auto dbv = db_.is_none() ? View<T, 1>() : writable<T, 1>(db_, op, "db");
+  Working working;
+  dhyan::linear_backward<T>(dyv, xv, wv, dxv, dwv, dbv);
+  return dx;
+}
+
+template <class T>
+py::array_t<T> embedding_forward(py::handle table_, py::handle ids_) {
+  const char* op = "embedding_forward";
+  const auto table = required<T>(table_, op, "table");
+  const auto ids = required<Index>(ids_, op, "ids");
+  const auto tv = table.template view<2>(op, "table", "(V, E)");
+  const auto iv = ids.template view<1>(op, "ids", "(N,)");
+  auto out = output<T>({iv[0], tv[1]}, op);
+  const auto ov = view<T, 2>(out);
+  Working working;
+  dhyan::embedding_forward<T>(tv, iv, ov);
+  return out;
+}
+
+template <class T>
+void embedding_backward(py::handle dout_, py::handle ids_, py::handle dtable_) {
+  const char* op = "embedding_backward";
+  const auto dout = required<T>(dout_, op, "dout");
+  const auto ids = required<Index>(ids_, op, "ids");
+  const auto dv = dout.template view<2>(op, "dout", "(N, E)");
+  const auto iv = ids.template view<1>(op, "ids", "(N,)");
+  const auto tv = writable<T, 2>(dtable_, op, "dtable");
+  Working working;
+  dhyan::embedding_backward<T>(dv, iv, tv);
+}
+
+template <class T>
+py::tuple cross_entropy_forward(py::handle r_, py::handle w_, py::handle b_, py::handle targets_, double smoothing,
+                                bool keep_logits) {
+  const char* op = "cross_entropy_forward";
+  const auto r = required<T>(r_, op, "r"), w = required<T>(w_, op, "w"), b = required<T>(b_, op, "b");
+  const auto targets = required<Index>(targets_, op, "targets");
+  const auto rv = r.template view<2>(op, "r", "(N, E)"), wv = w.template view<2>(op, "w", "(E, V)");
+  const auto bv = b.template view<1>(op, "b", "(V,)");
+  const auto tv = targets.template view<1>(op, "targets", "(N,)");
+  auto log_sums = output<T>({rv[0]}, op);
+  py::object kept = py::none();
+  View<T, 2> logits;
+  if (keep_logits) {
+    auto a = output<T>({rv[0], wv[1]}, op);
+    logits = view<T, 2>(a);
+    kept = a;
+  }
+  const auto lv = view<T, 1>(log_sums);
+  double loss;
+  {
+    Working working;
+    loss = dhyan::cross_entropy_forward<T>(rv, wv, bv, tv, static_cast<T>(smoothing), lv, logits);
+  }
+  return py::make_tuple(loss, log_sums, kept);
+}
+
+template <class T>
+py::array_t<T> cross_entropy_backward(double scale, py::handle r_, py::handle w_, py::handle b_, py::handle targets_,
+                                      double smoothing, py::handle log_sums_, py::handle logits_, py::handle dw_,
+                                      py::handle db_) {
+  const char* op = "cross_entropy_backward";
+  const auto r = required<T>(r_, op, "r"), w = required<T>(w_, op, "w"), b = required<T>(b_, op, "b");
+  const auto log_sums = required<T>(log_sums_, op, "log_sums"), logits = input<T>(logits_, op, "logits");
+  const auto targets = required<Index>(targets_, op, "targets");
+  const auto rv = r.template view<2>(op, "r", "(N, E)"), wv = w.template view<2>(op, "w", "(E, V)");
+  const auto bv = b.template view<1>(op, "b", "(V,)"), lv = log_sums.template view<1>(op, "log_sums", "(N,)");
+  const auto tv = targets.template view<1>(op, "targets", "(N,)");
+  const auto kv = logits.template view<2>(op, "logits", "(N, V)");
+  auto dr = output<T>({rv[0], rv[1]}, op);
+  const auto drv = view<T, 2>(dr), dwv = writable<T, 2>(dw_, op, "dw");
+  const auto dbv = writable<T, 1>(db_, op, "db");
+  Working working;
+  dhyan::cross_entropy_backward<T>(static_cast<T>(scale), rv, wv, bv, tv, static_cast<T>(smoothing), lv, kv, drv, dwv,
+                                   dbv);
+  return dr;
+}
+
+template <class T>
+double adam_step(py::array_t<T> p, py::handle g_, py::array_t<T> m, py::array_t<T> v, std::int64_t step, double lr,
+                 double beta1, double beta2, double eps, double weight_decay, double clip) {
+  const char* op = "adam_step";
+  const auto g = required<T>(g_, op, "g");
+  const auto gv = g.template view<1>(op, "g", "(N,)");
+  for (const py::array_t<T>* a : {&p, &m, &v})
+    if (a->ndim() != 1 || !(a->flags() & py::array::c_style) || !a->writeable())
+      throw py::value_error(std::string(op) + ": p, m and v are updated in place, expected writable row-major (N,)");
+  const auto pv = view<T, 1>(p), mv = view<T, 1>(m), vv = view<T, 1>(v);
+  Working working;
+  return dhyan::adam_step<T>(pv, gv, mv, vv, {step, lr, beta1, beta2, eps, weight_decay, clip});
+}
+
+template <class T>
+py::array_t<T> dropout_mask(Index n, double rate, std::uint64_t key) {
+  auto out = output<T>({n}, "dropout_mask");
+  const auto ov = view<T, 1>(out);
+  Working working;
+  dhyan::dropout_mask<T>(key, static_cast<T>(rate), ov);
+  return out;
+}
+
+template <class F>
+auto by_dtype(py::handle object, const char* op, const char* name, F&& f) {
+  return dispatch(float_of(object, op, name), std::forward<F>(f));
+}
+
+py::dict show_config() {
+  py::dict d;
+  d["version"] = DHYAN_VERSION;
+  d["isa"] = active_variant().isa;
+  py::list isas;
+  for (const std::string& isa : runnable_isas()) isas.append(isa);
+  d["isas"] = isas;
+  d["threads"] = num_threads();
+  d["openmp"] = built_with_openmp();
+  d["cuda"] = py::none();
+  d["cuda_devices"] = 0;
+  return d;
+}
+
+}  // namespace
+}  // namespace dhyan::bindings
+
+PYBIND11_MODULE(_core, m) {
+  using namespace dhyan::bindings;
+  namespace py = pybind11;
+  m.doc() = "The C++ core of dhyan; import dhyan.ops instead.";
+  dhyan::set_interrupt_check(ask_python_for_signals);
+  m.def("show_config", &show_config);
+  m.def("set_isa", &dhyan::set_isa, py::arg("isa"));
+  m.def("set_num_threads", &dhyan::set_num_threads, py::arg("n"));
+  m.def("get_num_threads", &dhyan::num_threads);
+
+  m.def("linear_forward", [](py::object x, py::object w, py::object b) {
+    return by_dtype(x, "linear_forward", "x", [&](auto z) -> py::array { return linear_forward<decltype(z)>(x, w, b); });
+  }, py::arg("x"), py::arg("w"), py::arg("b"));
+  m.def("linear_backward", [](py::object dy, py::object x, py::object w, py::object dw, py::object db) {
+    return by_dtype(x, "linear_backward", "x",
+                    [&](auto z) -> py::array { return linear_backward<decltype(z)>(dy, x, w, dw, db); });
+  }, py::arg("dy"), py::arg("x"), py::arg("w"), py::arg("dw"), py::arg("db"));
+  m.def("embedding_forward", [](py::object table, py::object ids) {
+    return by_dtype(table, "embedding_forward", "table",
+                    [&](auto z) -> py::array { return embedding_forward<decltype(z)>(table, ids); });
+  }, py::arg("table"), py::arg("ids"));
+  m.def("embedding_backward", [](py::object dout, py::object ids, py::object dtable) {
+    by_dtype(dout, "embedding_backward", "dout",
+             [&](auto z) { embedding_backward<decltype(z)>(dout, ids, dtable); });
+  }, py::arg("dout"), py::arg("ids"), py::arg("dtable"));
+  m.def("cross_entropy_forward", [](py::object r, py::object w, py::object b, py::object targets, double smoothing,
+                                    bool keep_logits) {
+    return by_dtype(r, "cross_entropy_forward", "r", [&](auto z) {
+      return cross_entropy_forward<decltype(z)>(r, w, b, targets, smoothing, keep_logits);
+    });
+  }, py::arg("r"), py::arg("w"), py::arg("b"), py::arg("targets"), py::arg("smoothing"), py::arg("keep_logits"));
+  m.def("cross_entropy_backward", [](double scale, py::object r, py::object w, py::object b, py::object targets,
+                                     double smoothing, py::object log_sums, py::object logits, py::object dw,
+                                     py::object db) {
+    return by_dtype(r, "cross_entropy_backward", "r", [&](auto z) -> py::array {
+      return cross_entropy_backward<decltype(z)>(scale, r, w, b, targets, smoothing, log_sums, logits, dw, db);
+    });
+  }, py::arg("scale"), py::arg("r"), py::arg("w"), py::arg("b"), py::arg("targets"), py::arg("smoothing"),
+     py::arg("log_sums"), py::arg("logits"), py::arg("dw"), py::arg("db"));
+  m.def("empty", [](dhyan::Index n, bool single) -> py::array {
+    return single ? py::array(output<float>({n}, "empty")) : py::array(output<double>({n}, "empty"));
+  }, py::arg("n"), py::arg("single"), "Uninitialised flat array from the pool.");
+  m.def("adam_step", [](py::object p, py::object g, py::object m1, py::object v, std::int64_t step, double lr,
+                        double beta1, double beta2, double eps, double weight_decay, double clip) {
+    return by_dtype(p, "adam_step", "p", [&](auto z) {
+      using T = decltype(z);
+      for (const auto& [name, a] : {std::pair{"p", p}, std::pair{"m", m1}, std::pair{"v", v}})
+        if (!py::isinstance<py::array_t<T>>(a))
+          throw py::type_error(std::string("adam_step: ") + name + " is not an array of the dtype of p");
+      return adam_step<T>(p, g, m1, v, step, lr, beta1, beta2, eps, weight_decay, clip);
+    });
+  }, py::arg("p"), py::arg("g"), py::arg("m"), py::arg("v"), py::arg("step"), py::arg("lr"), py::arg("beta1"),
+     py::arg("beta2"), py::arg("eps"), py::arg("weight_decay"), py::arg("clip"));
+  m.def("dropout_mask", [](dhyan::Index n, double rate, std::uint64_t key, bool single) -> py::array {
+    return single ? py::array(dropout_mask<float>(n, rate, key)) : py::array(dropout_mask<double>(n, rate, key));
+  }, py::arg("n"), py::arg("rate"), py::arg("key"), py::arg("single"));
+  define_attention(m);
+  define_model(m);
+}

@@ -1,0 +1,395 @@
+// Checks, and how rows and sentences are dealt to threads; the arithmetic is in cpu/kernels.
+#include "dhyan/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "check.h"
+#include "cpu/parallel.h"
+#include "cpu/variants.h"
+
+namespace dhyan {
+namespace {
+
+// ---- checks ----
+
+template <class T>
+void check_scoring(const char* op, const Scoring<T>& in) {
+  const std::string match = "to match q " + shape_of(in.q);
+  check_shape(op, "k", in.k, {{"B", in.q[0]}, {"S", -1}, {"H", in.q[2]}}, match.c_str());
+  if (in.term == Term::tanh && !in.w)
+    fail(std::string(op) + ": w is None, expected shape (H=" + std::to_string(in.q[2]) + ",) for term 'tanh'");
+  if (in.term == Term::product && in.w) fail(std::string(op) + ": w is given, expected None for term 'product'");
+  if (in.w) check_shape(op, "w", in.w, {{"H", in.q[2]}}, match.c_str());
+  if (!std::isfinite(in.scale))
+    fail(std::string(op) + ": scale is " + std::to_string(in.scale) + ", expected a finite number");
+}
+
+std::string at(const char* op, const char* name, Index b, Index t) {
+  return std::string(op) + ": " + name + "[" + std::to_string(b) + ", " + std::to_string(t) + "] is ";
+}
+
+void check_restriction(const char* op, const Restriction& may, Index B, Index T, Index S) {
+  if (may.begin) check_shape(op, "begin", may.begin, {{"B", B}, {"T", T}});
+  if (may.end) check_shape(op, "end", may.end, {{"B", B}, {"T", T}});
+  for (Index i = 0; i < B * T; ++i) {
+    const Index first = may.begin ? may.begin.data[i] : 0, last = may.end ? may.end.data[i] : S;
+    const bool good = 0 <= first && first <= last && last <= S;
+    if (good) continue;
+    if (!may.end || first < 0)
+      fail(at(op, "begin", i / T, i % T) + std::to_string(first) + ", expected 0 <= begin <= " +
+           (may.end ? "end" : "S=" + std::to_string(S)));
+    fail(at(op, "end", i / T, i % T) + std::to_string(last) + ", expected begin=" + std::to_string(first) +
+         " <= end <= S=" + std::to_string(S));
+  }
+}
+
+// ---- working memory ----
+
+// Kept per thread between calls; a larger request frees and allocates again.
+enum Slot { kPrepared, kWeights, kGradients, kPartial, kMask, kSlots };
+template <class T>
+T* scratch(Slot slot, Index n) {
+  thread_local std::vector<T> buffers[kSlots];
+  std::vector<T>& buffer = buffers[slot];
+  if (static_cast<Index>(buffer.size()) < n) {
+    buffer = {};
+    buffer.resize(static_cast<std::size_t>(n));
+  }
+  return buffer.data();
+}
+
+// Both ends of the ranges as the kernels want them: both given, or neither.
+class RangeTable {
+ public:
+  RangeTable(const Restriction& may, Index B, Index T, Index S) : T_(T), begin_(may.begin.data), end_(may.end.data) {
+    if (!may.begin && !may.end) return;
+    if (!may.begin) begin_ = fill(B * T, 0);
+    if (!may.end) end_ = fill(B * T, S);
+  }
+  const Index* begin(Index b, Index t) const { return begin_ ? begin_ + b * T_ + t : nullptr; }
+  const Index* end(Index b, Index t) const { return end_ ? end_ + b * T_ + t : nullptr; }
+
+ private:
+  const Index* fill(Index n, Index value) {
+    filled_.assign(static_cast<std::size_t>(std::max<Index>(n, 1)), value);
+    return filled_.data();
+  }
+  Index T_;
+  const Index* begin_;
+  const Index* end_;
+  std::vector<Index> filled_;
+};
+
+// ---- threads ----
+
+constexpr Index kRowTile = 32;       // target rows a thread takes at a time
+constexpr Index kBackwardRows = 256;  // target rows whose dscores exist at once; a constant, or bits would follow shapes
+
+// Sentences to threads where there are enough of them; else one after the other, each dealt out by f itself (a
+// parallel_for inside a parallel one runs serial).
+template <class F>
+void for_sentences(Index B, Index work, F&& f) {
+  if (B >= 2 * num_threads()) return parallel_for(B, work, f);
+  for (Index b = 0; b < B; ++b) f(b);
+}
+
+template <class F>
+void for_row_tiles(Index rows, Index tile, Index work, F&& f) {
+  parallel_for((rows + tile - 1) / tile, work, [&](Index i) { f(i * tile, std::min(tile, rows - i * tile)); });
+}
+
+// ---- pieces of one sentence ----
+
+template <class T>
+struct Sentence {
+  const AttentionKernels<T>& kernels;
+  const Scoring<T>& in;
+  const Restriction& may;
+  const RangeTable& ranges;
+  Index b;
+  const T* prepared;
+
+  Sentence(const Scoring<T>& in, const Restriction& may, const RangeTable& ranges, Index b)
+      : kernels(attention_kernels<T>()), in(in), may(may), ranges(ranges), b(b) {
+    T* memory = scratch<T>(kPrepared, kernels.prepared_size(in.term, S(), H()));
+    kernels.prepare_keys(in.term, k(), S(), H(), memory);
+    prepared = memory;
+  }
+
+  Index rows() const { return in.q[1]; }
+  Index S() const { return in.k[1]; }
+  Index H() const { return in.q[2]; }
+  const T* q(Index t) const { return in.q.data + (b * rows() + t) * H(); }
+  const T* k() const { return in.k.data + b * S() * H(); }
+  T scale() const { return static_cast<T>(in.scale); }
+
+  void scores(Index t, Index n, T* out) const {
+    kernels.score_rows(in.term, q(t), H(), n, k(), prepared, S(), H(), in.w.data, scale(), ranges.begin(b, t),
+                       ranges.end(b, t), out);
+  }
+  void weights(Index t, Index n, T* out) const {
+    scores(t, n, out);
+    softmax(t, n, out);
+  }
+  void softmax(Index t, Index n, T* rows) const { softmax_of(kernels, may, ranges, b, t, n, S(), rows); }
+
+  static void softmax_of(const AttentionKernels<T>& kernels, const Restriction& may, const RangeTable& ranges, Index b,
+                         Index t, Index n, Index S, T* rows) {
+    if (!may.mask) return kernels.softmax_rows(rows, n, S, ranges.begin(b, t), ranges.end(b, t), nullptr);
+    // A broadcast mask is never spread out: one row at a time, copied only where its elements lie apart.
+    for (Index i = 0; i < n; ++i) {
+      const unsigned char* row = may.mask + b * may.mask_stride[0] + (t + i) * may.mask_stride[1];
+      if (may.mask_stride[2] != 1) {
+        unsigned char* copy = scratch<unsigned char>(kMask, S);
+        for (Index s = 0; s < S; ++s) copy[s] = row[s * may.mask_stride[2]];
+        row = copy;
+      }
+      kernels.softmax_rows(rows + i * S, 1, S, ranges.begin(b, t + i), ranges.end(b, t + i), row);
+    }
+  }
+};
+
+template <class T>
+void add(Index n, const T* x, T* y) {
+  for (Index i = 0; i < n; ++i) y[i] += x[i];
+}
+
+// Runs compute(target) with the output itself, or, from the second part of a sum on, with memory that is then added.
+template <class T, class F>
+void accumulate(bool first, Index n, T* out, F&& compute) {
+  if (first) return compute(out);
+  T* part = scratch<T>(kPartial, n);
+  compute(part);
+  add(n, part, out);
+}
+
+// dq (overwritten) of rows [t, t + n), dk and dw (added to; dk overwritten where t is 0), from dscores.
+template <class T>
+void score_gradients(const Sentence<T>& x, Index t, Index n, const T* dscores, T* dq, T* dk, T* dw) {
+  const Index S = x.S(), H = x.H(), *begin = x.ranges.begin(x.b, t), *end = x.ranges.end(x.b, t);
+  const Index work = n * S * H;
+  if (x.in.term == Term::tanh) {
+    if (t == 0) std::fill_n(dk, S * H, T(0));
+    const Index slice = 64;  // hidden units; they share nothing, so threads may take them in any order
+    if (H > 0 && n > 0)
+      parallel_for((H + slice - 1) / slice, work, [&](Index i) {
+        x.kernels.tanh_backward(dscores, x.q(t), H, n, x.k(), x.prepared, S, H, x.in.w.data, x.scale(), begin, end,
+                                i * slice, std::min(H, (i + 1) * slice), dq, H, dk, dw);
+      });
+    return;
+  }
+  for_row_tiles(n, kRowTile, work, [&](Index i, Index rows) {
+    x.kernels.weighted_sum(dscores + i * S, S, 1, rows, S, x.k(), H, H, begin ? begin + i : nullptr,
+                           end ? end + i : nullptr, x.scale(), dq + i * H, H);
+  });
+  accumulate<T>(t == 0, S * H, dk, [&](T* out) {
+    for_row_tiles(S, 2 * kRowTile, work, [&](Index s, Index keys) {
+      x.kernels.weighted_sum(dscores + s, 1, S, keys, n, x.q(t), H, H, nullptr, nullptr, x.scale(), out + s * H, H);
+    });
+  });
+}
+
+template <class T>
+void value_gradients(const AttentionKernels<T>& kernels, Index t, Index n, Index S, Index D, const T* weights,
+                     const T* dcontext, T* dv) {
+  accumulate<T>(t == 0, S * D, dv, [&](T* out) {
+    for_row_tiles(S, 2 * kRowTile, n * S * D, [&](Index s, Index keys) {
+      kernels.weighted_sum(weights + s, 1, S, keys, n, dcontext, D, D, nullptr, nullptr, T(1), out + s * D, D);
+    });
+  });
+}
+
+// dw of the sentences, added in their order.
+template <class T>
+void sum_parts(const std::vector<T>& parts, Index B, View<T, 1> dw) {
+  const Index H = dw[0];
+  for (Index h = 0; h < H; ++h) {
+    double sum = 0;
+    for (Index b = 0; b < B; ++b) sum += static_cast<double>(parts[static_cast<std::size_t>(b * H + h)]);
+    dw.data[h] = static_cast<T>(sum);
+  }
+}
+
+template <class T>
+std::vector<T> dw_parts(const Scoring<T>& in) {
+  return std::vector<T>(in.term == Term::tanh ? static_cast<std::size_t>(in.q[0] * in.q[2]) : 0, T(0));
+}
+
+}  // namespace
+
+template <class T>
+void score_forward(const Scoring<T>& in, View<T, 3> scores) {
+  check_scoring("score_forward", in);
+  const Index B = in.q[0], rows = in.q[1], S = in.k[1], H = in.q[2];
+  const Restriction all;
+  const RangeTable none(all, B, rows, S);
+  for_sentences(B, B * rows * S * H, [&](Index b) {
+    const Sentence<T> x(in, all, none, b);
+    for_row_tiles(rows, kRowTile, rows * S * H,
+                  [&](Index t, Index n) { x.scores(t, n, scores.data + (b * rows + t) * S); });
+  });
+}
+
+template <class T>
+void score_backward(View<const T, 3> dscores, const Scoring<T>& in, View<T, 3> dq, View<T, 3> dk, View<T, 1> dw) {
+  check_scoring("score_backward", in);
+  const Index B = in.q[0], rows = in.q[1], S = in.k[1], H = in.q[2];
+  check_shape("score_backward", "dscores", dscores, {{"B", B}, {"T", rows}, {"S", S}}, "to match q and k");
+  const Restriction all;
+  const RangeTable none(all, B, rows, S);
+  std::vector<T> parts = dw_parts(in);
+  for_sentences(B, B * rows * S * H, [&](Index b) {
+    const Sentence<T> x(in, all, none, b);
+    T* dk_b = dk.data + b * S * H;
+    if (rows == 0) std::fill_n(dk_b, S * H, T(0));
+    for (Index t = 0; t < rows; t += kBackwardRows)
+      score_gradients(x, t, std::min(kBackwardRows, rows - t), dscores.data + (b * rows + t) * S,
+                      dq.data + (b * rows + t) * H, dk_b, parts.data() + b * H);
+  });
+  if (in.term == Term::tanh) sum_parts(parts, B, dw);
+}
+
+template <class T>
+void softmax_forward(View<const T, 3> scores, const Restriction& may, View<T, 3> weights) {
+  const Index B = scores[0], rows = scores[1], S = scores[2];
+  check_restriction("softmax_forward", may, B, rows, S);
+  const RangeTable ranges(may, B, rows, S);
+  const auto& kernels = attention_kernels<T>();
+  for_row_tiles(B * rows, kRowTile, B * rows * S * 16, [&](Index row, Index n) {
+    if (weights.data != scores.data) std::copy_n(scores.data + row * S, n * S, weights.data + row * S);
+    for (Index i = row; i < row + n; ++i)
+      Sentence<T>::softmax_of(kernels, may, ranges, i / rows, i % rows, 1, S, weights.data + i * S);
+  });
+}
+
+template <class T>
+void softmax_backward(View<const T, 3> dweights, View<const T, 3> weights, View<T, 3> dscores) {
+  const Index B = weights[0], rows = weights[1], S = weights[2];
+  check_shape("softmax_backward", "dweights", dweights, {{"B", B}, {"T", rows}, {"S", S}},
+              ("to match weights " + shape_of(weights)).c_str());
+  const auto& kernels = attention_kernels<T>();
+  for_row_tiles(B * rows, kRowTile, B * rows * S * 4, [&](Index row, Index n) {
+    std::copy_n(dweights.data + row * S, n * S, dscores.data + row * S);
+    kernels.softmax_backward_rows(weights.data + row * S, dscores.data + row * S, n, S, nullptr, nullptr);
+  });
+}
+
+template <class T>
+void context_forward(View<const T, 3> weights, View<const T, 3> v, View<T, 3> context) {
+  const Index B = weights[0], rows = weights[1], S = weights[2], D = v[2];
+  check_shape("context_forward", "v", v, {{"B", B}, {"S", S}, {"D", -1}},
+              ("to match weights " + shape_of(weights)).c_str());
+  const auto& kernels = attention_kernels<T>();
+  for_sentences(B, B * rows * S * D, [&](Index b) {
+    for_row_tiles(rows, kRowTile, rows * S * D, [&](Index t, Index n) {
+      const Index row = b * rows + t;
+      kernels.context_rows(weights.data + row * S, n, v.data + b * S * D, S, D, nullptr, nullptr,
+                           context.data + row * D, D);
+    });
+  });
+}
+
+template <class T>
+void context_backward(View<const T, 3> dcontext, View<const T, 3> weights, View<const T, 3> v, View<T, 3> dweights,
+                      View<T, 3> dv) {
+  const Index B = weights[0], rows = weights[1], S = weights[2], D = v[2];
+  check_shape("context_backward", "v", v, {{"B", B}, {"S", S}, {"D", -1}},
+              ("to match weights " + shape_of(weights)).c_str());
+  check_shape("context_backward", "dcontext", dcontext, {{"B", B}, {"T", rows}, {"D", D}},
+              ("to match weights " + shape_of(weights) + " and v " + shape_of(v)).c_str());
+  const auto& kernels = attention_kernels<T>();
+  for_sentences(B, 2 * B * rows * S * D, [&](Index b) {
+    const T* v_b = v.data + b * S * D;
+    T* dv_b = dv.data + b * S * D;
+    for_row_tiles(rows, kRowTile, rows * S * D, [&](Index t, Index n) {
+      const Index row = b * rows + t;
+      kernels.context_backward_rows(dcontext.data + row * D, D, n, v_b, S, D, nullptr, nullptr,
+                                    dweights.data + row * S);
+    });
+    if (rows == 0) std::fill_n(dv_b, S * D, T(0));
+    for (Index t = 0; t < rows; t += kBackwardRows)
+      value_gradients(kernels, t, std::min(kBackwardRows, rows - t), S, D, weights.data + (b * rows + t) * S,
+                      dcontext.data + (b * rows + t) * D, dv_b);
+  });
+}
+
+template <class T>
+void attention_forward(const Scoring<T>& in, View<const T, 3> v, const Restriction& may, View<T, 3> context,
+                       View<T, 3> weights) {
+  const char* op = "attention_forward";
+  check_scoring(op, in);
+  const Index B = in.q[0], rows = in.q[1], S = in.k[1], H = in.q[2], D = v[2];
+  check_shape(op, "v", v, {{"B", B}, {"S", S}, {"D", -1}}, ("to match k " + shape_of(in.k)).c_str());
+  check_restriction(op, may, B, rows, S);
+  const RangeTable ranges(may, B, rows, S);
+  for_sentences(B, B * rows * S * (H + D), [&](Index b) {
+    const Sentence<T> x(in, may, ranges, b);
+    for_row_tiles(rows, kRowTile, rows * S * (H + D), [&](Index t, Index n) {
+      const Index row = b * rows + t;
+      T* tile = weights ? weights.data + row * S : scratch<T>(kWeights, n * S);
+      x.weights(t, n, tile);
+      x.kernels.context_rows(tile, n, v.data + b * S * D, S, D, ranges.begin(b, t), ranges.end(b, t),
+                             context.data + row * D, D);
+    });
+  });
+}
+
+template <class T>
+void attention_backward(View<const T, 3> dcontext, View<const T, 3> dweights, const Scoring<T>& in,
+                        View<const T, 3> v, const Restriction& may, View<const T, 3> weights, View<T, 3> dq,
+                        View<T, 3> dk, View<T, 3> dv, View<T, 1> dw) {
+  const char* op = "attention_backward";
+  check_scoring(op, in);
+  const Index B = in.q[0], rows = in.q[1], S = in.k[1], H = in.q[2], D = v[2];
+  check_shape(op, "v", v, {{"B", B}, {"S", S}, {"D", -1}}, ("to match k " + shape_of(in.k)).c_str());
+  check_shape(op, "dcontext", dcontext, {{"B", B}, {"T", rows}, {"D", D}}, "as the context of the forward call");
+  if (dweights) check_shape(op, "dweights", dweights, {{"B", B}, {"T", rows}, {"S", S}}, "as the weights of the forward call");
+  if (weights) check_shape(op, "weights", weights, {{"B", B}, {"T", rows}, {"S", S}}, "to match q and k");
+  check_restriction(op, may, B, rows, S);
+  const RangeTable ranges(may, B, rows, S);
+  std::vector<T> parts = dw_parts(in);
+  for_sentences(B, 3 * B * rows * S * (H + D), [&](Index b) {
+    const Sentence<T> x(in, may, ranges, b);
+    const T* v_b = v.data + b * S * D;
+    T *dk_b = dk.data + b * S * H, *dv_b = dv.data + b * S * D;
+    if (rows == 0) std::fill_n(dk_b, S * H, T(0)), std::fill_n(dv_b, S * D, T(0));
+    for (Index t0 = 0; t0 < rows; t0 += kBackwardRows) {
+      const Index n0 = std::min(kBackwardRows, rows - t0), row0 = b * rows + t0;
+      T* dscores = scratch<T>(kGradients, n0 * S);
+      T* computed = weights ? nullptr : scratch<T>(kWeights, n0 * S);
+      const T* w = weights ? weights.data + row0 * S : computed;
+      for_row_tiles(n0, kRowTile, n0 * S * (H + D), [&](Index i, Index n) {
+        const Index t = t0 + i, *begin = ranges.begin(b, t), *end = ranges.end(b, t);
+        T* d = dscores + i * S;
+        if (computed) x.weights(t, n, computed + i * S);
+        x.kernels.context_backward_rows(dcontext.data + (row0 + i) * D, D, n, v_b, S, D, begin, end, d);
+        for (Index r = 0; dweights && r < n; ++r)
+          for (Index s = begin ? begin[r] : 0; s < (end ? end[r] : S); ++s)
+            d[r * S + s] += dweights.data[(row0 + i + r) * S + s];
+        x.kernels.softmax_backward_rows(w + i * S, d, n, S, begin, end);
+      });
+      score_gradients(x, t0, n0, dscores, dq.data + row0 * H, dk_b, parts.data() + b * H);
+      value_gradients(x.kernels, t0, n0, S, D, w, dcontext.data + row0 * D, dv_b);
+    }
+  });
+  if (in.term == Term::tanh) sum_parts(parts, B, dw);
+}
+
+#define DHYAN_INSTANTIATE(T)                                                                                        \
+  template void score_forward<T>(const Scoring<T>&, View<T, 3>);                                                    \
+  template void score_backward<T>(View<const T, 3>, const Scoring<T>&, View<T, 3>, View<T, 3>, View<T, 1>);         \
+  template void softmax_forward<T>(View<const T, 3>, const Restriction&, View<T, 3>);                               \
+  template void softmax_backward<T>(View<const T, 3>, View<const T, 3>, View<T, 3>);                                \
+  template void context_forward<T>(View<const T, 3>, View<const T, 3>, View<T, 3>);                                 \
+  template void context_backward<T>(View<const T, 3>, View<const T, 3>, View<const T, 3>, View<T, 3>, View<T, 3>);  \
+  template void attention_forward<T>(const Scoring<T>&, View<const T, 3>, const Restriction&, View<T, 3>,           \
+                                     View<T, 3>);                                                                   \
+  template void attention_backward<T>(View<const T, 3>, View<const T, 3>, const Scoring<T>&, View<const T, 3>,      \
+                                      const Restriction&, View<const T, 3>, View<T, 3>, View<T, 3>, View<T, 3>,     \
+                                      View<T, 1>);
+DHYAN_INSTANTIATE(float)
+DHYAN_INSTANTIATE(double)
+
+}  // namespace dhyan

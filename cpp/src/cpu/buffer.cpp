@@ -1,0 +1,68 @@
+#include "cpu/buffer.h"
+
+#include <cstdlib>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+namespace dhyan {
+namespace {
+
+constexpr std::size_t kSmallest = 1 << 16;             // below this the C library's own pool does as well
+constexpr std::size_t kKept = std::size_t(512) << 20;  // bytes that may wait here for the next taker
+
+struct Pool {
+  std::mutex lock;
+  std::unordered_map<std::size_t, std::vector<void*>> free;
+  std::size_t kept = 0;
+};
+
+Pool& pool() {
+  static Pool* one = new Pool;  // never destroyed: arrays may outlive every static destructor
+  return *one;
+}
+
+// Eight sizes per power of two: at most an eighth is wasted and a size finds a block again.
+std::size_t rounded(std::size_t bytes) {
+  if (bytes < kSmallest) return (bytes + 63) / 64 * 64;
+  std::size_t step = 64;
+  while (step * 16 <= bytes) step *= 2;
+  return (bytes + step - 1) / step * step;
+}
+
+}  // namespace
+
+void* take_block(std::size_t bytes) {
+  const std::size_t size = rounded(bytes);
+  if (size < bytes) throw std::bad_alloc();
+  if (size >= kSmallest) {
+    Pool& p = pool();
+    const std::lock_guard<std::mutex> held(p.lock);
+    const auto found = p.free.find(size);
+    if (found != p.free.end() && !found->second.empty()) {
+      void* block = found->second.back();
+      found->second.pop_back();
+      p.kept -= size;
+      return block;
+    }
+  }
+  void* block = std::aligned_alloc(64, size);
+  if (!block) throw std::bad_alloc();
+  return block;
+}
+
+void give_block(void* block, std::size_t bytes) {
+  const std::size_t size = rounded(bytes);
+  if (size >= kSmallest) {
+    Pool& p = pool();
+    const std::lock_guard<std::mutex> held(p.lock);
+    if (p.kept + size <= kKept) {
+      p.free[size].push_back(block);
+      p.kept += size;
+      return;
+    }
+  }
+  std::free(block);
+}
+
+}  // namespace dhyan

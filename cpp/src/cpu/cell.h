@@ -1,0 +1,167 @@
+// One step of a recurrent cell for a few rows, forward and backward: shared by the encoder's layers and the decoder loop.
+#pragma once
+
+#include <algorithm>
+
+#include "check.h"
+#include "cpu/dense.h"
+#include "dhyan/recurrent.h"
+
+namespace dhyan {
+
+// The recurrent half of a cell, packed. The input half differs: one product for all steps, or a product a step.
+template <class T>
+struct CellWeights {
+  Cell cell;
+  Index H;
+  Packed<T> hidden;        // W_hh
+  Buffer<T> input_bias;    // what an input product starts from: bias_ih, for rnn and lstm plus bias_hh
+  Buffer<T> hidden_bias;   // gru: bias_hh stays inside the reset product
+  Index width() const { return gates_of(cell) * H; }
+};
+
+template <class T>
+CellWeights<T> pack_cell(Cell cell, const CellParameters<T>& p) {
+  CellWeights<T> w{cell, p.weight_hh[0], Packed<T>::of(p.weight_hh.data, p.weight_hh[0], p.weight_hh[1]),
+                   Buffer<T>(p.bias_ih[0]), Buffer<T>(p.bias_hh[0])};
+  for (Index i = 0; i < p.bias_ih[0]; ++i) {
+    w.input_bias.get()[i] = p.bias_ih.data[i] + (cell == Cell::gru ? T(0) : p.bias_hh.data[i]);
+    w.hidden_bias.get()[i] = p.bias_hh.data[i];
+  }
+  return w;
+}
+
+template <class T>
+void check_cell(const char* op, const char* name, Cell cell, const CellParameters<T>& p, Index I, Index H) {
+  const std::string at = std::string(name) + (*name ? "." : "");
+  const Index width = gates_of(cell) * H;
+  check_shape(op, (at + "weight_ih").c_str(), p.weight_ih, {{"I", I}, {"G*H", width}});
+  check_shape(op, (at + "weight_hh").c_str(), p.weight_hh, {{"H", H}, {"G*H", width}});
+  check_shape(op, (at + "bias_ih").c_str(), p.bias_ih, {{"G*H", width}});
+  check_shape(op, (at + "bias_hh").c_str(), p.bias_hh, {{"G*H", width}});
+}
+
+// Working memory of one slice of rows.
+template <class T>
+struct CellStep {
+  Buffer<T> gates, hidden, candidate, h, c;  // (rows,G*H) (rows,G*H) (rows,H) (rows,H) (rows,H)
+
+  CellStep(Cell cell, Index rows, Index H)
+      : gates(rows * gates_of(cell) * H),
+        hidden(cell == Cell::gru ? rows * gates_of(cell) * H : 0),
+        candidate(cell == Cell::gru ? rows * H : 0),
+        h(rows * H),
+        c(cell == Cell::lstm ? rows * H : 0) {}
+
+  // gates: input part with bias in, activations out; h, c: previous state in, next state out.
+  void forward(const CellWeights<T>& w, Index rows, T* scratch) {
+    const Index H = w.H, width = w.width();
+    const auto& k = dense_kernels<T>();
+    const Operand<T> state = rows_of<T>(h.get(), H);
+    switch (w.cell) {
+      case Cell::rnn:
+        product_here(rows, state, w.hidden, gates.get(), width, scratch, static_cast<const T*>(nullptr), true);
+        return k.rnn_forward(rows, H, gates.get(), width, h.get(), H);
+      case Cell::lstm:
+        product_here(rows, state, w.hidden, gates.get(), width, scratch, static_cast<const T*>(nullptr), true);
+        return k.lstm_forward(rows, H, gates.get(), width, c.get(), H, c.get(), H, h.get(), H);
+      case Cell::gru:
+        product_here(rows, state, w.hidden, hidden.get(), width, scratch, w.hidden_bias.get());
+        return k.gru_forward(rows, H, gates.get(), width, hidden.get(), width, h.get(), H, candidate.get(), H, h.get(),
+                             H);
+    }
+  }
+};
+
+// What backward reads of one step, rows gathered from the cache.
+template <class T>
+struct CellStepBackward {
+  Buffer<T> gates, candidate, h_in, h_out, c_in, c_out;    // activations
+  Buffer<T> dgates, dhidden;                               // (rows,G*H); dhidden is dgates but for the gru
+  Buffer<T> dh, dc, dh_prev;                               // dh in; dc in and out; dh_prev out
+
+  CellStepBackward(Cell cell, Index rows, Index H)
+      : gates(rows * gates_of(cell) * H),
+        candidate(cell == Cell::gru ? rows * H : 0),
+        h_in(rows * H),
+        h_out(cell == Cell::rnn ? rows * H : 0),
+        c_in(cell == Cell::lstm ? rows * H : 0),
+        c_out(cell == Cell::lstm ? rows * H : 0),
+        dgates(rows * gates_of(cell) * H),
+        dhidden(cell == Cell::gru ? rows * gates_of(cell) * H : 0),
+        dh(rows * H),
+        dc(cell == Cell::lstm ? rows * H : 0),
+        dh_prev(rows * H) {
+    dc.fill(T(0));
+  }
+
+  // `back` is W_hh transposed.
+  void backward(Cell cell, Index H, const Packed<T>& back, Index rows, T* scratch) {
+    const Index width = gates_of(cell) * H;
+    const auto& k = dense_kernels<T>();
+    const T* none = nullptr;
+    switch (cell) {
+      case Cell::rnn:
+        k.rnn_backward(rows, H, h_out.get(), H, dh.get(), dgates.get(), width);
+        return product_here(rows, rows_of<T>(dgates.get(), width), back, dh_prev.get(), H, scratch);
+      case Cell::lstm:
+        k.lstm_backward(rows, H, gates.get(), width, c_in.get(), H, c_out.get(), H, dh.get(), dc.get(), dgates.get(),
+                        width);
+        return product_here(rows, rows_of<T>(dgates.get(), width), back, dh_prev.get(), H, scratch);
+      case Cell::gru:
+        k.gru_backward(rows, H, gates.get(), width, candidate.get(), H, h_in.get(), H, dh.get(), dgates.get(), width,
+                       dhidden.get(), width, dh_prev.get());
+        return product_here(rows, rows_of<T>(dhidden.get(), width), back, dh_prev.get(), H, scratch, none, true);
+    }
+  }
+  const T* hidden_gradient(Cell cell) const { return cell == Cell::gru ? dhidden.get() : dgates.get(); }
+};
+
+// What every step leaves behind for backward, one row a token.
+template <class T>
+struct CellTrace {
+  Buffer<T> gates, candidate, h, c;
+  CellTrace() = default;
+  CellTrace(Cell cell, Index N, Index H)
+      : gates(N * gates_of(cell) * H),
+        candidate(cell == Cell::gru ? N * H : 0),
+        h(N * H),
+        c(cell == Cell::lstm ? N * H : 0) {}
+
+  void keep(Cell cell, Index H, Index row, const CellStep<T>& step, Index i) const {
+    const Index width = gates_of(cell) * H;
+    std::copy_n(step.gates.get() + i * width, width, gates.get() + row * width);
+    std::copy_n(step.h.get() + i * H, H, h.get() + row * H);
+    if (cell == Cell::lstm) std::copy_n(step.c.get() + i * H, H, c.get() + row * H);
+    if (cell == Cell::gru) std::copy_n(step.candidate.get() + i * H, H, candidate.get() + row * H);
+  }
+  // `before` < 0: the step started from h0, c0 (null: zeros).
+  void recall(Cell cell, Index H, Index row, Index before, const T* h0, const T* c0, const CellStepBackward<T>& step,
+              Index i) const {
+    const Index width = gates_of(cell) * H;
+    std::copy_n(gates.get() + row * width, width, step.gates.get() + i * width);
+    copy_or_zero(before < 0 ? h0 : h.get() + before * H, H, step.h_in.get() + i * H);
+    if (cell == Cell::rnn) std::copy_n(h.get() + row * H, H, step.h_out.get() + i * H);
+    if (cell == Cell::gru) std::copy_n(candidate.get() + row * H, H, step.candidate.get() + i * H);
+    if (cell == Cell::lstm) {
+      std::copy_n(c.get() + row * H, H, step.c_out.get() + i * H);
+      copy_or_zero(before < 0 ? c0 : c.get() + before * H, H, step.c_in.get() + i * H);
+    }
+  }
+  static void copy_or_zero(const T* from, Index n, T* to) {
+    if (from)
+      std::copy_n(from, n, to);
+    else
+      std::fill_n(to, n, T(0));
+  }
+};
+
+template <class T>
+T* thread_scratch() {
+  static thread_local Buffer<T> scratch;
+  const Index need = dense_kernels<T>().gemm_scratch;
+  if (scratch.size() < need) scratch = Buffer<T>(need);
+  return scratch.get();
+}
+
+}  // namespace dhyan

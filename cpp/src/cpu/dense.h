@@ -1,0 +1,79 @@
+// Matrix products and ragged rows on threads: what the front files of linear, recurrent, decoder and loss are made of.
+#pragma once
+
+#include <numeric>
+#include <vector>
+
+#include "cpu/buffer.h"
+#include "cpu/parallel.h"
+#include "cpu/variants.h"
+#include "dhyan/view.h"
+
+namespace dhyan {
+
+// B of a product, packed once and read by many products.
+template <class T>
+class Packed {
+ public:
+  Packed() = default;
+  // Element (k, n) of B at b[k * row + n * col]; runs on threads unless called inside a parallel region.
+  Packed(const T* b, Index row, Index col, Index K, Index N);
+  static Packed of(const T* w /*(K,N)*/, Index K, Index N) { return Packed(w, N, 1, K, N); }
+  static Packed transposed(const T* w /*(N,K)*/, Index K, Index N) { return Packed(w, 1, K, K, N); }
+  Panels<T> panels() const { return {data_.get(), K_, N_, nr_}; }
+  Index K() const { return K_; }
+  Index N() const { return N_; }
+
+ private:
+  Buffer<T> data_;
+  Index K_ = 0, N_ = 0, nr_ = 1;
+};
+
+template <class T>
+Operand<T> rows_of(const T* data, Index ld) { return {data, ld, 1}; }
+template <class T>
+Operand<T> columns_of(const T* data, Index ld) { return {data, 1, ld}; }  // the transpose of a row-major matrix
+
+// C (M,N) = start + A B on all threads, cut into tiles of rows and columns.
+template <class T>
+void product(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, const T* bias = nullptr,
+             bool accumulate = false);
+// The same on the calling thread, with its own scratch.
+template <class T>
+void product_here(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, T* scratch, const T* bias = nullptr,
+                  bool accumulate = false) {
+  if (M == 0 || b.N() == 0) return;
+  const Panels<T> panels = b.panels();
+  dense_kernels<T>().gemm(M, a, panels, 0, panels.count(), c, ldc, bias, accumulate, scratch);
+}
+
+// dw (I,O) = x^T dy over N rows, db (O) = the sum of the rows of dy (null: not wanted).
+template <class T>
+void weight_gradient(Index N, const T* x, Index ldx, Index I, const T* dy, Index O, T* dw, T* db);
+
+// Sums over rows in row order; threads own columns.
+template <class T>
+void column_sums(Index N, Index O, const T* x, T* sum);
+
+// Sentences of different lengths as one matrix of their tokens, sentence after sentence: row = start[b] + t.
+// Padding never enters a product, so it can neither cost time nor leak.
+struct Ragged {
+  Index B = 0, longest = 0, total = 0;
+  std::vector<Index> length, start;
+
+  Ragged() = default;
+  Ragged(const Index* lengths, Index batch);
+  // Sentences dealt to threads, longest first inside a slice: those still running are always a prefix.
+  std::vector<std::vector<Index>> slices(Index count) const;
+};
+
+// (B,S,W) -> (total, W) and back; scatter writes zeros into the padding.
+template <class T>
+void gather_rows(const Ragged& r, const T* x, Index S, Index W, T* rows);
+template <class T>
+void scatter_rows(const Ragged& r, const T* rows, Index W, T* x, Index S);
+
+// How many slices a step loop of `rows` sentences is cut into: enough rows must stay for a tile of the product.
+Index slice_count(Index rows, Index work);
+
+}  // namespace dhyan

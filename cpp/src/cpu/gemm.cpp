@@ -1,0 +1,106 @@
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/dense.h"
+
+namespace dhyan {
+
+template <class T>
+Packed<T>::Packed(const T* b, Index row, Index col, Index K, Index N) : K_(K), N_(N), nr_(dense_kernels<T>().nr) {
+  const Index panels = (N + nr_ - 1) / nr_;
+  data_ = Buffer<T>(panels * K * nr_);
+  const Index step = 4;
+  const auto pack = dense_kernels<T>().pack_panels;
+  parallel_for((panels + step - 1) / step, 4 * K * N, [&](Index i) {
+    pack(b, row, col, K, N, i * step, std::min(panels, (i + 1) * step), data_.get());
+  });
+}
+
+template <class T>
+void product(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, const T* bias, bool accumulate) {
+  const Panels<T> panels = b.panels();
+  if (M == 0 || panels.N == 0) return;
+  const auto& kernels = dense_kernels<T>();
+  // Tiles of about 128 rows by 512 columns: A's block and one panel stay in cache, and there are enough tiles to deal.
+  const Index tile_m = 128, tile_j = std::max<Index>(1, 512 / panels.nr);
+  const Index rows = (M + tile_m - 1) / tile_m, columns = (panels.count() + tile_j - 1) / tile_j;
+  parallel_for(rows * columns, 2 * M * panels.N * panels.K, [&](Index tile) {
+    static thread_local Buffer<T> scratch;
+    if (scratch.size() < kernels.gemm_scratch) scratch = Buffer<T>(kernels.gemm_scratch);
+    const Index m0 = tile / columns * tile_m, m1 = std::min(M, m0 + tile_m);
+    const Index j0 = tile % columns * tile_j, j1 = std::min(panels.count(), j0 + tile_j);
+    kernels.gemm(m1 - m0, {a.data + m0 * a.row, a.row, a.col}, panels, j0, j1, c + m0 * ldc, ldc, bias, accumulate,
+                 scratch.get());
+  });
+}
+
+template <class T>
+void column_sums(Index N, Index O, const T* x, T* sum) {
+  const Index width = 256;
+  std::fill_n(sum, O, T(0));
+  parallel_for((O + width - 1) / width, N * O, [&](Index i) {
+    const Index first = i * width;
+    dense_kernels<T>().add_rows(N, std::min(width, O - first), x + first, O, sum + first);
+  });
+}
+
+template <class T>
+void weight_gradient(Index N, const T* x, Index ldx, Index I, const T* dy, Index O, T* dw, T* db) {
+  if (dw) product(I, columns_of(x, ldx), Packed<T>::of(dy, N, O), dw, O);
+  if (db) column_sums(N, O, dy, db);
+}
+
+Ragged::Ragged(const Index* lengths, Index batch) : B(batch), length(lengths, lengths + batch), start(batch) {
+  for (Index b = 0; b < B; ++b) {
+    if (length[b] < 0)
+      throw std::invalid_argument("lengths[" + std::to_string(b) + "] is " + std::to_string(length[b]) +
+                                  ", expected at least 0");
+    start[b] = total;
+    total += length[b];
+    longest = std::max(longest, length[b]);
+  }
+}
+
+std::vector<std::vector<Index>> Ragged::slices(Index count) const {
+  std::vector<Index> order(B);
+  std::iota(order.begin(), order.end(), Index(0));
+  std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return length[a] > length[b]; });
+  std::vector<std::vector<Index>> parts(count);
+  for (Index i = 0; i < B; ++i) parts[i % count].push_back(order[i]);
+  return parts;
+}
+
+Index slice_count(Index rows, Index work) {
+  if (work < kSerialWork) return 1;
+  return std::max<Index>(1, std::min<Index>(num_threads(), rows));
+}
+
+template <class T>
+void gather_rows(const Ragged& r, const T* x, Index S, Index W, T* rows) {
+  parallel_for(r.B, r.total * W, [&](Index b) {
+    std::copy_n(x + b * S * W, r.length[b] * W, rows + r.start[b] * W);
+  });
+}
+
+template <class T>
+void scatter_rows(const Ragged& r, const T* rows, Index W, T* x, Index S) {
+  parallel_for(r.B, r.B * S * W, [&](Index b) {
+    T* to = x + b * S * W;
+    std::copy_n(rows + r.start[b] * W, r.length[b] * W, to);
+    std::fill(to + r.length[b] * W, to + S * W, T(0));
+  });
+}
+
+#define DHYAN_INSTANTIATE(T)                                                                                 \
+  template class Packed<T>;                                                                                  \
+  template void product<T>(Index, Operand<T>, const Packed<T>&, T*, Index, const T*, bool);                  \
+  template void weight_gradient<T>(Index, const T*, Index, Index, const T*, Index, T*, T*);                  \
+  template void column_sums<T>(Index, Index, const T*, T*);                                                  \
+  template void gather_rows<T>(const Ragged&, const T*, Index, Index, T*);                                   \
+  template void scatter_rows<T>(const Ragged&, const T*, Index, T*, Index);
+DHYAN_INSTANTIATE(float)
+DHYAN_INSTANTIATE(double)
+#undef DHYAN_INSTANTIATE
+
+}  // namespace dhyan

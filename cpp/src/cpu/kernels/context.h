@@ -1,0 +1,254 @@
+// Products of one sentence: weighted sums of rows (context, dv, dq, dk, product scores) and rows of dot products
+// (dweights). Register tiles; the chain of additions of one output element does not depend on the tile it falls into.
+#pragma once
+
+#include "cpu/kernels/lanes.h"
+
+namespace dhyan {
+namespace {
+
+#if DHYAN_VECTOR_BYTES == 64 || defined(__aarch64__)
+constexpr int kRows = 8;  // rows of a tile: 16 accumulators of 32 registers
+constexpr int kDotKeys = 4;
+#else
+constexpr int kRows = 6;
+constexpr int kDotKeys = 2;
+#endif
+constexpr Index kSumBlock = 32;  // additions in a row before the partial sum joins the total (rounding grows with it)
+
+// Rows k of a matrix as vectors: vector j of row k at data + k * row + j * next.
+template <class T>
+struct Rows {
+  const T* data;
+  Index row, next;
+};
+
+// acc[i][j] = sum_k a(i, k) * b[k][j]; a(i, k) = a[i * row + k * col].
+template <class T, int M, int N>
+DHYAN_INLINE void sum_tile(const T* a, Index row, Index col, Index K, Rows<T> b, Vec<T> (&acc)[M][N]) {
+  for (int i = 0; i < M; ++i)
+    for (int j = 0; j < N; ++j) acc[i][j] = Vec<T>{};
+  for (Index k = 0; k < K; ++k) {
+    Vec<T> v[N];
+    for (int j = 0; j < N; ++j) v[j] = load<T>(b.data + k * b.row + j * b.next);
+    for (int i = 0; i < M; ++i) {
+      const Vec<T> x = broadcast(a[i * row + k * col]);
+      for (int j = 0; j < N; ++j) acc[i][j] += x * v[j];
+    }
+  }
+}
+
+// out[i][j] += the tile; `width` elements of each row exist.
+template <class T, int M, int N>
+inline __attribute__((noinline)) void add_tile(const T* a, Index row, Index col, Index K, Rows<T> b, T* out, Index ldo,
+                                              Index width) {
+  Vec<T> acc[M][N];
+  sum_tile<T, M, N>(a, row, col, K, b, acc);
+  for (int i = 0; i < M; ++i)
+    for (int j = 0; j < N; ++j) {
+      T* p = out + i * ldo + j * kWidth<T>;
+      const Index n = width - j * kWidth<T>;
+      store_upto<T>(p, load_upto<T>(p, n) + acc[i][j], n);
+    }
+}
+
+template <class T, int N>
+inline void add_rows_tile(Index M, const T* a, Index row, Index col, Index K, Rows<T> b, T* out, Index ldo,
+                          Index width) {
+  switch (M) {
+#define DHYAN_TILE(m) \
+  case m:             \
+    return add_tile<T, m, N>(a, row, col, K, b, out, ldo, width)
+    DHYAN_TILE(1);
+    DHYAN_TILE(2);
+    DHYAN_TILE(3);
+    DHYAN_TILE(4);
+    DHYAN_TILE(5);
+    DHYAN_TILE(6);
+#if DHYAN_VECTOR_BYTES == 64 || defined(__aarch64__)
+    DHYAN_TILE(7);
+    DHYAN_TILE(8);
+#endif
+#undef DHYAN_TILE
+  }
+}
+
+// Half-open range of k that row i may use; null pointers mean all of [0, K).
+struct Ranges {
+  const Index* begin;
+  const Index* end;
+};
+struct Span {
+  Index first, last;
+};
+inline Span span_of(Ranges r, Index row, Index rows, Index K) {
+  if (!r.begin) return {0, K};
+  Span s{K, 0};
+  for (Index i = row; i < row + rows; ++i) {
+    if (r.begin[i] >= r.end[i]) continue;
+    s.first = r.begin[i] < s.first ? r.begin[i] : s.first;
+    s.last = r.end[i] > s.last ? r.end[i] : s.last;
+  }
+  return s;
+}
+inline Span range_of(Ranges r, Index row, Index K) { return r.begin ? Span{r.begin[row], r.end[row]} : Span{0, K}; }
+
+template <class T>
+inline bool all_finite(const T* x, Index n) {
+  Vec<T> sum{};  // x - x is 0 for a finite x, NaN otherwise
+  for (Index i = 0; i < n; i += kWidth<T>) {
+    const Vec<T> v = load_upto<T>(x + i, n - i);
+    sum += v - v;
+  }
+  T total = 0;
+  for (Index i = 0; i < kWidth<T>; ++i) total += sum[i];
+  return total == T(0);
+}
+
+// One output row, leaving out every k whose factor is exactly 0: what a row may not see must not reach it as 0 * NaN.
+template <class T>
+inline void sum_row_without_zeros(const T* a, Index col, Span span, const T* b, Index ldb, Index N, T* out) {
+  for (Index n = 0; n < N; n += kWidth<T>) {
+    Vec<T> total{};
+    for (Index k0 = span.first / kSumBlock * kSumBlock; k0 < span.last; k0 += kSumBlock) {
+      Vec<T> acc{};
+      for (Index k = k0 < span.first ? span.first : k0; k < span.last && k < k0 + kSumBlock; ++k)
+        if (a[k * col] != T(0)) acc += broadcast(a[k * col]) * load_upto<T>(b + k * ldb + n, N - n);
+      total += acc;
+    }
+    store_upto<T>(out + n, total, N - n);
+  }
+}
+
+template <class T>
+inline void scale_row(T* x, Index n, T factor) {
+  for (Index i = 0; i < n; i += kWidth<T>)
+    store_upto<T>(x + i, load_upto<T>(x + i, n - i) * factor, n - i);
+}
+
+// A matrix product that knows which of its factors may be looked at:
+//   out[m, :] = factor * sum over k in the row's range, a(m, k) != 0, of a(m, k) * b[k, :]
+// The tiles multiply by the zeros (adding 0 changes no bit); only a row that comes out infinite or NaN is done again
+// without them.
+template <class T>
+struct WeightedSum {
+  const T* a;  // a(m, k) = a[m * row + k * col]
+  Index row, col;
+  Index M, K;
+  const T* b;  // (K, N), row k at b + k * ldb
+  Index ldb, N;
+  Ranges ranges;  // per m
+};
+
+template <class T>
+inline void weighted_sum(const WeightedSum<T>& p, T factor, T* out, Index ldo) {
+  constexpr Index W = kWidth<T>;
+  const bool one = p.M == 1;
+  for (Index m = 0; m < p.M; ++m) std::memset(out + m * ldo, 0, static_cast<std::size_t>(p.N) * sizeof(T));
+  const Span all = span_of(p.ranges, 0, p.M, p.K);
+  T packed[kSumBlock * 2 * W];
+  for (Index n = 0; n < p.N;) {
+    const Index left = p.N - n;
+    const int vectors = one && left >= 8 * W ? 8 : 2;
+    const Index width = left < vectors * W ? left : vectors * W;
+    // At a power-of-two row stride the rows of b fall into few cache sets: more than two row tiles read a packed copy.
+    const bool pack = width < vectors * W || p.M > 2 * kRows;
+    for (Index k0 = all.first / kSumBlock * kSumBlock; k0 < all.last; k0 += kSumBlock) {
+      const Index k1 = k0 + kSumBlock < all.last ? k0 + kSumBlock : all.last;
+      if (pack)
+        for (Index k = k0 < all.first ? all.first : k0; k < k1; ++k)
+          for (Index j = 0; j < 2; ++j)
+            store<T>(packed + (k - k0) * 2 * W + j * W, load_upto<T>(p.b + k * p.ldb + n + j * W, width - j * W));
+      for (Index m = 0; m < p.M; m += kRows) {
+        const Index rows = p.M - m < kRows ? p.M - m : kRows;
+        const Span s = span_of(p.ranges, m, rows, p.K);
+        const Index first = s.first > k0 ? s.first : k0, last = s.last < k1 ? s.last : k1;
+        if (first >= last) continue;
+        const T* a = p.a + m * p.row + first * p.col;
+        const Rows<T> b = pack ? Rows<T>{packed + (first - k0) * 2 * W, 2 * W, W}
+                               : Rows<T>{p.b + first * p.ldb + n, p.ldb, W};
+        T* tile = out + m * ldo + n;
+        if (vectors == 8)
+          add_tile<T, 1, 8>(a, p.row, p.col, last - first, b, tile, ldo, width);
+        else
+          add_rows_tile<T, 2>(rows, a, p.row, p.col, last - first, b, tile, ldo, width);
+      }
+    }
+    n += width;
+  }
+  for (Index m = 0; m < p.M; ++m) {
+    T* row = out + m * ldo;
+    if (!all_finite(row, p.N))
+      sum_row_without_zeros(p.a + m * p.row, p.col, range_of(p.ranges, m, p.K), p.b, p.ldb, p.N, row);
+    if (factor != T(1)) scale_row(row, p.N, factor);
+  }
+}
+
+// out[i][j] = x_i . y_j over n elements in 16 fixed lanes.
+template <class T, int M, int N>
+inline __attribute__((noinline)) void dot_tile(const T* x, Index ldx, const T* y, Index ldy, Index n, T (&out)[M][N]) {
+  Vec<T> lanes[M][N][kParts<T>];
+  for (Index part = 0; part < kParts<T>; ++part) {
+    const Index offset = part * kWidth<T>;
+    Vec<T> acc[M][N];
+    for (int i = 0; i < M; ++i)
+      for (int j = 0; j < N; ++j) acc[i][j] = Vec<T>{};
+    Index d = offset;
+    for (; d + kWidth<T> <= n; d += kLanes) {
+      Vec<T> v[N];
+      for (int j = 0; j < N; ++j) v[j] = load<T>(y + j * ldy + d);
+      for (int i = 0; i < M; ++i) {
+        const Vec<T> u = load<T>(x + i * ldx + d);
+        for (int j = 0; j < N; ++j) acc[i][j] += u * v[j];
+      }
+    }
+    if (d < n)
+      for (int i = 0; i < M; ++i)
+        for (int j = 0; j < N; ++j)
+          acc[i][j] += load_some<T>(x + i * ldx + d, n - d) * load_some<T>(y + j * ldy + d, n - d);
+    for (int i = 0; i < M; ++i)
+      for (int j = 0; j < N; ++j) lanes[i][j][part] = acc[i][j];
+  }
+  for (int i = 0; i < M; ++i)
+    for (int j = 0; j < N; ++j) out[i][j] = sum_lanes<T>(lanes[i][j]);
+}
+
+// out[m, s] = x_m . y_s for s in the row's range; the rest of the row is left alone.
+template <class T>
+inline void dot_rows(const T* x, Index ldx, Index M, const T* y, Index S, Index n, Ranges ranges, T* out) {
+  constexpr Index R = 4, N = kDotKeys;
+  for (Index m = 0; m < M;) {
+    const Index rows = M - m >= R ? R : 1;
+    const Span span = span_of(ranges, m, rows, S);
+    for (Index s = span.first; s < span.last;) {
+      const Index keys = span.last - s >= N ? N : 1;
+      T tile[R][N];
+      const T* ys = y + s * n;
+      if (rows == R && keys == N) {
+        dot_tile<T, R, N>(x + m * ldx, ldx, ys, n, n, tile);
+      } else if (rows == R) {
+        T column[R][1];
+        dot_tile<T, R, 1>(x + m * ldx, ldx, ys, n, n, column);
+        for (Index i = 0; i < R; ++i) tile[i][0] = column[i][0];
+      } else if (keys == N) {
+        T row[1][N];
+        dot_tile<T, 1, N>(x + m * ldx, ldx, ys, n, n, row);
+        for (Index j = 0; j < N; ++j) tile[0][j] = row[0][j];
+      } else {
+        T one[1][1];
+        dot_tile<T, 1, 1>(x + m * ldx, ldx, ys, n, n, one);
+        tile[0][0] = one[0][0];
+      }
+      for (Index i = 0; i < rows; ++i) {
+        const Span own = range_of(ranges, m + i, S);
+        for (Index j = 0; j < keys; ++j)
+          if (s + j >= own.first && s + j < own.last) out[(m + i) * S + s + j] = tile[i][j];
+      }
+      s += keys;
+    }
+    m += rows;
+  }
+}
+
+}  // namespace
+}  // namespace dhyan

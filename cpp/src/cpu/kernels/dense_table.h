@@ -1,0 +1,73 @@
+// Matrix product, recurrent cells, cross entropy and optimiser kernels of one instruction set.
+#pragma once
+
+#include "cpu/kernels/attention_table.h"  // Index
+
+namespace dhyan {
+
+// B of a product, cut into panels of `nr` columns, each k-major and padded with zeros to nr.
+template <class T>
+struct Panels {
+  const T* data;
+  Index K, N, nr;
+  const T* panel(Index j) const { return data + j * K * nr; }
+  Index count() const { return (N + nr - 1) / nr; }
+};
+
+// A of a product: element (m, k) at data[m * row + k * col].
+template <class T>
+struct Operand {
+  const T* data;
+  Index row, col;
+};
+
+template <class T>
+struct DenseKernels {
+  Index nr;  // panel width
+  // Panels first..last of B (K,N), element (k, n) at b[k * row + n * col].
+  void (*pack_panels)(const T* b, Index row, Index col, Index K, Index N, Index first, Index last, T* out);
+  // C[m, n] = start + sum_k A[m, k] B[k, n] for panels first..last; start is C (accumulate), bias[n], or 0.
+  // `scratch` holds gemm_scratch elements.
+  void (*gemm)(Index M, Operand<T> a, Panels<T> b, Index first, Index last, T* c, Index ldc, const T* bias,
+               bool accumulate, T* scratch);
+  Index gemm_scratch;
+
+  // Recurrent cells over rows of one step; see cells.h for the formulas. `gates` holds G*H pre-activations and leaves
+  // as activations.
+  void (*rnn_forward)(Index rows, Index H, T* gates, Index ldg, T* h, Index ldh);
+  void (*lstm_forward)(Index rows, Index H, T* gates, Index ldg, const T* c_in, Index ldci, T* c_out, Index ldco,
+                       T* h, Index ldh);
+  void (*gru_forward)(Index rows, Index H, T* gates, Index ldg, const T* hidden_part, Index ldp, const T* h_in,
+                      Index ldhi, T* candidate_part, Index ldn, T* h, Index ldh);
+  void (*rnn_backward)(Index rows, Index H, const T* h, Index ldh, const T* dh, T* dgates, Index ldg);
+  void (*lstm_backward)(Index rows, Index H, const T* gates, Index ldg, const T* c_in, Index ldci, const T* c_out,
+                        Index ldco, const T* dh, T* dc /*in: from the next step, out: to the previous*/, T* dgates,
+                        Index lddg);
+  void (*gru_backward)(Index rows, Index H, const T* gates, Index ldg, const T* candidate_part, Index ldn,
+                       const T* h_in, Index ldhi, const T* dh, T* dgates, Index lddg, T* dhidden_part, Index lddp,
+                       T* dh_prev);
+
+  void (*tanh_rows)(Index rows, Index n, T* x, Index ld);                                     // in place
+  void (*tanh_backward_rows)(Index rows, Index n, const T* y, Index ldy, T* dy, Index ldd);   // dy *= 1 - y^2, in place
+
+  // One row of logits (V) -> log of the sum of exponentials; `total` receives the plain sum of the logits.
+  T (*log_sum_exp)(const T* logits, Index V, T* total);
+  // logits -> d loss / d logits * weight, in place: (softmax - (1 - smoothing) onehot - smoothing / V) * weight.
+  void (*cross_entropy_gradient)(T* logits, Index V, T log_sum, Index target, T smoothing, T weight);
+  void (*add_rows)(Index rows, Index n, const T* x, Index ldx, T* sum);  // sum[n] += rows of x, in row order
+  void (*axpy)(Index n, T a, const T* x, T* y);                           // y += a x
+  void (*multiply)(Index n, const T* x, T* y);                            // y *= x
+
+  double (*sum_squares)(Index n, const T* x);
+  void (*adam)(Index n, T* p, const T* g, T* m, T* v, T grad_scale, T lr, T beta1, T beta2, T eps, T decay,
+               T correction1, T correction2);
+  // Inverted dropout: out = 0 or 1 / (1 - rate), a function of (key, first index) alone.
+  void (*dropout_mask)(Index first, Index n, std::uint64_t key, T rate, T* out);
+};
+
+struct DenseTable {
+  DenseKernels<float> f32;
+  DenseKernels<double> f64;
+};
+
+}  // namespace dhyan

@@ -1,0 +1,170 @@
+// C = start + A B on packed panels of B. Lanes run along N, never along K, and K is cut into fixed blocks: every output
+// element is the same chain of multiply-adds whatever M is, so a row's bits do not depend on the rows beside it.
+#pragma once
+
+#include "cpu/kernels/dense_table.h"
+
+namespace dhyan {
+namespace {
+
+// GCC/Clang vector types: the compiler keeps these accumulators in registers, which it does not do reliably for a
+// plain array tile of this size.
+template <class T>
+struct Lanes {
+  typedef T type __attribute__((vector_size(DHYAN_VECTOR_BYTES), aligned(alignof(T)), may_alias));
+  static constexpr Index count = DHYAN_VECTOR_BYTES / sizeof(T);
+};
+
+constexpr Index kBlockK = 256;  // a K x nr block of B (32 KiB on AVX-512) stays in L1 while row tiles pass over it
+constexpr Index kBlockM = 128;  // rows of A packed at a time (128 KiB of float: half of a small L2)
+#if DHYAN_VECTOR_BYTES == 64 || defined(__aarch64__)
+constexpr int kTileM = 8;  // 16 accumulators of 32 registers
+#else
+constexpr int kTileM = 6;  // 12 accumulators of 16 registers
+#endif
+
+template <class T>
+constexpr Index kPanel = 2 * Lanes<T>::count;
+
+template <class T>
+void pack_panels(const T* b, Index row, Index col, Index K, Index N, Index first, Index last, T* out) {
+  constexpr Index nr = kPanel<T>;
+  for (Index j = first; j < last; ++j) {
+    T* panel = out + j * K * nr;
+    const T* from = b + j * nr * col;
+    const Index width = N - j * nr < nr ? N - j * nr : nr;
+    if (col == 1 && width == nr) {
+      for (Index k = 0; k < K; ++k)
+        for (Index n = 0; n < nr; ++n) panel[k * nr + n] = from[k * row + n];
+    } else {
+      // Transposed source: short runs of k per column keep both sides in L1.
+      for (Index k0 = 0; k0 < K; k0 += 16) {
+        const Index k1 = k0 + 16 < K ? k0 + 16 : K;
+        for (Index n = 0; n < width; ++n)
+          for (Index k = k0; k < k1; ++k) panel[k * nr + n] = from[k * row + n * col];
+        for (Index n = width; n < nr; ++n)
+          for (Index k = k0; k < k1; ++k) panel[k * nr + n] = T(0);
+      }
+    }
+  }
+}
+
+// MR rows of A against one panel over K elements. Packed: a(i, k) at a[k * MR + i], else at a[i * row + k].
+template <class T, int MR, bool Packed>
+inline __attribute__((always_inline)) void tile(Index K, const T* a, Index row, const T* panel, T* c, Index ldc,
+                                                Index width, const T* bias, bool from_c) {
+  using V = typename Lanes<T>::type;
+  constexpr Index L = Lanes<T>::count;
+  V acc[MR][2];
+  for (int i = 0; i < MR; ++i) acc[i][0] = acc[i][1] = V{};
+  for (Index k = 0; k < K; ++k) {
+    const V b0 = *reinterpret_cast<const V*>(panel + k * 2 * L);
+    const V b1 = *reinterpret_cast<const V*>(panel + k * 2 * L + L);
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) {
+      const T x = Packed ? a[k * MR + i] : a[i * row + k];
+      acc[i][0] += x * b0;
+      acc[i][1] += x * b1;
+    }
+  }
+  if (width == 2 * L) {
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) {
+      V* out = reinterpret_cast<V*>(c + i * ldc);
+      V* out1 = reinterpret_cast<V*>(c + i * ldc + L);
+      if (from_c) {
+        *out = *out + acc[i][0];
+        *out1 = *out1 + acc[i][1];
+      } else if (bias) {
+        *out = *reinterpret_cast<const V*>(bias) + acc[i][0];
+        *out1 = *reinterpret_cast<const V*>(bias + L) + acc[i][1];
+      } else {
+        *out = acc[i][0];
+        *out1 = acc[i][1];
+      }
+    }
+  } else {
+    for (int i = 0; i < MR; ++i) {
+      T row_values[2 * L];
+      *reinterpret_cast<V*>(row_values) = acc[i][0];
+      *reinterpret_cast<V*>(row_values + L) = acc[i][1];
+      for (Index n = 0; n < width; ++n) {
+        const T start = from_c ? c[i * ldc + n] : bias ? bias[n] : T(0);
+        c[i * ldc + n] = start + row_values[n];
+      }
+    }
+  }
+}
+
+template <class T, bool Packed>
+inline void tile_rows(Index rows, Index K, const T* a, Index row, const T* panel, T* c, Index ldc, Index width,
+                      const T* bias, bool from_c) {
+  switch (rows) {  // remainders by template, not by mask: the same code with fewer rows
+    case 1: return tile<T, 1, Packed>(K, a, row, panel, c, ldc, width, bias, from_c);
+    case 2: return tile<T, 2, Packed>(K, a, row, panel, c, ldc, width, bias, from_c);
+    case 3: return tile<T, 3, Packed>(K, a, row, panel, c, ldc, width, bias, from_c);
+    case 4: return tile<T, 4, Packed>(K, a, row, panel, c, ldc, width, bias, from_c);
+    case 5: return tile<T, 5, Packed>(K, a, row, panel, c, ldc, width, bias, from_c);
+    case 6: return tile<T, 6, Packed>(K, a, row, panel, c, ldc, width, bias, from_c);
+#if DHYAN_VECTOR_BYTES == 64 || defined(__aarch64__)
+    case 7: return tile<T, 7, Packed>(K, a, row, panel, c, ldc, width, bias, from_c);
+    case 8: return tile<T, 8, Packed>(K, a, row, panel, c, ldc, width, bias, from_c);
+#endif
+  }
+}
+
+// Rows of A into tiles, k-major inside a tile: packed[tile][k][i].
+template <class T>
+void pack_rows(Operand<T> a, Index m0, Index m1, Index k0, Index k1, T* packed) {
+  const Index K = k1 - k0;
+  for (Index m = m0; m < m1; m += kTileM) {
+    const Index rows = m1 - m < kTileM ? m1 - m : kTileM;
+    T* to = packed + (m - m0) * K;
+    if (a.row == 1) {
+      for (Index k = 0; k < K; ++k)
+        for (Index i = 0; i < rows; ++i) to[k * rows + i] = a.data[(m + i) + (k0 + k) * a.col];
+    } else {
+      for (Index i = 0; i < rows; ++i)
+        for (Index k = 0; k < K; ++k) to[k * rows + i] = a.data[(m + i) * a.row + (k0 + k) * a.col];
+    }
+  }
+}
+
+template <class T>
+void gemm(Index M, Operand<T> a, Panels<T> b, Index first, Index last, T* c, Index ldc, const T* bias, bool accumulate,
+          T* scratch) {
+  constexpr Index nr = kPanel<T>;
+  const Index K = b.K;
+  if (K == 0) {
+    if (accumulate) return;
+    for (Index m = 0; m < M; ++m)
+      for (Index n = first * nr; n < (last * nr < b.N ? last * nr : b.N); ++n) c[m * ldc + n] = bias ? bias[n] : T(0);
+    return;
+  }
+  // Packing A costs one pass over it and pays from a few panels on; short A is read in place.
+  const bool pack = a.col != 1 || (M > kTileM && last - first >= 4);
+  for (Index m0 = 0; m0 < M; m0 += kBlockM) {
+    const Index m1 = m0 + kBlockM < M ? m0 + kBlockM : M;
+    for (Index k0 = 0; k0 < K; k0 += kBlockK) {
+      const Index k1 = k0 + kBlockK < K ? k0 + kBlockK : K;
+      if (pack) pack_rows(a, m0, m1, k0, k1, scratch);
+      for (Index j = first; j < last; ++j) {
+        const T* panel = b.panel(j) + k0 * nr;
+        const Index width = b.N - j * nr < nr ? b.N - j * nr : nr;
+        const T* start = bias ? bias + j * nr : nullptr;
+        const bool from_c = accumulate || k0 > 0;
+        for (Index m = m0; m < m1; m += kTileM) {
+          const Index rows = m1 - m < kTileM ? m1 - m : kTileM;
+          T* out = c + m * ldc + j * nr;
+          if (pack)
+            tile_rows<T, true>(rows, k1 - k0, scratch + (m - m0) * (k1 - k0), 0, panel, out, ldc, width, start, from_c);
+          else
+            tile_rows<T, false>(rows, k1 - k0, a.data + m * a.row + k0, a.row, panel, out, ldc, width, start, from_c);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace dhyan

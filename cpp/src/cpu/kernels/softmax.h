@@ -1,0 +1,129 @@
+// Softmax of rows over a range and a mask, and its gradient.
+//
+// Accuracy: what rounding takes from x - max is carried into exp, and the denominator is summed in double: 2 eps per
+// weight instead of the 34 of the plain form when scores spread widely.
+#pragma once
+
+#include "cpu/kernels/lanes.h"
+
+namespace dhyan {
+namespace {
+
+template <class T>
+inline void zero_outside(T* row, Index S, Index begin, Index end) {
+  if (begin >= end) begin = end = S;
+  for (Index s = 0; s < begin; ++s) row[s] = T(0);
+  for (Index s = end; s < S; ++s) row[s] = T(0);
+}
+
+// 16 elements of a row that start at a multiple of 16; those outside [begin, end) read as `other`.
+template <class T>
+struct Block {
+  Vec<T> v[kParts<T>];
+};
+template <class T>
+DHYAN_INLINE Block<T> load_block(const T* row, Index s0, Index begin, Index end, T other) {
+  Block<T> b;
+  if (s0 >= begin && s0 + kLanes <= end) {
+    for (Index i = 0; i < kParts<T>; ++i) b.v[i] = load<T>(row + s0 + i * kWidth<T>);
+    return b;
+  }
+  T buffer[kLanes];
+  for (Index i = 0; i < kLanes; ++i) buffer[i] = s0 + i >= begin && s0 + i < end ? row[s0 + i] : other;
+  for (Index i = 0; i < kParts<T>; ++i) b.v[i] = load<T>(buffer + i * kWidth<T>);
+  return b;
+}
+template <class T>
+DHYAN_INLINE void store_block(T* row, Index s0, Index begin, Index end, const Block<T>& b) {
+  if (s0 >= begin && s0 + kLanes <= end) {
+    for (Index i = 0; i < kParts<T>; ++i) store<T>(row + s0 + i * kWidth<T>, b.v[i]);
+    return;
+  }
+  T buffer[kLanes];
+  for (Index i = 0; i < kParts<T>; ++i) store<T>(buffer + i * kWidth<T>, b.v[i]);
+  for (Index i = begin > s0 ? begin - s0 : 0; i < kLanes && s0 + i < end; ++i) row[s0 + i] = buffer[i];
+}
+
+template <class T>
+inline T largest(const T* row, Index begin, Index end) {
+  const T lowest = -__builtin_huge_val();
+  Vec<T> most = broadcast(lowest);
+  for (Index s0 = begin / kLanes * kLanes; s0 < end; s0 += kLanes) {
+    const Block<T> x = load_block<T>(row, s0, begin, end, lowest);
+    for (Index i = 0; i < kParts<T>; ++i) most = x.v[i] > most ? x.v[i] : most;
+  }
+  T top = most[0];
+  for (Index i = 1; i < kWidth<T>; ++i) top = most[i] > top ? most[i] : top;
+  return top;
+}
+
+// exp(x - most) with the rounding error of the difference carried along.
+template <class V>
+DHYAN_INLINE V exp_difference(V x, V most) {
+  using T = ScalarOf<V>;
+  const V d = x - most;
+  const V back = d - x;
+  const V low = (x - (d - back)) - (most + back);
+  const V zero{};
+  return vexp<V>(d, d < T(-1000) ? zero : low);  // infinities: low would be NaN where the result is 0
+}
+
+template <class T>
+inline void softmax_row(T* row, Index S, Index begin, Index end, const unsigned char* mask) {
+  if (mask)
+    for (Index s = begin; s < end; ++s)
+      if (!mask[s]) row[s] = -__builtin_huge_val();
+  zero_outside(row, S, begin, end);
+  const T most = largest(row, begin, end);
+  const Vec<T> shift = broadcast(most == T(-__builtin_huge_val()) ? T(0) : most);
+  double lanes[kLanes] = {};
+  for (Index s0 = begin / kLanes * kLanes; s0 < end; s0 += kLanes) {
+    Block<T> x = load_block<T>(row, s0, begin, end, T(-__builtin_huge_val()));
+    T e[kLanes];
+    for (Index i = 0; i < kParts<T>; ++i) {
+      x.v[i] = exp_difference<Vec<T>>(x.v[i], shift);
+      store<T>(e + i * kWidth<T>, x.v[i]);
+    }
+    for (Index i = 0; i < kLanes; ++i) lanes[i] += static_cast<double>(e[i]);
+    store_block<T>(row, s0, begin, end, x);
+  }
+  for (Index n = kLanes / 2; n > 0; n /= 2)
+    for (Index i = 0; i < n; ++i) lanes[i] += lanes[i + n];
+  const double scale = lanes[0] == 0.0 ? 0.0 : 1.0 / lanes[0];  // nothing to attend: all stays 0
+  for (Index s = begin; s < end; ++s)  // what is masked stays 0 even where the row came out NaN
+    row[s] = row[s] == T(0) ? T(0) : static_cast<T>(static_cast<double>(row[s]) * scale);
+}
+
+template <class T>
+void softmax_rows(T* scores, Index rows, Index S, const Index* begin, const Index* end, const unsigned char* mask) {
+  for (Index t = 0; t < rows; ++t)
+    softmax_row(scores + t * S, S, begin ? begin[t] : 0, end ? end[t] : S, mask ? mask + t * S : nullptr);
+}
+
+// dscores = weights * (dweights - sum_s weights dweights); where a weight is 0 its dweights is not looked at.
+template <class T>
+inline void softmax_backward_row(const T* weights, T* dweights, Index S, Index begin, Index end) {
+  zero_outside(dweights, S, begin, end);
+  Vec<T> lanes[kParts<T>] = {};
+  const Vec<T> zero{};
+  for (Index s0 = begin / kLanes * kLanes; s0 < end; s0 += kLanes) {
+    const Block<T> w = load_block<T>(weights, s0, begin, end, T(0)), d = load_block<T>(dweights, s0, begin, end, T(0));
+    for (Index i = 0; i < kParts<T>; ++i) lanes[i] += w.v[i] * (w.v[i] == T(0) ? zero : d.v[i]);
+  }
+  const T mean = sum_lanes<T>(lanes);
+  for (Index s0 = begin / kLanes * kLanes; s0 < end; s0 += kLanes) {
+    const Block<T> w = load_block<T>(weights, s0, begin, end, T(0));
+    Block<T> d = load_block<T>(dweights, s0, begin, end, T(0));
+    for (Index i = 0; i < kParts<T>; ++i) d.v[i] = w.v[i] == T(0) ? zero : w.v[i] * (d.v[i] - mean);
+    store_block<T>(dweights, s0, begin, end, d);
+  }
+}
+
+template <class T>
+void softmax_backward_rows(const T* weights, T* dweights, Index rows, Index S, const Index* begin, const Index* end) {
+  for (Index t = 0; t < rows; ++t)
+    softmax_backward_row(weights + t * S, dweights + t * S, S, begin ? begin[t] : 0, end ? end[t] : S);
+}
+
+}  // namespace
+}  // namespace dhyan

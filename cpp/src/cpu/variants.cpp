@@ -1,0 +1,85 @@
+#include "cpu/variants.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+
+namespace dhyan {
+
+#define DHYAN_DECLARE(variant)               \
+  AttentionTable attention_table_##variant(); \
+  DenseTable dense_table_##variant();
+DHYAN_DECLARE(base)
+#ifdef DHYAN_HAVE_V3
+DHYAN_DECLARE(v3)
+#endif
+#ifdef DHYAN_HAVE_V4
+DHYAN_DECLARE(v4)
+#endif
+#ifdef DHYAN_HAVE_NATIVE
+DHYAN_DECLARE(native)
+#endif
+
+namespace {
+
+#if defined(__x86_64__)
+bool has_v3() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+         __builtin_cpu_supports("bmi2");
+}
+bool has_v4() {
+  return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+const std::vector<Variant>& variants() {
+  static const std::vector<Variant> all = [] {
+    std::vector<Variant> list;
+    list.push_back({"base", attention_table_base(), dense_table_base()});
+#ifdef DHYAN_HAVE_V3
+    if (has_v3()) list.push_back({"x86-64-v3", attention_table_v3(), dense_table_v3()});
+#endif
+#ifdef DHYAN_HAVE_V4
+    if (has_v4()) list.push_back({"x86-64-v4", attention_table_v4(), dense_table_v4()});
+#endif
+#ifdef DHYAN_HAVE_NATIVE
+    list.push_back({"native", attention_table_native(), dense_table_native()});
+#endif
+    return list;
+  }();
+  return all;
+}
+
+const Variant& find(const std::string& isa, const char* where) {
+  std::string names;
+  for (const Variant& v : variants()) {
+    if (isa == v.isa) return v;
+    names += names.empty() ? v.isa : std::string(", ") + v.isa;
+  }
+  throw std::invalid_argument(std::string(where) + " is '" + isa + "', this CPU and build have: " + names);
+}
+
+std::atomic<const Variant*> active{nullptr};
+
+}  // namespace
+
+const Variant& active_variant() {
+  if (const Variant* chosen = active.load(std::memory_order_acquire)) return *chosen;
+  const char* forced = std::getenv("DHYAN_ISA");
+  const Variant& chosen = forced && *forced ? find(forced, "DHYAN_ISA") : variants().back();
+  active.store(&chosen, std::memory_order_release);
+  return chosen;
+}
+
+void set_isa(const std::string& isa) {
+  active.store(isa.empty() ? nullptr : &find(isa, "isa"), std::memory_order_release);
+}
+
+std::vector<std::string> runnable_isas() {
+  std::vector<std::string> names;
+  for (const Variant& v : variants()) names.push_back(v.isa);
+  return names;
+}
+
+}  // namespace dhyan

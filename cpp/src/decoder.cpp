@@ -1,0 +1,387 @@
+// One thing in one file, forward and the backward that mirrors it: the attention decoder over whole target sequences: one parallel region forward and one backward, threads own sentences.
+//
+// Backward inside the loop computes only what the previous step needs (dh, dq, the fed-back readout); the gradients of
+// all weights, keys and values wait until every step is known and are one product or one tiled pass each.
+#include "dhyan/decoder.h"
+
+#include "cpu/decoder_step.h"
+
+namespace dhyan {
+
+template <class T>
+struct DecoderCache {
+  DecoderShape<T> z;
+  Ragged targets;
+  std::vector<CellTrace<T>> cells;
+  Buffer<T> query, context, weights, readout;  // (N,U) (N,D) (N,S) (N,E)
+  Index row(Index b, Index t) const { return targets.start[b] + t; }
+};
+
+template <class T>
+std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, const Memory<T>& memory,
+                                                 View<const T, 2> y, View<const Index, 1> steps, View<const T, 3> h0,
+                                                 View<const T, 3> c0, View<const T, 3> masks, View<T, 2> readout,
+                                                 View<T, 2> weights) {
+  const char* op = "decoder_forward";
+  const Index B = steps[0];
+  const Ragged targets(steps.data, B);
+  const Ragged sources(memory.lengths.data, memory.lengths[0]);
+  check_decoder(op, p, memory, B, h0, c0, sources.longest);
+  const DecoderShape<T> z(p, memory, sources.longest);
+  const Index N = targets.total, width = gates_of(p.cell) * z.H;
+  check_shape(op, "y", y, {{"N", N}, {"E", z.E}}, "one row a decoder step");
+  if (masks) check_shape(op, "masks", masks, {{"L-1", z.L - 1}, {"N", N}, {"H", z.H}});
+
+  auto cache = std::make_shared<DecoderCache<T>>(DecoderCache<T>{
+      z, targets, {}, Buffer<T>(N * z.U), Buffer<T>(N * z.D), Buffer<T>(N * z.S), Buffer<T>(N * z.E)});
+  for (Index l = 0; l < z.L; ++l) cache->cells.emplace_back(p.cell, N, z.H);
+  const PreparedMemory<T> prepared(p.scorer, memory);
+  const PackedDecoder<T> packed(p, z);
+  T* token_part = cache->cells[0].gates.get();
+  product(N, rows_of(y.data, z.E), packed.token, token_part, width,
+          static_cast<const T*>(packed.cells[0].input_bias.get()));
+
+  const bool in_loop = !p.bahdanau && p.feeding;  // otherwise no step reads the readout, and it is one product
+  const auto slices = targets.slices(slice_count(B, loop_work(z, p.cell, N)));
+  parallel_for(slices.size(), loop_work(z, p.cell, N), [&](Index s) {
+    const auto& order = slices[s];
+    Index active = order.size();
+    DecoderStep<T> step(p, packed, prepared, z, active);
+    for (Index l = 0; l < z.L; ++l)
+      for (Index i = 0; i < active; ++i) {
+        std::copy_n(h0.data + (l * B + order[i]) * z.H, z.H, step.cells[l].h.get() + i * z.H);
+        if (p.cell == Cell::lstm)
+          std::copy_n(c0.data + (l * B + order[i]) * z.H, z.H, step.cells[l].c.get() + i * z.H);
+      }
+    T* scratch = thread_scratch<T>();
+    for (Index t = 0;; ++t) {
+      while (active > 0 && targets.length[order[active - 1]] <= t) --active;
+      if (active == 0) break;
+      check_interrupt();
+      const auto row = [&](Index i) { return cache->row(order[i], t); };
+      for (Index i = 0; i < active; ++i)
+        std::copy_n(token_part + row(i) * width, width, step.cells[0].gates.get() + i * width);
+      step.run(
+          active, [&](Index i) { return order[i]; }, [&](Index) { return t; },
+          [&](Index l, Index i) { return masks ? masks.data + (l * N + row(i)) * z.H : nullptr; }, scratch);
+      if (in_loop) step.read_out(active, nullptr, scratch);
+      for (Index i = 0; i < active; ++i) {
+        const Index r = row(i);
+        for (Index l = 0; l < z.L; ++l) cache->cells[l].keep(p.cell, z.H, r, step.cells[l], i);
+        std::copy_n(step.query.get() + i * z.U, z.U, cache->query.get() + r * z.U);
+        std::copy_n(step.context.get() + i * z.D, z.D, cache->context.get() + r * z.D);
+        std::copy_n(step.attended_weights.get() + i * z.S, z.S, cache->weights.get() + r * z.S);
+        if (in_loop) std::copy_n(step.readout.get() + i * z.E, z.E, cache->readout.get() + r * z.E);
+      }
+    }
+  });
+
+  if (!in_loop) {
+    T* r = cache->readout.get();
+    const T* bias = p.readout_bias.data;
+    if (p.bahdanau) product(N, rows_of(y.data, z.E), packed.from_token, r, z.E, bias);
+    product(N, rows_of<T>(cache->cells.back().h.get(), z.H), packed.from_state, r, z.E, bias, p.bahdanau);
+    product(N, rows_of<T>(cache->context.get(), z.D), packed.from_context, r, z.E, static_cast<const T*>(nullptr),
+            true);
+    parallel_for((N + 15) / 16, 16 * N * z.E, [&](Index c) {
+      dense_kernels<T>().tanh_rows(std::min<Index>(16, N - c * 16), z.E, r + c * 16 * z.E, z.E);
+    });
+  }
+  std::copy_n(cache->readout.get(), N * z.E, readout.data);
+  std::copy_n(cache->weights.get(), N * z.S, weights.data);
+  return cache;
+}
+
+namespace {
+
+// Everything backward needs, filled row by row in the loop and multiplied out after it.
+template <class T>
+struct Deferred {
+  std::vector<Buffer<T>> dgates, dhidden, before;  // a layer: (N,G*H) (N,G*H, gru) (N,H)
+  Buffer<T> dreadout, dstate, dcontext;            // (N,E) before tanh, (N,H) and (N,D) from the readout
+  Buffer<T> dscores, dquery, query_state, fed;     // (N,S) (N,U) (N,H) (N,E)
+};
+
+template <class T>
+struct BackwardWeights {
+  std::vector<Packed<T>> hidden, below;
+  Packed<T> fed, query, to_state, to_context;
+};
+
+template <class T>
+void add(Index n, const T* x, T* y) {
+  dense_kernels<T>().axpy(n, T(1), x, y);
+}
+
+// The read of one slice, backward: context -> weights -> scores -> query. dstate (rows,H) receives what flows into the
+// state that asked (added).
+template <class T>
+void read_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, const PreparedMemory<T>& memory,
+                   const Packed<T>& query_back, View<const T, 2> dweights, const Deferred<T>& d,
+                   const std::vector<Index>& order, Index active, Index t, const Buffer<T>& dquery, T* dstate,
+                   T* scratch) {
+  if (p.scorer.fixed()) return;
+  const auto& z = cache.z;
+  const auto& k = attention_kernels<T>();
+  for (Index i = 0; i < active; ++i) {
+    const Index b = order[i], row = cache.row(b, t), S = memory.sources.length[b];
+    const Range range = attended(S, t, p.scorer.radius);
+    T* ds = d.dscores.get() + row * z.S;
+    std::fill_n(ds, z.S, T(0));
+    k.context_backward_rows(d.dcontext.get() + row * z.D, z.D, 1, memory.values(b), S, z.D, &range.begin, &range.end, ds);
+    if (dweights)
+      for (Index s = range.begin; s < range.end; ++s) ds[s] += dweights.data[row * z.S + s];
+    k.softmax_backward_rows(cache.weights.get() + row * z.S, ds, 1, S, &range.begin, &range.end);
+    T* dq = d.dquery.get() + row * z.U;
+    k.score_backward_query_rows(p.scorer.term, ds, cache.query.get() + row * z.U, z.U, 1, memory.keys(b),
+                                memory.prepared_keys(b), S, z.U, p.scorer.w.data, p.scorer.scale, &range.begin,
+                                &range.end, dq, z.U);
+    std::copy_n(dq, z.U, dquery.get() + i * z.U);
+  }
+  if (p.scorer.query)
+    return product_here(active, rows_of<T>(dquery.get(), z.U), query_back, dstate, z.H, scratch,
+                        static_cast<const T*>(nullptr), true);
+  Buffer<T> through(z.H);
+  for (Index i = 0; i < active; ++i) {
+    const Index row = cache.row(order[i], t);
+    const T* from = dquery.get() + i * z.U;
+    if (p.scorer.normalize_query) {
+      normalize_row_backward(d.query_state.get() + row * z.H, cache.query.get() + row * z.U, from, z.H, through.get());
+      from = through.get();
+    }
+    add(z.H, from, dstate + i * z.H);
+  }
+}
+
+template <class T>
+void loop_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, const PreparedMemory<T>& memory,
+                   const BackwardWeights<T>& back, View<const T, 3> h0, View<const T, 3> c0, View<const T, 3> masks,
+                   View<const T, 2> dreadout, View<const T, 2> dweights, const std::vector<Index>& order,
+                   const Deferred<T>& d, View<T, 3> dh0, View<T, 3> dc0) {
+  const auto& z = cache.z;
+  const Index rows = order.size(), B = cache.targets.B, N = cache.targets.total;
+  const Index width = gates_of(p.cell) * z.H, top = z.L - 1;
+  const bool in_loop = !p.bahdanau && p.feeding;
+  std::vector<CellStepBackward<T>> cells;
+  for (Index l = 0; l < z.L; ++l) cells.emplace_back(p.cell, rows, z.H);
+  for (auto& cell : cells) cell.dh_prev.fill(T(0));
+  Buffer<T> dquery(rows * z.U), dstate(rows * z.H), dcontext(rows * z.D), dbelow(rows * z.H);
+  Buffer<T> dfed(rows * z.E), dpre(rows * z.E);
+  dfed.fill(T(0));
+  T* scratch = thread_scratch<T>();
+  const T* none = nullptr;
+
+  Index active = 0;
+  for (Index t = rows ? cache.targets.length[order[0]] - 1 : -1; t >= 0; --t) {
+    check_interrupt();
+    while (active < rows && cache.targets.length[order[active]] > t) ++active;
+    const auto row = [&](Index i) { return cache.row(order[i], t); };
+    for (Index i = 0; i < active; ++i) {
+      const Index b = order[i];
+      for (Index l = 0; l < z.L; ++l)
+        cache.cells[l].recall(p.cell, z.H, row(i), t > 0 ? row(i) - 1 : -1, h0.data + (l * B + b) * z.H,
+                              c0 ? c0.data + (l * B + b) * z.H : none, cells[l], i);
+      const T* asked = p.bahdanau ? cells[top].h_in.get() + i * z.H : cache.cells[top].h.get() + row(i) * z.H;
+      std::copy_n(asked, z.H, d.query_state.get() + row(i) * z.H);
+    }
+
+    // r_t = tanh([y;] s; c): what the output layer and, fed back, the next step say about state and context.
+    if (in_loop) {
+      for (Index i = 0; i < active; ++i) {
+        T* to = dpre.get() + i * z.E;
+        std::copy_n(dreadout.data + row(i) * z.E, z.E, to);
+        add(z.E, dfed.get() + i * z.E, to);
+        dense_kernels<T>().tanh_backward_rows(1, z.E, cache.readout.get() + row(i) * z.E, z.E, to, z.E);
+        std::copy_n(to, z.E, d.dreadout.get() + row(i) * z.E);
+        CellTrace<T>::copy_or_zero(t > 0 ? cache.readout.get() + (row(i) - 1) * z.E : none, z.E,
+                                   d.fed.get() + row(i) * z.E);
+      }
+      product_here(active, rows_of<T>(dpre.get(), z.E), back.to_state, dstate.get(), z.H, scratch);
+      product_here(active, rows_of<T>(dpre.get(), z.E), back.to_context, dcontext.get(), z.D, scratch);
+      for (Index i = 0; i < active; ++i) std::copy_n(dcontext.get() + i * z.D, z.D, d.dcontext.get() + row(i) * z.D);
+    } else {
+      for (Index i = 0; i < active; ++i)
+        std::copy_n(d.dstate.get() + row(i) * z.H, z.H, dstate.get() + i * z.H);
+    }
+    if (!p.bahdanau)
+      read_backward(cache, p, memory, back.query, dweights, d, order, active, t, dquery, dstate.get(), scratch);
+
+    for (Index l = top; l >= 0; --l) {
+      T* dh = cells[l].dh.get();
+      const T* above = l == top ? dstate.get() : dbelow.get();
+      std::copy_n(cells[l].dh_prev.get(), active * z.H, dh);
+      add(active * z.H, above, dh);
+      cells[l].backward(p.cell, z.H, back.hidden[l], active, scratch);
+      for (Index i = 0; i < active; ++i) {
+        std::copy_n(cells[l].dgates.get() + i * width, width, d.dgates[l].get() + row(i) * width);
+        if (p.cell == Cell::gru)
+          std::copy_n(cells[l].dhidden.get() + i * width, width, d.dhidden[l].get() + row(i) * width);
+        std::copy_n(cells[l].h_in.get() + i * z.H, z.H, d.before[l].get() + row(i) * z.H);
+      }
+      if (l == 0) break;
+      product_here(active, rows_of<T>(cells[l].dgates.get(), width), back.below[l], dbelow.get(), z.H, scratch);
+      if (masks)
+        for (Index i = 0; i < active; ++i)
+          dense_kernels<T>().multiply(z.H, masks.data + ((l - 1) * N + row(i)) * z.H, dbelow.get() + i * z.H);
+    }
+
+    if (p.bahdanau) {
+      product_here(active, rows_of<T>(cells[0].dgates.get(), width), back.fed, dcontext.get(), z.D, scratch);
+      for (Index i = 0; i < active; ++i) add(z.D, dcontext.get() + i * z.D, d.dcontext.get() + row(i) * z.D);
+      read_backward(cache, p, memory, back.query, dweights, d, order, active, t, dquery, cells[top].dh_prev.get(),
+                    scratch);
+    } else if (in_loop) {
+      product_here(active, rows_of<T>(cells[0].dgates.get(), width), back.fed, dfed.get(), z.E, scratch);
+    }
+  }
+  for (Index l = 0; l < z.L; ++l)
+    for (Index i = 0; i < rows; ++i) {
+      std::copy_n(cells[l].dh_prev.get() + i * z.H, z.H, dh0.data + (l * B + order[i]) * z.H);
+      if (p.cell == Cell::lstm) std::copy_n(cells[l].dc.get() + i * z.H, z.H, dc0.data + (l * B + order[i]) * z.H);
+    }
+}
+
+// dkeys, dvalues and dw: one tiled pass over all steps of a sentence.
+template <class T>
+void memory_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, const PreparedMemory<T>& memory,
+                     const Deferred<T>& d, View<T, 2> dkeys, View<T, 2> dvalues, View<T, 1> dw) {
+  const auto& z = cache.z;
+  const auto& k = attention_kernels<T>();
+  const Index B = cache.targets.B;
+  const bool wants_w = !p.scorer.fixed() && p.scorer.term == Term::tanh;
+  const Buffer<T> dw_parts(wants_w ? B * z.U : 0);
+  parallel_for(B, cache.targets.total * z.S * (z.U + z.D), [&](Index b) {
+    const Index S = memory.sources.length[b], steps = cache.targets.length[b], first = cache.targets.start[b];
+    std::vector<Index> begin(steps), end(steps);
+    std::vector<T> weights(steps * S), dscores(p.scorer.fixed() ? 0 : steps * S);
+    for (Index t = 0; t < steps; ++t) {
+      const Range range = attended(S, t, p.scorer.radius);
+      begin[t] = range.begin;
+      end[t] = range.end;
+      std::copy_n(cache.weights.get() + (first + t) * z.S, S, weights.data() + t * S);
+      if (!p.scorer.fixed()) std::copy_n(d.dscores.get() + (first + t) * z.S, S, dscores.data() + t * S);
+    }
+    k.context_backward_values(weights.data(), d.dcontext.get() + first * z.D, z.D, steps, S, z.D, begin.data(),
+                              end.data(), dvalues.data + memory.sources.start[b] * z.D);
+    if (p.scorer.fixed()) return;
+    k.score_backward_keys(p.scorer.term, dscores.data(), cache.query.get() + first * z.U, z.U, steps, memory.keys(b),
+                          memory.prepared_keys(b), S, z.U, p.scorer.w.data, p.scorer.scale, begin.data(), end.data(),
+                          dkeys.data + memory.sources.start[b] * z.U, wants_w ? dw_parts.get() + b * z.U : nullptr);
+  });
+  if (wants_w) column_sums(B, z.U, static_cast<const T*>(dw_parts.get()), dw.data);
+}
+
+}  // namespace
+
+template <class T>
+void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, const Memory<T>& memory,
+                      View<const T, 2> y, View<const T, 3> h0, View<const T, 3> c0, View<const T, 3> masks,
+                      View<const T, 2> dreadout, View<const T, 2> dweights, View<T, 2> dy, View<T, 3> dh0,
+                      View<T, 3> dc0, View<T, 2> dkeys, View<T, 2> dvalues, DecoderGradients<T>& gradients) {
+  const char* op = "decoder_backward";
+  const auto& z = cache.z;
+  const Index N = cache.targets.total, B = cache.targets.B, width = gates_of(p.cell) * z.H;
+  check_decoder(op, p, memory, B, h0, c0, z.S);
+  check_shape(op, "y", y, {{"N", N}, {"E", z.E}});
+  check_shape(op, "dreadout", dreadout, {{"N", N}, {"E", z.E}});
+  if (dweights) check_shape(op, "dweights", dweights, {{"N", N}, {"S", z.S}});
+  const bool in_loop = !p.bahdanau && p.feeding;
+  const Index state = p.bahdanau ? z.E : 0;
+
+  const PreparedMemory<T> prepared(p.scorer, memory);
+  BackwardWeights<T> back;
+  back.below.resize(z.L);
+  for (Index l = 0; l < z.L; ++l) {
+    back.hidden.push_back(pack_part_transposed(p.cells[l].weight_hh, 0, z.H));
+    if (l) back.below[l] = pack_part_transposed(p.cells[l].weight_ih, 0, z.H);
+  }
+  if (p.bahdanau || p.feeding)
+    back.fed = pack_part_transposed(p.cells[0].weight_ih, z.E, p.bahdanau ? z.D : z.E);
+  if (p.scorer.query) back.query = pack_part_transposed(p.scorer.query, 0, z.H);
+  back.to_state = pack_part_transposed(p.readout, state, z.H);
+  back.to_context = pack_part_transposed(p.readout, state + z.H, z.D);
+
+  Deferred<T> d;
+  for (Index l = 0; l < z.L; ++l) {
+    d.dgates.emplace_back(N * width);
+    d.dhidden.emplace_back(p.cell == Cell::gru ? N * width : 0);
+    d.before.emplace_back(N * z.H);
+  }
+  d.dreadout = Buffer<T>(N * z.E);
+  d.dcontext = Buffer<T>(N * z.D);
+  d.dscores = Buffer<T>(p.scorer.fixed() ? 0 : N * z.S);
+  d.dquery = Buffer<T>(N * z.U);
+  d.query_state = Buffer<T>(N * z.H);
+  if (in_loop) {
+    d.fed = Buffer<T>(N * z.E);
+  } else {
+    d.dstate = Buffer<T>(N * z.H);
+    parallel_for((N + 15) / 16, N * z.E, [&](Index c) {
+      const Index first = c * 16, rows = std::min<Index>(16, N - first);
+      std::copy_n(dreadout.data + first * z.E, rows * z.E, d.dreadout.get() + first * z.E);
+      dense_kernels<T>().tanh_backward_rows(rows, z.E, cache.readout.get() + first * z.E, z.E,
+                                            d.dreadout.get() + first * z.E, z.E);
+    });
+    product(N, rows_of<T>(d.dreadout.get(), z.E), back.to_state, d.dstate.get(), z.H);
+    product(N, rows_of<T>(d.dreadout.get(), z.E), back.to_context, d.dcontext.get(), z.D);
+  }
+
+  const auto slices = cache.targets.slices(slice_count(B, loop_work(z, p.cell, N)));
+  parallel_for(slices.size(), loop_work(z, p.cell, N), [&](Index s) {
+    loop_backward(cache, p, prepared, back, h0, c0, masks, dreadout, dweights, slices[s], d, dh0, dc0);
+  });
+  memory_backward(cache, p, prepared, d, dkeys, dvalues, gradients.w);
+
+  // The weights' gradients, one product each over all steps.
+  const T* null = nullptr;
+  T* dw_ih = gradients.cells[0].weight_ih.data;
+  const T* dgates = d.dgates[0].get();
+  const Packed<T> gates_panels = Packed<T>::of(dgates, N, width);
+  product(z.E, columns_of(y.data, z.E), gates_panels, dw_ih, width);
+  if (p.bahdanau)
+    product(z.D, columns_of<T>(cache.context.get(), z.D), gates_panels, dw_ih + z.E * width, width);
+  else if (p.feeding)
+    product(z.E, columns_of<T>(d.fed.get(), z.E), gates_panels, dw_ih + z.E * width, width);
+  product(N, rows_of(dgates, width), pack_part_transposed(p.cells[0].weight_ih, 0, z.E), dy.data, z.E);
+  for (Index l = 0; l < z.L; ++l) {
+    const CellGradients<T>& g = gradients.cells[l];
+    const T* dl = d.dgates[l].get();
+    column_sums(N, width, dl, g.bias_ih.data);
+    if (l > 0) {
+      Buffer<T> input(N * z.H);
+      std::copy_n(cache.cells[l - 1].h.get(), N * z.H, input.get());
+      if (masks) dense_kernels<T>().multiply(N * z.H, masks.data + (l - 1) * N * z.H, input.get());
+      weight_gradient<T>(N, input.get(), z.H, z.H, dl, width, g.weight_ih.data, nullptr);
+    }
+    weight_gradient<T>(N, d.before[l].get(), z.H, z.H, p.cell == Cell::gru ? d.dhidden[l].get() : dl, width,
+                       g.weight_hh.data, g.bias_hh.data);
+  }
+  if (p.scorer.query)
+    weight_gradient<T>(N, d.query_state.get(), z.H, z.H, d.dquery.get(), z.U, gradients.query.data, nullptr);
+  if (!p.scorer.fixed() && p.scorer.normalize_query)
+    for (Index i = 0; i < N * z.U; ++i) gradients.log_scale += double(cache.query.get()[i]) * double(d.dquery.get()[i]);
+
+  const Packed<T> readout_panels = Packed<T>::of(d.dreadout.get(), N, z.E);
+  T* dw = gradients.readout.data;
+  if (p.bahdanau) {
+    product(z.E, columns_of(y.data, z.E), readout_panels, dw, z.E);
+    product(N, rows_of<T>(d.dreadout.get(), z.E), pack_part_transposed(p.readout, 0, z.E), dy.data, z.E, null, true);
+  }
+  product(z.H, columns_of<T>(cache.cells.back().h.get(), z.H), readout_panels, dw + state * z.E, z.E);
+  product(z.D, columns_of<T>(cache.context.get(), z.D), readout_panels, dw + (state + z.H) * z.E, z.E);
+  column_sums(N, z.E, static_cast<const T*>(d.dreadout.get()), gradients.readout_bias.data);
+}
+
+#define DHYAN_INSTANTIATE(T)                                                                                       \
+  template std::shared_ptr<DecoderCache<T>> decoder_forward<T>(                                                    \
+      const DecoderParameters<T>&, const Memory<T>&, View<const T, 2>, View<const Index, 1>, View<const T, 3>,     \
+      View<const T, 3>, View<const T, 3>, View<T, 2>, View<T, 2>);                                                 \
+  template void decoder_backward<T>(const DecoderCache<T>&, const DecoderParameters<T>&, const Memory<T>&,         \
+                                    View<const T, 2>, View<const T, 3>, View<const T, 3>, View<const T, 3>,        \
+                                    View<const T, 2>, View<const T, 2>, View<T, 2>, View<T, 3>, View<T, 3>,        \
+                                    View<T, 2>, View<T, 2>, DecoderGradients<T>&);
+DHYAN_INSTANTIATE(float)
+DHYAN_INSTANTIATE(double)
+#undef DHYAN_INSTANTIATE
+
+}  // namespace dhyan

@@ -1,0 +1,108 @@
+// Output layer and softmax cross entropy as one op, in tiles of rows: the vocabulary-wide gradient of a tile lives only
+// while it is turned into dr and added to dw.
+#include <algorithm>
+
+#include "check.h"
+#include "cpu/dense.h"
+#include "dhyan/linear.h"
+
+namespace dhyan {
+namespace {
+
+constexpr Index kTileRows = 256;  // equal to the product's K block: dw adds up in the same blocks as in one product
+
+template <class T>
+void check_loss(const char* op, View<const T, 2> r, View<const T, 2> w, View<const T, 1> b,
+                View<const Index, 1> targets, T smoothing) {
+  check_shape(op, "w", w, {{"E", r[1]}, {"V", -1}}, ("to match r " + shape_of(r)).c_str());
+  check_shape(op, "b", b, {{"V", w[1]}}, ("to match w " + shape_of(w)).c_str());
+  check_shape(op, "targets", targets, {{"N", r[0]}}, ("to match r " + shape_of(r)).c_str());
+  if (w[1] == 0) fail(std::string(op) + ": w has no columns, expected a vocabulary of at least 1");
+  if (!(smoothing >= T(0) && smoothing < T(1)))
+    fail(std::string(op) + ": smoothing is " + std::to_string(smoothing) + ", expected 0 <= smoothing < 1");
+  for (Index i = 0; i < targets[0]; ++i)
+    if (targets.data[i] >= w[1])
+      throw std::out_of_range(std::string(op) + ": targets[" + std::to_string(i) + "] is " +
+                              std::to_string(targets.data[i]) + ", expected an id < " + std::to_string(w[1]));
+}
+
+}  // namespace
+
+template <class T>
+double cross_entropy_forward(View<const T, 2> r, View<const T, 2> w, View<const T, 1> b, View<const Index, 1> targets,
+                             T smoothing, View<T, 1> log_sums, View<T, 2> logits) {
+  check_loss("cross_entropy_forward", r, w, b, targets, smoothing);
+  const Index N = r[0], E = r[1], V = w[1];
+  const Packed<T> packed = Packed<T>::of(w.data, E, V);
+  const Buffer<T> scratch(logits ? 0 : std::min(N, kTileRows) * V);
+  std::vector<double> losses(N, 0.0);
+  for (Index first = 0; first < N; first += kTileRows) {
+    const Index rows = std::min(kTileRows, N - first);
+    T* tile = logits ? logits.data + first * V : scratch.get();
+    product(rows, rows_of(r.data + first * E, E), packed, tile, V, b.data);
+    parallel_for((rows + 7) / 8, rows * V, [&](Index chunk) {
+      for (Index i = chunk * 8; i < std::min(rows, chunk * 8 + 8); ++i) {
+        const Index row = first + i, target = targets.data[row];
+        T total;
+        const T log_sum = dense_kernels<T>().log_sum_exp(tile + i * V, V, &total);
+        log_sums.data[row] = log_sum;
+        if (target < 0) continue;
+        losses[row] = (1.0 - smoothing) * (double(log_sum) - tile[i * V + target]) +
+                      smoothing * (double(log_sum) - double(total) / double(V));
+      }
+    });
+  }
+  double loss = 0;
+  for (double l : losses) loss += l;
+  return loss;
+}
+
+template <class T>
+void cross_entropy_backward(T scale, View<const T, 2> r, View<const T, 2> w, View<const T, 1> b,
+                            View<const Index, 1> targets, T smoothing, View<const T, 1> log_sums,
+                            View<const T, 2> logits, View<T, 2> dr, View<T, 2> dw, View<T, 1> db) {
+  check_loss("cross_entropy_backward", r, w, b, targets, smoothing);
+  const Index N = r[0], E = r[1], V = w[1];
+  check_shape("cross_entropy_backward", "dw", dw, {{"E", E}, {"V", V}}, "to match w");
+  check_shape("cross_entropy_backward", "db", db, {{"V", V}}, "to match b");
+  const Packed<T> back = Packed<T>::transposed(w.data, V, E);
+  const Packed<T> packed = logits ? Packed<T>() : Packed<T>::of(w.data, E, V);
+  const Buffer<T> tile(std::min(N, kTileRows) * V);
+  const auto& kernels = dense_kernels<T>();
+  std::fill_n(dw.data, dw.count(), T(0));
+  std::fill_n(db.data, db.count(), T(0));
+  for (Index first = 0; first < N; first += kTileRows) {
+    const Index rows = std::min(kTileRows, N - first);
+    if (!logits) product(rows, rows_of(r.data + first * E, E), packed, tile.get(), V, b.data);
+    parallel_for((rows + 7) / 8, rows * V, [&](Index chunk) {
+      for (Index i = chunk * 8; i < std::min(rows, chunk * 8 + 8); ++i) {
+        T* d = tile.get() + i * V;
+        if (logits) std::copy_n(logits.data + (first + i) * V, V, d);
+        const Index target = targets.data[first + i];
+        if (target < 0)
+          std::fill_n(d, V, T(0));
+        else
+          kernels.cross_entropy_gradient(d, V, log_sums.data[first + i], target, smoothing, scale);
+      }
+    });
+    product(rows, rows_of<T>(tile.get(), V), back, dr.data + first * E, E);
+    product(E, columns_of(r.data + first * E, E), Packed<T>::of(tile.get(), rows, V), dw.data, V, static_cast<const T*>(nullptr),
+            true);
+    const Index width = 256;
+    parallel_for((V + width - 1) / width, rows * V, [&](Index i) {
+      kernels.add_rows(rows, std::min(width, V - i * width), tile.get() + i * width, V, db.data + i * width);
+    });
+  }
+}
+
+#define DHYAN_INSTANTIATE(T)                                                                                       \
+  template double cross_entropy_forward<T>(View<const T, 2>, View<const T, 2>, View<const T, 1>,                   \
+                                           View<const Index, 1>, T, View<T, 1>, View<T, 2>);                       \
+  template void cross_entropy_backward<T>(T, View<const T, 2>, View<const T, 2>, View<const T, 1>,                 \
+                                          View<const Index, 1>, T, View<const T, 1>, View<const T, 2>, View<T, 2>, \
+                                          View<T, 2>, View<T, 1>);
+DHYAN_INSTANTIATE(float)
+DHYAN_INSTANTIATE(double)
+#undef DHYAN_INSTANTIATE
+
+}  // namespace dhyan

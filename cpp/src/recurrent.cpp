@@ -1,0 +1,169 @@
+// Recurrent layers: the input projection of all tokens is one product; the loop adds only h @ W_hh and the gates.
+// One parallel region for the whole sequence: threads own sentences, so no step waits for another thread.
+#include "dhyan/recurrent.h"
+
+#include "cpu/cell.h"
+
+namespace dhyan {
+
+Cell cell_named(const std::string& name) {
+  if (name == "rnn") return Cell::rnn;
+  if (name == "lstm") return Cell::lstm;
+  if (name == "gru") return Cell::gru;
+  fail("cell is '" + name + "', expected rnn, lstm or gru");
+}
+
+Index gates_of(Cell cell) { return cell == Cell::rnn ? 1 : cell == Cell::lstm ? 4 : 3; }
+
+template <class T>
+struct RecurrentCache {
+  Cell cell;
+  bool reverse;
+  Index H;
+  Ragged sentences;
+  CellTrace<T> trace;
+
+  Index row(Index b, Index step) const {
+    return sentences.start[b] + (reverse ? sentences.length[b] - 1 - step : step);
+  }
+};
+
+namespace {
+
+template <class T>
+void check(const char* op, Cell cell, View<const T, 2> x, const Ragged& r, const CellParameters<T>& p,
+           View<const T, 2> h0, View<const T, 2> c0) {
+  const Index H = p.weight_hh[0];
+  check_shape(op, "x", x, {{"N", r.total}, {"I", -1}}, "one row a token, N = the sum of the lengths");
+  check_cell(op, "", cell, p, x[1], H);
+  if (h0) check_shape(op, "h0", h0, {{"B", r.B}, {"H", H}});
+  if (c0) check_shape(op, "c0", c0, {{"B", r.B}, {"H", H}});
+}
+
+// The first of `order` whose sentence is over before `step`.
+Index running(const std::vector<Index>& order, const Ragged& r, Index step, Index bound) {
+  while (bound > 0 && r.length[order[bound - 1]] <= step) --bound;
+  return bound;
+}
+
+}  // namespace
+
+template <class T>
+std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, View<const T, 2> x,
+                                                     View<const Index, 1> lengths, const CellParameters<T>& p,
+                                                     View<const T, 2> h0, View<const T, 2> c0, View<T, 2> output,
+                                                     View<T, 2> final_h, View<T, 2> final_c) {
+  const Ragged sentences(lengths.data, lengths[0]);
+  check("recurrent_forward", cell, x, sentences, p, h0, c0);
+  const Index N = x[0], I = x[1], H = p.weight_hh[0], width = gates_of(cell) * H;
+  auto cache = std::make_shared<RecurrentCache<T>>(
+      RecurrentCache<T>{cell, reverse, H, sentences, CellTrace<T>(cell, N, H)});
+  const CellWeights<T> weights = pack_cell(cell, p);
+  T* gates = cache->trace.gates.get();
+  product(N, rows_of(x.data, I), Packed<T>::of(p.weight_ih.data, I, width), gates, width, weights.input_bias.get());
+
+  const auto slices = sentences.slices(slice_count(sentences.B, 2 * N * H * width));
+  parallel_for(slices.size(), 2 * N * H * width, [&](Index s) {
+    const auto& order = slices[s];
+    const Index rows = order.size();
+    CellStep<T> step(cell, rows, H);
+    for (Index i = 0; i < rows; ++i) {
+      CellTrace<T>::copy_or_zero(h0 ? h0.data + order[i] * H : nullptr, H, step.h.get() + i * H);
+      if (cell == Cell::lstm)
+        CellTrace<T>::copy_or_zero(c0 ? c0.data + order[i] * H : nullptr, H, step.c.get() + i * H);
+    }
+    T* scratch = thread_scratch<T>();
+    Index active = running(order, sentences, 0, rows);
+    for (Index t = 0; active > 0; active = running(order, sentences, ++t, active)) {
+      check_interrupt();
+      for (Index i = 0; i < active; ++i)
+        std::copy_n(gates + cache->row(order[i], t) * width, width, step.gates.get() + i * width);
+      step.forward(weights, active, scratch);
+      for (Index i = 0; i < active; ++i) {
+        const Index row = cache->row(order[i], t);
+        cache->trace.keep(cell, H, row, step, i);
+        std::copy_n(step.h.get() + i * H, H, output.data + row * H);
+      }
+    }
+    for (Index i = 0; i < rows; ++i) {
+      std::copy_n(step.h.get() + i * H, H, final_h.data + order[i] * H);
+      if (cell == Cell::lstm) std::copy_n(step.c.get() + i * H, H, final_c.data + order[i] * H);
+    }
+  });
+  return cache;
+}
+
+template <class T>
+void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, const CellParameters<T>& p,
+                        View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> doutput, View<const T, 2> dfinal_h,
+                        View<const T, 2> dfinal_c, View<T, 2> dx, const CellGradients<T>& gradients, View<T, 2> dh0,
+                        View<T, 2> dc0) {
+  const char* op = "recurrent_backward";
+  const Cell cell = cache.cell;
+  const Ragged& sentences = cache.sentences;
+  check(op, cell, x, sentences, p, h0, c0);
+  const Index N = x[0], I = x[1], H = cache.H, width = gates_of(cell) * H;
+  check_shape(op, "doutput", doutput, {{"N", N}, {"H", H}});
+  if (dfinal_h) check_shape(op, "dfinal_h", dfinal_h, {{"B", sentences.B}, {"H", H}});
+  if (dfinal_c) check_shape(op, "dfinal_c", dfinal_c, {{"B", sentences.B}, {"H", H}});
+
+  const Packed<T> back = Packed<T>::transposed(p.weight_hh.data, width, H);
+  const Buffer<T> dgates(N * width), dhidden(cell == Cell::gru ? N * width : 0), before(N * H);
+  const auto slices = sentences.slices(slice_count(sentences.B, 2 * N * H * width));
+  parallel_for(slices.size(), 2 * N * H * width, [&](Index s) {
+    const auto& order = slices[s];
+    const Index rows = order.size();
+    CellStepBackward<T> step(cell, rows, H);
+    for (Index i = 0; i < rows; ++i) {
+      CellTrace<T>::copy_or_zero(dfinal_h ? dfinal_h.data + order[i] * H : nullptr, H, step.dh_prev.get() + i * H);
+      if (cell == Cell::lstm)
+        CellTrace<T>::copy_or_zero(dfinal_c ? dfinal_c.data + order[i] * H : nullptr, H, step.dc.get() + i * H);
+    }
+    T* scratch = thread_scratch<T>();
+    Index active = 0;
+    for (Index t = rows ? sentences.length[order[0]] - 1 : -1; t >= 0; --t) {
+      check_interrupt();
+      while (active < rows && sentences.length[order[active]] > t) ++active;
+      for (Index i = 0; i < active; ++i) {
+        const Index b = order[i], row = cache.row(b, t);
+        cache.trace.recall(cell, H, row, t > 0 ? cache.row(b, t - 1) : -1, h0 ? h0.data + b * H : nullptr,
+                           c0 ? c0.data + b * H : nullptr, step, i);
+        const T* d = doutput.data + row * H;
+        const T* carry = step.dh_prev.get() + i * H;
+        T* dh = step.dh.get() + i * H;
+        for (Index j = 0; j < H; ++j) dh[j] = d[j] + carry[j];
+      }
+      step.backward(cell, H, back, active, scratch);
+      for (Index i = 0; i < active; ++i) {
+        const Index row = cache.row(order[i], t);
+        std::copy_n(step.dgates.get() + i * width, width, dgates.get() + row * width);
+        if (cell == Cell::gru) std::copy_n(step.dhidden.get() + i * width, width, dhidden.get() + row * width);
+        std::copy_n(step.h_in.get() + i * H, H, before.get() + row * H);
+      }
+    }
+    for (Index i = 0; i < rows; ++i) {
+      if (dh0) std::copy_n(step.dh_prev.get() + i * H, H, dh0.data + order[i] * H);
+      if (dc0) std::copy_n(step.dc.get() + i * H, H, dc0.data + order[i] * H);
+    }
+  });
+
+  // Everything that the next step did not need, as one product each over all tokens.
+  const T* hidden = cell == Cell::gru ? dhidden.get() : dgates.get();
+  weight_gradient<T>(N, x.data, I, I, dgates.get(), width, gradients.weight_ih.data, gradients.bias_ih.data);
+  weight_gradient<T>(N, before.get(), H, H, hidden, width, gradients.weight_hh.data, gradients.bias_hh.data);
+  if (dx)
+    product(N, rows_of<T>(dgates.get(), width), Packed<T>::transposed(p.weight_ih.data, width, I), dx.data, I);
+}
+
+#define DHYAN_INSTANTIATE(T)                                                                                         \
+  template std::shared_ptr<RecurrentCache<T>> recurrent_forward<T>(                                                  \
+      Cell, bool, View<const T, 2>, View<const Index, 1>, const CellParameters<T>&, View<const T, 2>,                \
+      View<const T, 2>, View<T, 2>, View<T, 2>, View<T, 2>);                                                         \
+  template void recurrent_backward<T>(const RecurrentCache<T>&, View<const T, 2>, const CellParameters<T>&,          \
+                                      View<const T, 2>, View<const T, 2>, View<const T, 2>, View<const T, 2>,        \
+                                      View<const T, 2>, View<T, 2>, const CellGradients<T>&, View<T, 2>, View<T, 2>);
+DHYAN_INSTANTIATE(float)
+DHYAN_INSTANTIATE(double)
+#undef DHYAN_INSTANTIATE
+
+}  // namespace dhyan

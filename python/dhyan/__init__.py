@@ -1,0 +1,71 @@
+"""dhyan (ध्यान, Hindi for attention): encode-attend-decode models on a C++ core, and pictures of what they attend to."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import ops as ops
+    from .batch import Batch as Batch
+    from .config import DataConfig as DataConfig
+    from .config import ModelConfig as ModelConfig
+    from .config import TrainConfig as TrainConfig
+    from .errors import CheckpointError as CheckpointError
+    from .errors import DataError as DataError
+    from .errors import NumericError as NumericError
+    from .model import Seq2Seq as Seq2Seq
+    from .model_ops import get_num_threads as get_num_threads
+    from .model_ops import set_num_threads as set_num_threads
+    from .model_ops import show_config as show_config
+    from .optim import Adam as Adam
+    from .scoring import Window as Window
+    from .scoring import scorings as scorings
+    from .training import train as train
+    from .translator import Translation as Translation
+    from .translator import Translator as Translator
+    from .translator import load as load
+    from .vocab import Vocabulary as Vocabulary
+
+# Name -> module, imported when first asked for: `dhyan --version` should not pay for what it does not use.
+_HOMES = {
+    "Adam": "optim",
+    "Batch": "batch",
+    "CheckpointError": "errors",
+    "DataConfig": "config",
+    "DataError": "errors",
+    "ModelConfig": "config",
+    "NumericError": "errors",
+    "Seq2Seq": "model",
+    "TrainConfig": "config",
+    "Translation": "translator",
+    "Translator": "translator",
+    "Vocabulary": "vocab",
+    "Window": "scoring",
+    "get_num_threads": "model_ops",
+    "load": "translator",
+    "scorings": "scoring",
+    "set_num_threads": "model_ops",
+    "show_config": "model_ops",
+    "train": "training",
+}
+
+__all__ = ["ops", *sorted(_HOMES)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("dhyan")
+    if name == "ops":
+        return importlib.import_module(".ops", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dhyan' has no attribute {name!r}")
+    value = getattr(importlib.import_module("." + _HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

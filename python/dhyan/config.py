@@ -1,0 +1,225 @@
+"""Everything a training run is made of, as three small tables: [model], [train], [data]; one TOML file holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import DataError
+from .model_ops import CELLS
+from .names import nearest_first, unknown_name
+from .scoring import Window, scoring
+
+ORDERS = ("bahdanau", "luong")
+NORMALIZERS = ("softmax",)
+SOURCES = ("tokens", "features")
+SCHEDULES = ("plateau", "cosine", "constant")
+
+Table = TypeVar("Table", bound="_Table")
+
+
+def _positive(where: str, name: str, value: Any, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{where}: {name} is {value!r}, expected an integer")
+    if value < least:
+        raise ValueError(f"{where}: {name} is {value}, expected at least {least}")
+
+
+def _number(where: str, name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{where}: {name} is {value!r}, expected a number")
+    if not math.isfinite(value) or value < low or value >= high or (open_low and value == low):
+        raise ValueError(f"{where}: {name} is {value}, expected {low} {'<' if open_low else '<='} {name} < {high}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    @classmethod
+    def from_dict(cls: type[Table], values: dict[str, Any], where: str) -> Table:
+        """The table of these values. ValueError for an unknown key, nearest names first."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ValueError(f"{where}: unknown key {key!r}, did you mean: {', '.join(nearest_first(key, known)[:3])}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Field name -> value."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(_Table):
+    """The shape of a Seq2Seq. source_size, target_size: vocabulary sizes V, special symbols counted (for
+    source="features" the width F of the feature vectors). See `Seq2Seq` for what the names choose.
+
+    Errors: ValueError for values out of range and unknown names, TypeError for wrong types.
+    """
+
+    source_size: int
+    target_size: int
+    embedding: int = 128
+    hidden: int = 256
+    layers: int = 1
+    cell: str = "lstm"
+    bidirectional: bool = True
+    attention: str = "additive"
+    order: str = "bahdanau"
+    input_feeding: bool = True
+    dropout: float = 0.2
+    window: Window | int | None = None
+    normalize: str = "softmax"
+    heads: int = 1
+    source: str = "tokens"
+
+    def __post_init__(self) -> None:
+        where = "ModelConfig"
+        _positive(where, "source_size", self.source_size)
+        _positive(where, "target_size", self.target_size, 4)
+        for name in ("embedding", "hidden", "layers"):
+            _positive(where, name, getattr(self, name))
+        for name in ("bidirectional", "input_feeding"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{where}: {name} is {getattr(self, name)!r}, expected true or false")
+        _number(where, "dropout", self.dropout, 0, 1)
+        for name, valid in (("cell", CELLS), ("order", ORDERS), ("normalize", NORMALIZERS), ("source", SOURCES)):
+            if getattr(self, name) not in valid:
+                raise unknown_name(f"{where}: {name}", getattr(self, name), valid)
+        if self.window is not None and not isinstance(self.window, Window):
+            object.__setattr__(self, "window", Window(self.window))  # a radius, as TOML and the command line have it
+        if self.heads != 1:
+            raise ValueError(f"{where}: heads is {self.heads!r}, expected 1 in this version")
+        scoring(self.attention).check(self.hidden, self.memory_size)
+
+    @property
+    def radius(self) -> int:
+        """The window's radius, -1 without a window."""
+        return self.window.radius if isinstance(self.window, Window) else -1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Field name -> plain value: a window is its radius."""
+        return {**super().to_dict(), "window": None if self.window is None else self.radius}
+
+    @property
+    def memory_size(self) -> int:
+        """D: the width of what the decoder reads."""
+        return 2 * self.hidden if self.bidirectional else self.hidden
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(_Table):
+    """How a model is trained. `schedule` of lr: plateau: times lr_decay after half of `patience`
+    validations without a better one; cosine: to 0 over `epochs`; constant. updates: stop after so many (0: no limit).
+    patience: stop after so many validations (one an epoch) without a better one. criterion of "better": see train.
+    """
+
+    batch: int = 64
+    epochs: int = 60
+    updates: int = 0
+    lr: float = 2e-3
+    lr_decay: float = 0.3
+    schedule: str = "plateau"
+    warmup: int = 0
+    patience: int = 10
+    clip: float = 1.0
+    beta1: float = 0.9
+    beta2: float = 0.998
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.1
+    seed: int = 1
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        where = "TrainConfig"
+        for name in ("batch", "epochs", "patience"):
+            _positive(where, name, getattr(self, name))
+        for name in ("updates", "warmup", "seed"):
+            _positive(where, name, getattr(self, name), 0)
+        _number(where, "lr", self.lr, 0, math.inf, open_low=True)
+        _number(where, "lr_decay", self.lr_decay, 0, 1, open_low=True)
+        _number(where, "clip", self.clip, 0, math.inf)
+        _number(where, "weight_decay", self.weight_decay, 0, math.inf)
+        for name in ("beta1", "beta2", "label_smoothing"):
+            _number(where, name, getattr(self, name), 0, 1)
+        if self.schedule not in SCHEDULES:
+            raise unknown_name(f"{where}: schedule", self.schedule, SCHEDULES)
+        if self.precision not in ("float32", "float64"):
+            raise unknown_name(f"{where}: precision", self.precision, ("float32", "float64"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(_Table):
+    """How text becomes ids. levels: char or word. columns: of a TSV, source and target, "1:2" or "1,2:3".
+    max_length: longer sentences (tokens) are left out of training and refused in translation.
+    """
+
+    source_level: str = "word"
+    target_level: str = "word"
+    columns: str = "1:2"
+    bad_lines: str = "error"
+    source_vocabulary: int = 0
+    target_vocabulary: int = 0
+    min_count: int = 1
+    max_length: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("source_level", "target_level"):
+            if getattr(self, name) not in ("char", "word"):
+                raise unknown_name(f"DataConfig: {name}", getattr(self, name), ("char", "word"))
+        if self.bad_lines not in ("error", "skip"):
+            raise unknown_name("DataConfig: bad_lines", self.bad_lines, ("error", "skip"))
+        for name in ("source_vocabulary", "target_vocabulary"):
+            _positive("DataConfig", name, getattr(self, name), 0)
+        for name in ("min_count", "max_length"):
+            _positive("DataConfig", name, getattr(self, name))
+
+
+TABLES: dict[str, type[_Table]] = {"model": ModelConfig, "train": TrainConfig, "data": DataConfig}
+
+
+def to_toml(tables: dict[str, dict[str, Any]]) -> str:
+    """Tables of plain values as TOML; a value of None is left out."""
+    lines = []
+    for title, values in tables.items():
+        lines.append(f"[{title}]")
+        lines += [f"{key} = {_toml_value(value)}" for key, value in values.items() if value is not None]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    escaped = "".join(
+        f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else "\\" + c if c in '\\"' else c for c in str(value)
+    )
+    return f'"{escaped}"'
+
+
+def read_toml(path: str | Path) -> dict[str, dict[str, Any]]:
+    """The tables of a configuration file; keys are checked by the tables themselves. Errors: DataError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}") from None
+    return parse_toml(text, str(path))
+
+
+def parse_toml(text: str, name: str) -> dict[str, dict[str, Any]]:
+    """read_toml of a text. Errors: DataError naming `name`; unknown tables list the nearest first."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{name}: {error}") from None
+    for title, values in tables.items():
+        if title not in TABLES:
+            raise DataError(f"{name}: unknown table [{title}], expected one of: {', '.join(nearest_first(title, TABLES))}")
+        if not isinstance(values, dict):
+            raise DataError(f"{name}: {title} is a value, expected a table [{title}]")
+    return tables

@@ -1,0 +1,193 @@
+"""Memory and target tokens -> readouts: the attention decoder, its loop in C++, and its steps for search.
+
+Rows: N = sum of the decoder steps of all sentences, N_s = sum of the source lengths, sentence after sentence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from . import model_ops as ops
+from .config import ModelConfig
+from .dropout import Dropout, apply
+from .parameters import Arrays
+from .scoring import KeysGradient, ScorerGradients, scoring
+
+
+def _cell(group: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    return tuple(group[name] for name in ops.CELL_PARAMETERS)
+
+
+def _core_parameters(config: ModelConfig, p: Arrays) -> dict[str, Any]:
+    """The dictionary that the binding reads."""
+    scorer = scoring(config.attention).scorer(p.group("attention"), config.hidden)
+    return {
+        "cell": config.cell,
+        "order": config.order,
+        "input_feeding": config.input_feeding,
+        "cells": [_cell(p.group(f"decoder.{layer}")) for layer in range(config.layers)],
+        "term": scorer.term,
+        "query": scorer.query,
+        "w": scorer.w,
+        "scale": scorer.scale,
+        "normalize_query": scorer.normalize_query,
+        "radius": config.radius,
+        "readout": p["readout.weight"],
+        "readout_bias": p["readout.bias"],
+    }
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is attended to: values (N_s, D), keys (N_s, U) or None, lengths (B,)."""
+
+    values: np.ndarray
+    keys: np.ndarray | None
+    lengths: np.ndarray
+
+    @property
+    def core(self) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, None]:
+        """The tuple that the binding reads."""
+        return self.keys, self.values, self.lengths, None
+
+
+def read_memory(config: ModelConfig, p: Arrays, values: np.ndarray, lengths: np.ndarray) -> Memory:
+    """Keys made once per sentence from the encoder's states."""
+    keys = scoring(config.attention).keys(p.group("attention"), values, config.hidden)
+    return Memory(values, keys, lengths)
+
+
+def initial_states(config: ModelConfig, p: Arrays, final: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Any]:
+    """h0, c0 (L, B, H) = tanh(final W + b), c0 for the lstm only; and what initial_states_backward reads."""
+    states = np.tanh(ops.linear_forward(final, p["initial.weight"], p["initial.bias"]))
+    parts = states.reshape(len(final), -1, config.layers, config.hidden).transpose(1, 2, 0, 3)
+    h0 = np.ascontiguousarray(parts[0])
+    c0 = np.ascontiguousarray(parts[1]) if config.cell == "lstm" else None
+    return h0, c0, (final, states)
+
+
+def initial_states_backward(
+    p: Arrays, dh0: np.ndarray, dc0: np.ndarray | None, cache: Any, gradients: Arrays
+) -> np.ndarray:
+    """dfinal (B, H)."""
+    final, states = cache
+    parts = np.stack([dh0] if dc0 is None else [dh0, dc0])
+    dstates = parts.transpose(2, 0, 1, 3).reshape(states.shape) * (1 - states * states)
+    dw, db = gradients["initial.weight"], gradients["initial.bias"]
+    dfinal, _, _ = ops.linear_backward(dstates, final, p["initial.weight"], dw=dw, db=db)
+    return dfinal
+
+
+@dataclass(frozen=True)
+class DecoderCache:
+    """What decoder_backward reads."""
+
+    core: Any
+    parameters: dict[str, Any]
+    memory: Memory
+    ids: np.ndarray  # (N,) target tokens that were read
+    y: np.ndarray  # (N, E)
+    mask: np.ndarray | None
+    between: np.ndarray | None  # (L - 1, N, H)
+    h0: np.ndarray
+    c0: np.ndarray | None
+    states: Any
+
+
+def decoder_forward(
+    config: ModelConfig,
+    p: Arrays,
+    memory: Memory,
+    final: np.ndarray,
+    ids: np.ndarray,
+    steps: np.ndarray,
+    dropout: Dropout,
+) -> tuple[np.ndarray, np.ndarray, DecoderCache]:
+    """readouts (N, E), weights (N, S), cache; ids (N,) are the tokens read, steps (B,) their counts."""
+    h0, c0, states = initial_states(config, p, final)
+    y = ops.embedding_forward(p["target_embedding"], ids)
+    mask = dropout.mask("target embedding", y.shape)
+    y = apply(y, mask)
+    between = dropout.mask("decoder layers", (config.layers - 1, len(ids), config.hidden)) if config.layers > 1 else None
+    parameters = _core_parameters(config, p)
+    readout, weights, core = _core.decoder_forward(parameters, memory.core, y, steps, h0, c0, between)
+    return readout, weights, DecoderCache(core, parameters, memory, ids, y, mask, between, h0, c0, states)
+
+
+def decoder_backward(
+    config: ModelConfig,
+    p: Arrays,
+    dreadout: np.ndarray,
+    dweights: np.ndarray | None,
+    cache: DecoderCache,
+    gradients: Arrays,
+) -> tuple[np.ndarray, np.ndarray]:
+    """dmemory (N_s, D) and dfinal (B, H); writes the decoder's and the attention's gradients."""
+    chosen = scoring(config.attention)
+    own = gradients.group("attention")
+    into: ScorerGradients = chosen.gradient_targets(own, config.hidden)
+    c = cache
+    written = {
+        "cells": [_cell(gradients.group(f"decoder.{layer}")) for layer in range(config.layers)],
+        "query": into.query,
+        "w": into.w,
+        "readout": gradients["readout.weight"],
+        "readout_bias": gradients["readout.bias"],
+    }
+    dy, dh0, dc0, dkeys, dvalues, log_scale = _core.decoder_backward(
+        c.core, c.parameters, c.memory.core, c.y, c.h0, c.c0, c.between, dreadout, dweights, written
+    )
+    dy = apply(dy, c.mask)
+    ops.embedding_backward(dy, c.ids, config.target_size, out=gradients["target_embedding"])
+    if c.memory.keys is not None:
+        more = chosen.keys_backward(
+            KeysGradient(
+                p.group("attention"), c.memory.values, c.memory.keys, dkeys, log_scale, own, config.hidden
+            )
+        )
+        if more is not None:
+            dvalues += more
+    return dvalues, initial_states_backward(p, dh0, dc0, c.states, gradients)
+
+
+@dataclass(frozen=True)
+class DecoderState:
+    """Where N hypotheses stand: their hidden states; the sentences they read are shared and never copied.
+
+    h, c (L, N, H); readout (N, E); position (N,) decoder steps made.
+    """
+
+    stepper: Any
+    h: np.ndarray
+    c: np.ndarray | None
+    readout: np.ndarray
+    position: np.ndarray
+
+    def select(self, rows: np.ndarray) -> DecoderState:
+        """The states of these rows (M,), in this order; a row may be repeated or left out."""
+        c = None if self.c is None else self.c[:, rows]
+        return DecoderState(self.stepper, self.h[:, rows], c, self.readout[rows], self.position[rows])
+
+
+def start(config: ModelConfig, p: Arrays, memory: Memory, final: np.ndarray) -> DecoderState:
+    """The state before the first step, one row a sentence; the weights are packed once, as they are now."""
+    h0, c0, _ = initial_states(config, p, final)
+    stepper = _core.Stepper(
+        _core_parameters(config, p), memory.core, p["target_embedding"], p["output.weight"], p["output.bias"]
+    )
+    B = len(final)
+    return DecoderState(stepper, h0, c0, np.zeros((B, config.embedding), final.dtype), np.zeros(B, np.int64))
+
+
+def advance(
+    state: DecoderState, tokens: np.ndarray, sentence: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, DecoderState]:
+    """One step of N rows: log-probabilities (N, V) of the next token, weights (N, S), and the state after it."""
+    log_probabilities, weights, h, c, readout = state.stepper.step(
+        tokens, sentence, state.position, state.h, state.c, state.readout
+    )
+    return log_probabilities, weights, DecoderState(state.stepper, h, c, readout, state.position + 1)

@@ -1,0 +1,100 @@
+"""Source tokens -> memory: embedding and stacked recurrent layers, one direction or both.
+
+Everything works on rows: the tokens of all sentences one after another, N_s = sum of the source lengths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import model_ops as ops
+from .batch import check_ids
+from .config import ModelConfig
+from .dropout import Dropout, apply
+from .parameters import Arrays
+
+
+@dataclass(frozen=True)
+class _Layer:
+    caches: list[ops.RecurrentCache]  # forward, backward
+    mask: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class EncoderCache:
+    """What encoder_backward reads."""
+
+    ids: np.ndarray | None  # (N_s,), None for feature vectors
+    mask: np.ndarray | None
+    layers: list[_Layer]
+
+
+def _directions(config: ModelConfig) -> tuple[str, ...]:
+    return ("forward", "backward") if config.bidirectional else ("forward",)
+
+
+def encoder_forward(
+    config: ModelConfig, p: Arrays, source: np.ndarray, lengths: np.ndarray, dropout: Dropout
+) -> tuple[np.ndarray, np.ndarray, EncoderCache]:
+    """memory (N_s, D), the final state (B, H) that starts the decoder, cache. source (B, S) ids or (B, S, F)."""
+    valid = ops.tokens_mask(lengths, source.shape[1], "Seq2Seq")
+    ids = None
+    if config.source == "tokens":
+        ids = source[valid]
+        if ids.size and (ids.min() < 0 or ids.max() >= config.source_size):
+            check_ids(np.where(valid, source, 0), config.source_size, "source", "Seq2Seq")
+        rows = ops.embedding_forward(p["source_embedding"], ids)
+    else:
+        rows = source[valid]
+    mask = dropout.mask("source embedding", rows.shape)
+    rows = apply(rows, mask)
+    layers: list[_Layer] = []
+    final = rows
+    for number in range(config.layers):
+        outputs, caches = [], []
+        for direction in _directions(config):
+            output, final, _, cache = ops.recurrent_rows_forward(
+                rows,
+                lengths,
+                p.group(f"encoder.{number}.{direction}"),
+                cell=config.cell,
+                reverse=direction == "backward",
+            )
+            outputs.append(output)
+            caches.append(cache)
+        rows = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, 1)
+        layer_mask = dropout.mask(f"encoder {number}", rows.shape)
+        rows = apply(rows, layer_mask)
+        layers.append(_Layer(caches, layer_mask))
+    return rows, final, EncoderCache(ids, mask, layers)
+
+
+def encoder_backward(
+    config: ModelConfig, p: Arrays, dmemory: np.ndarray, dfinal: np.ndarray, cache: EncoderCache, gradients: Arrays
+) -> None:
+    """Writes the encoder's gradients; dmemory (N_s, D), dfinal (B, H)."""
+    drows = dmemory
+    tokens = config.source == "tokens"
+    for number in reversed(range(config.layers)):
+        layer = cache.layers[number]
+        drows = apply(drows, layer.mask)
+        top = number == config.layers - 1
+        dinput: np.ndarray | None = None
+        for index, direction in enumerate(_directions(config)):
+            half = drows[:, index * config.hidden : (index + 1) * config.hidden]
+            last = index == len(layer.caches) - 1
+            dx, _, _, _ = ops.recurrent_rows_backward(
+                half,
+                layer.caches[index],
+                dfinal if top and last else None,
+                gradients=gradients.group(f"encoder.{number}.{direction}"),
+                wants_dx=number > 0 or tokens,
+            )
+            dinput = dx if dinput is None or dx is None else np.add(dinput, dx, out=dinput)
+        drows = dinput if dinput is not None else drows
+    if tokens:
+        assert cache.ids is not None
+        drows = apply(drows, cache.mask)
+        ops.embedding_backward(drows, cache.ids, config.source_size, out=gradients["source_embedding"])

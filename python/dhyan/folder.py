@@ -1,0 +1,136 @@
+"""What a model folder holds and how it is written and read: config, vocabularies, best and last weights, state.
+
+config.toml  source.vocab  target.vocab  model.safetensors (best)  last.safetensors  optimizer.safetensors
+state.json   log.jsonl  manifest.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint
+from .config import TABLES, DataConfig, ModelConfig, TrainConfig, parse_toml, to_toml
+from .errors import CheckpointError, DataError
+from .model import Seq2Seq
+from .optim import Adam
+from .vocab import Vocabulary
+
+Tables = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model folder in memory."""
+
+    model: Seq2Seq
+    source_vocabulary: Vocabulary
+    target_vocabulary: Vocabulary
+    options: TrainConfig
+    data: DataConfig
+
+
+def start_folder(out: Path, tables: Tables, source: Vocabulary, target: Vocabulary) -> None:
+    """Write what does not change during a run. What an older run left is replaced as one set."""
+    checkpoint.save_files(
+        out,
+        {
+            "config.toml": to_toml(tables).encode(),
+            "source.vocab": source.to_text().encode(),
+            "target.vocab": target.to_text().encode(),
+        },
+    )
+
+
+def save_best(out: Path, model: Seq2Seq) -> None:
+    """model.safetensors: the weights that translate."""
+    checkpoint.save_files(out, {"model.safetensors": checkpoint.tensors_to_bytes(model.parameters())})
+
+
+def save_last(out: Path, model: Seq2Seq, optimizer: Adam, progress: dict[str, Any]) -> None:
+    """last.safetensors, optimizer.safetensors and state.json, as one set: all an exact resume needs."""
+    state = {**progress, "optimizer_steps": optimizer.steps}
+    checkpoint.save_files(
+        out,
+        {
+            "last.safetensors": checkpoint.tensors_to_bytes(model.parameters()),
+            "optimizer.safetensors": checkpoint.tensors_to_bytes({"m": optimizer.m, "v": optimizer.v}),
+            "state.json": json.dumps(state).encode(),
+        },
+    )
+
+
+def _restore(out: Path, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    expected = {key: (array.shape, array.dtype) for key, array in arrays.items()}
+    loaded = checkpoint.tensors_from_bytes(checkpoint.load_file(out, name), expected, name=str(out / name))
+    for key, array in arrays.items():
+        array[...] = loaded[key]
+
+
+def load_tables(out: Path) -> tuple[ModelConfig, TrainConfig, DataConfig]:
+    """The three tables of config.toml. Errors: CheckpointError."""
+    name = str(out / "config.toml")
+    try:
+        tables = parse_toml(checkpoint.load_file(out, "config.toml").decode(), name)
+        model, options, data = (
+            cls.from_dict(tables.get(title, {}), f"{name}: [{title}]") for title, cls in TABLES.items()
+        )
+    except (DataError, ValueError, TypeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{name}: {error}") from None
+    assert isinstance(model, ModelConfig) and isinstance(options, TrainConfig) and isinstance(data, DataConfig)
+    return model, options, data
+
+
+def load_vocabulary(out: Path, name: str) -> Vocabulary:
+    """source.vocab or target.vocab. Errors: CheckpointError."""
+    try:
+        return Vocabulary.from_text(checkpoint.load_file(out, name).decode(), str(out / name))
+    except (DataError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{out / name}: {error}") from None
+
+
+def load_folder(path: str | Path) -> Loaded:
+    """The trained model of a folder, every file checked. Errors: CheckpointError naming file and part."""
+    out = Path(path)
+    config, options, data = load_tables(out)
+    source, target = load_vocabulary(out, "source.vocab"), load_vocabulary(out, "target.vocab")
+    for name, size, vocabulary in (("source", config.source_size, source), ("target", config.target_size, target)):
+        if size != len(vocabulary):
+            raise CheckpointError(f"{out}: {name}.vocab holds {len(vocabulary)} ids, config.toml says {size}")
+    # The header of the weights is checked against the configuration before anything of that size is allocated.
+    model = Seq2Seq(config, seed=options.seed, dtype=options.precision)
+    _restore(out, "model.safetensors", model.parameters())
+    return Loaded(model, source, target, options, data)
+
+
+def load_training(
+    out: Path, tables: Tables, source: Vocabulary, target: Vocabulary, model: Seq2Seq, optimizer: Adam
+) -> dict[str, Any]:
+    """Restore weights and moments of a stopped run; returns its progress.
+
+    Errors: CheckpointError where the folder's model or vocabularies are not those of this call.
+    """
+    config, _, _ = load_tables(out)
+    for key, value in tables["model"].items():
+        if config.to_dict()[key] != value:
+            raise CheckpointError(f"{out}: cannot resume, {key} was {config.to_dict()[key]!r} and is now {value!r}")
+    for name, vocabulary in (("source.vocab", source), ("target.vocab", target)):
+        if load_vocabulary(out, name) != vocabulary:
+            raise CheckpointError(f"{out}: cannot resume, {name} differs from that of the training data")
+    _restore(out, "last.safetensors", model.parameters())
+    _restore(out, "optimizer.safetensors", {"m": optimizer.m, "v": optimizer.v})
+    try:
+        state = json.loads(checkpoint.load_file(out, "state.json"))
+        optimizer.steps = int(state.pop("optimizer_steps"))
+    except (ValueError, KeyError, AttributeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{out / 'state.json'}: {error}") from None
+    return state

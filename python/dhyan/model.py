@@ -1,0 +1,188 @@
+"""The encoder-attend-decode model: parameters, loss and gradient, greedy decoding, and the steps search is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import decoder
+from . import model_ops as ops
+from .batch import Batch, check_ids
+from .config import ModelConfig
+from .decoder import DecoderState
+from .dropout import Dropout, apply
+from .encoder import EncoderCache, encoder_backward, encoder_forward
+from .parameters import Arrays, initial_parameters
+from .vocab import BEGIN, END, PAD
+
+
+@dataclass(frozen=True)
+class ModelCache:
+    """What Seq2Seq.backward reads; it may be used again and gives the same bits."""
+
+    config: ModelConfig
+    encoder: EncoderCache
+    decoder: decoder.DecoderCache
+    loss: ops.LossCache
+    mask: np.ndarray | None
+    tokens: int
+
+
+class Seq2Seq:
+    """Encoder, attention, decoder (Bahdanau 2014, Luong 2015) in one object that owns parameters and nothing else.
+
+        memory = encoder(source)                      rnn, lstm or gru; forward and backward states side by side
+        s_0 = tanh(final W + b)                       final: the encoder's last state (backward direction)
+        Bahdanau:  c_t = read(s_{t-1});  s_t = cell([y_t; c_t], s_{t-1});  r_t = tanh([y_t; s_t; c_t] W + b)
+        Luong:     s_t = cell([y_t; r_{t-1}], s_{t-1});  c_t = read(s_t);  r_t = tanh([s_t; c_t] W + b)
+        p(next token) = softmax(r_t W_out + b_out)
+
+    read(s) = sum_s weights[s] memory[s], weights = softmax over the sentence of score(s, memory).
+    r has the width of the embedding; the lstm's first cell state comes from `final` like its hidden state.
+    parameters() are views into `flat`: writing to them changes the model. dtype: "float32" or "float64".
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0, dtype: str = "float32") -> None:
+        if not isinstance(config, ModelConfig):
+            raise TypeError(f"Seq2Seq: config is of type {type(config).__name__}, expected ModelConfig")
+        if np.dtype(dtype) not in (np.dtype("float32"), np.dtype("float64")):
+            raise TypeError(f"Seq2Seq: dtype is {dtype}, expected float32 or float64")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"Seq2Seq: seed is {seed!r}, expected an integer, 0 or more")
+        self.config = config
+        self.seed = seed
+        self.dtype = np.dtype(dtype)
+        self._parameters = initial_parameters(config, seed, self.dtype)
+
+    @property
+    def flat(self) -> np.ndarray:
+        """All parameters as one array (with zero gaps between them)."""
+        return self._parameters.flat
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Name -> array, views into `flat`."""
+        return dict(self._parameters)
+
+    def forward(self, batch: Batch, step: int | None = None, *, smoothing: float = 0.0) -> tuple[float, ModelCache]:
+        """(loss, cache): the mean negative log-likelihood per target token, in nats.
+
+        step: the training step that chooses the dropout masks, a function of (seed, step); None is no dropout.
+        smoothing: label smoothing in [0, 1). Errors: IndexError for ids outside the vocabularies, with position.
+        """
+        c = self.config
+        dropout = Dropout(c.dropout, self.seed, step, self.dtype)
+        memory, final, encoder_cache = self._encode(batch.source, batch.source_lengths, dropout)
+        read, targets, steps = self._target_rows(batch)
+        readout, _, decoder_cache = decoder.decoder_forward(c, self._parameters, memory, final, read, steps, dropout)
+        mask = dropout.mask("readout", readout.shape)
+        readout = apply(readout, mask)
+        p = self._parameters
+        total, loss_cache = ops.cross_entropy_forward(
+            readout, p["output.weight"], p["output.bias"], targets, smoothing=smoothing
+        )
+        tokens = len(targets)
+        return total / max(tokens, 1), ModelCache(c, encoder_cache, decoder_cache, loss_cache, mask, tokens)
+
+    def backward(self, cache: ModelCache) -> Arrays:
+        """Gradients of the loss by parameter name. ValueError for a cache of another configuration."""
+        if not isinstance(cache, ModelCache):
+            raise TypeError(f"Seq2Seq.backward: cache is of type {type(cache).__name__}, expected that of forward")
+        if cache.config != self.config:
+            raise ValueError("Seq2Seq.backward: the cache comes from a model of another configuration")
+        c, p = self.config, self._parameters
+        gradients = p.like()
+        dw, db = gradients["output.weight"], gradients["output.bias"]
+        dreadout, _, _ = ops.cross_entropy_backward(1.0 / max(cache.tokens, 1), cache.loss, dw=dw, db=db)
+        dreadout = apply(dreadout, cache.mask)
+        dmemory, dfinal = decoder.decoder_backward(c, p, dreadout, None, cache.decoder, gradients)
+        encoder_backward(c, p, dmemory, dfinal, cache.encoder, gradients)
+        return gradients
+
+    def force(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Teacher forcing: log-probabilities (B, T) of the given target tokens and the weights (B, T, S) that read them.
+
+        Row t belongs to target[:, t + 1]; rows from target_lengths - 1 on are 0.
+        """
+        c, p = self.config, self._parameters
+        none = Dropout(0.0, self.seed, None, self.dtype)
+        memory, final, _ = self._encode(batch.source, batch.source_lengths, none)
+        read, targets, steps = self._target_rows(batch)
+        readout, weights, _ = decoder.decoder_forward(c, p, memory, final, read, steps, none)
+        _, loss = ops.cross_entropy_forward(readout, p["output.weight"], p["output.bias"], targets, keep_logits=True)
+        assert loss.logits is not None
+        B, T, S = batch.size, batch.target.shape[1] - 1, batch.source.shape[1]
+        valid = np.arange(T) < steps[:, None]
+        log_probabilities, padded = np.zeros((B, T), self.dtype), np.zeros((B, T, S), self.dtype)
+        log_probabilities[valid] = loss.logits[np.arange(len(targets)), targets] - loss.log_sums
+        padded[valid, : weights.shape[1]] = weights
+        return log_probabilities, padded
+
+    def greedy(
+        self, source: np.ndarray, source_lengths: np.ndarray, max_length: int = 50
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest token at every step: ids (B, T) int64, end symbol included, then pad; weights (B, T, S).
+
+        T is the longest output, at most max_length. A sentence's result does not depend on the batch it is in.
+        """
+        if max_length < 1:
+            raise ValueError(f"Seq2Seq.greedy: max_length is {max_length}, expected at least 1")
+        source_lengths = np.asarray(source_lengths)
+        state = self.start(source, source_lengths)
+        limit = np.full(len(source_lengths), max_length, np.int64)
+        ids, weights, used = state.stepper.greedy(state.h, state.c, BEGIN, END, PAD, limit)
+        padded = np.zeros((len(ids), used, np.shape(source)[1]), self.dtype)
+        padded[:, :, : weights.shape[2]] = weights[:, :used]
+        return ids[:, :used], padded
+
+    def start(self, source: np.ndarray, source_lengths: np.ndarray) -> DecoderState:
+        """Encode the sentences; the state before the first decoder step, one row a sentence."""
+        none = Dropout(0.0, self.seed, None, self.dtype)
+        self._check_source(source)
+        memory, final, _ = self._encode(source, np.asarray(source_lengths), none)
+        return decoder.start(self.config, self._parameters, memory, final)
+
+    def advance(
+        self, state: DecoderState, tokens: np.ndarray, sentence: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, DecoderState]:
+        """One step: log-probabilities (N, V), weights (N, S) and the next state; row i reads sentence[i]."""
+        return decoder.advance(state, tokens, sentence)
+
+    def _encode(
+        self, source: np.ndarray, lengths: np.ndarray, dropout: Dropout
+    ) -> tuple[decoder.Memory, np.ndarray, EncoderCache]:
+        self._check_source(source)
+        rows, final, cache = encoder_forward(self.config, self._parameters, source, lengths, dropout)
+        return decoder.read_memory(self.config, self._parameters, rows, lengths), final, cache
+
+    def _check_source(self, source: np.ndarray) -> None:
+        c = self.config
+        if not isinstance(source, np.ndarray):
+            raise TypeError(f"Seq2Seq: source is of type {type(source).__name__}, expected an array")
+        if c.source == "tokens":
+            if source.dtype != np.int64:
+                raise TypeError(f"Seq2Seq: source has dtype {source.dtype}, expected int64 token ids")
+            if source.ndim != 2:
+                raise ValueError(f"Seq2Seq: source has shape {source.shape}, expected (B, S)")
+        else:
+            if source.dtype != self.dtype:
+                raise TypeError(f"Seq2Seq: source has dtype {source.dtype}, expected {self.dtype} feature vectors")
+            if source.ndim != 3 or source.shape[2] != c.source_size:
+                raise ValueError(f"Seq2Seq: source has shape {source.shape}, expected (B, S, F={c.source_size})")
+
+    def _target_rows(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(tokens read (N,), tokens predicted (N,), decoder steps (B,))."""
+        steps = batch.target_lengths - 1
+        valid = np.arange(batch.target.shape[1] - 1) < steps[:, None]
+        read, predicted = batch.target[:, :-1][valid], batch.target[:, 1:][valid]
+        size = self.config.target_size
+        if max(read.max(initial=0), predicted.max(initial=0)) >= size:
+            inside = np.arange(batch.target.shape[1]) < batch.target_lengths[:, None]
+            check_ids(np.where(inside, batch.target, 0), size, "target", "Seq2Seq")
+        return read, predicted, steps
+
+    def summary(self) -> str:
+        """One line a group of parameters: name, shapes, count."""
+        lines = [f"{name:32s} {array.shape!s:>16s} {array.size:>12,d}" for name, array in self._parameters.items()]
+        total = sum(array.size for array in self._parameters.values())
+        return "\n".join([*lines, f"{'total':32s} {'':>16s} {total:>12,d}"])

@@ -1,0 +1,291 @@
+"""The model's ops: embedding, linear, recurrent layers, output loss, optimiser, dropout. Re-exported by `dhyan.ops`.
+
+Forward returns its output (and a cache where backward needs one); backward returns gradients, overwriting, never
+accumulating. Leading axes named ... may be any number. Weights are (in, out): y = x @ w + b.
+
+Padding never enters a product: functions named `*_rows` take the tokens of all sentences one after another, (N, ...)
+with N = sum of the lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from .errors import NumericError
+
+CELLS = ("rnn", "lstm", "gru")
+CELL_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+
+
+def set_num_threads(n: int) -> None:
+    """Use n threads from now on. ValueError below 1. Results do not depend on it, bit for bit."""
+    _core.set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    """The number of threads kernels use."""
+    return _core.get_num_threads()
+
+
+def show_config() -> dict[str, Any]:
+    """version, isa (in use), isas (built and runnable here), threads, openmp, cuda (toolkit or None), cuda_devices."""
+    return _core.show_config()
+
+
+def embedding_forward(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Rows of table (V, E) at ids (...) int64 -> (..., E). IndexError for an id outside 0 <= id < V."""
+    flat = np.ascontiguousarray(ids).reshape(-1)
+    try:
+        rows = _core.embedding_forward(table, flat)
+    except IndexError:
+        raise _id_error("embedding_forward", ids, len(table)) from None
+    return rows.reshape(*np.shape(ids), table.shape[1])
+
+
+def embedding_backward(
+    dout: np.ndarray, ids: np.ndarray, V: int, *, out: np.ndarray | None = None
+) -> np.ndarray:
+    """dtable (V, E): the rows of dout (..., E) added at their ids (...), in the order of the ids. out: written to."""
+    flat = np.ascontiguousarray(ids).reshape(-1)
+    if V < 0:
+        raise ValueError(f"embedding_backward: V is {V}, expected at least 0")
+    table = np.empty((V, np.shape(dout)[-1]), dout.dtype) if out is None else out
+    try:
+        _core.embedding_backward(np.reshape(dout, (flat.size, np.shape(dout)[-1])), flat, table)
+    except IndexError:
+        raise _id_error("embedding_backward", ids, V) from None
+    return table
+
+
+def _id_error(op: str, ids: np.ndarray, V: int) -> IndexError:
+    ids = np.asarray(ids)
+    position = tuple(int(i) for i in np.argwhere((ids < 0) | (ids >= V))[0])
+    return IndexError(f"{op}: the id at {position} is {ids[position]}, expected 0 <= id < {V}")
+
+
+def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
+    """y (..., O) = x (..., I) @ w (I, O) + b (O). A row's bits do not depend on the rows beside it."""
+    rows = x.reshape(-1, x.shape[-1]) if x.ndim != 2 else x
+    return _core.linear_forward(rows, w, b).reshape(*x.shape[:-1], w.shape[-1])
+
+
+def linear_backward(
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, *, dw: np.ndarray | None = None, db: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(dx, dw, db) of y = x @ w + b: dx = dy w^T, dw = x^T dy, db = the sum of dy over all leading axes.
+
+    dw, db: arrays to write to, made here if None.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    dw = np.empty(w.shape, w.dtype) if dw is None else dw
+    db = np.empty(w.shape[1:], w.dtype) if db is None else db
+    dx = _core.linear_backward(dy.reshape(rows.shape[0], dy.shape[-1]), rows, w, dw, db)
+    return dx.reshape(x.shape), dw, db
+
+
+@dataclass(frozen=True)
+class RecurrentCache:
+    """What recurrent_backward reads; it may be used again and gives the same bits."""
+
+    core: Any
+    x: np.ndarray
+    valid: np.ndarray | None  # (B, S), True on tokens; None for the row form
+    parameters: tuple[np.ndarray, ...]
+    h0: np.ndarray | None
+    c0: np.ndarray | None
+
+
+def recurrent_rows_forward(
+    x: np.ndarray,
+    lengths: np.ndarray,
+    parameters: Mapping[str, np.ndarray],
+    *,
+    cell: str,
+    reverse: bool = False,
+    h0: np.ndarray | None = None,
+    c0: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, RecurrentCache]:
+    """recurrent_forward on rows: x (N, I) holds the tokens of all sentences one after another -> output (N, H)."""
+    weights = tuple(parameters[name] for name in CELL_PARAMETERS)
+    output, final_h, final_c, core = _core.recurrent_forward(cell, reverse, x, lengths, weights, h0, c0)
+    return output, final_h, final_c, RecurrentCache(core, x, None, weights, h0, c0)
+
+
+def recurrent_forward(
+    x: np.ndarray,
+    lengths: np.ndarray,
+    parameters: Mapping[str, np.ndarray],
+    *,
+    cell: str,
+    reverse: bool = False,
+    h0: np.ndarray | None = None,
+    c0: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, RecurrentCache]:
+    """One recurrent layer over whole sequences -> (output (B, S, H), final h (B, H), final c (B, H) or None, cache).
+
+    x (B, S, I); lengths (B,) int64; parameters weight_ih (I, G*H), weight_hh (H, G*H), bias_ih, bias_hh (G*H);
+    h0, c0 (B, H), zeros if None. Gates as in PyTorch and cuDNN:
+
+        rnn   h' = tanh(x W_ih + b_ih + h W_hh + b_hh)                                            G = 1
+        lstm  i, f, o = sigmoid, g = tanh of the same; c' = f c + i g; h' = o tanh(c')            G = 4: i f g o
+        gru   r, z = sigmoid; n = tanh(x_n + r (h W_hh + b_hh)_n); h' = (1 - z) n + z h           G = 3: r z n
+
+    `reverse` runs every sentence from its last token to its first. Positions from the length on are not read and
+    give 0; a sentence of length 0 ends in its initial state.
+    Errors: ValueError for shapes and lengths that disagree, TypeError for dtypes.
+    """
+    valid = tokens_mask(lengths, x.shape[1], "recurrent_forward")
+    rows, final_h, final_c, cache = recurrent_rows_forward(
+        x[valid], lengths, parameters, cell=cell, reverse=reverse, h0=h0, c0=c0
+    )
+    output = np.zeros((*x.shape[:2], rows.shape[1]), rows.dtype)
+    output[valid] = rows
+    return output, final_h, final_c, RecurrentCache(cache.core, cache.x, valid, cache.parameters, h0, c0)
+
+
+def recurrent_rows_backward(
+    doutput: np.ndarray,
+    cache: RecurrentCache,
+    dfinal_h: np.ndarray | None = None,
+    dfinal_c: np.ndarray | None = None,
+    *,
+    gradients: Mapping[str, np.ndarray] | None = None,
+    wants_dx: bool = True,
+) -> tuple[np.ndarray | None, dict[str, np.ndarray], np.ndarray | None, np.ndarray | None]:
+    """recurrent_backward on rows; gradients: arrays to write into, made here if None."""
+    if gradients is None:
+        gradients = {n: np.empty_like(p) for n, p in zip(CELL_PARAMETERS, cache.parameters, strict=True)}
+    written = tuple(gradients[name] for name in CELL_PARAMETERS)
+    dx, dh0, dc0 = _core.recurrent_backward(
+        cache.core, cache.x, cache.parameters, cache.h0, cache.c0, doutput, dfinal_h, dfinal_c, written, wants_dx
+    )
+    return dx, dict(gradients), dh0, dc0
+
+
+def recurrent_backward(
+    doutput: np.ndarray,
+    cache: RecurrentCache,
+    dfinal_h: np.ndarray | None = None,
+    dfinal_c: np.ndarray | None = None,
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray | None, np.ndarray | None]:
+    """(dx (B, S, I), gradients by parameter name, dh0, dc0) from doutput (B, S, H) and d final states (B, H).
+
+    dh0 and dc0 are None where forward started from zeros. Padding of doutput is not read; padding of dx is 0.
+    """
+    if cache.valid is None:
+        raise ValueError("recurrent_backward: the cache is of the row form, expected one of recurrent_forward")
+    rows, gradients, dh0, dc0 = recurrent_rows_backward(doutput[cache.valid], cache, dfinal_h, dfinal_c)
+    assert rows is not None
+    dx = np.zeros((*cache.valid.shape, rows.shape[1]), rows.dtype)
+    dx[cache.valid] = rows
+    return dx, gradients, dh0, dc0
+
+
+def tokens_mask(lengths: np.ndarray, size: int, where: str) -> np.ndarray:
+    """(B, size) bool, True on the first lengths[b] positions. ValueError for lengths outside 0..size."""
+    if not isinstance(lengths, np.ndarray) or lengths.dtype != np.int64:
+        got = lengths.dtype if isinstance(lengths, np.ndarray) else type(lengths).__name__
+        raise TypeError(f"{where}: lengths has type {got}, expected an int64 array")
+    if lengths.ndim != 1:
+        raise ValueError(f"{where}: lengths has shape {lengths.shape}, expected (B,)")
+    if lengths.size and (lengths.min() < 0 or lengths.max() > size):
+        b = int(np.flatnonzero((lengths < 0) | (lengths > size))[0])
+        raise ValueError(f"{where}: lengths[{b}] is {lengths[b]}, expected 0 to {size}")
+    return np.arange(size) < lengths[:, None]
+
+
+@dataclass(frozen=True)
+class LossCache:
+    """What cross_entropy_backward reads; it may be used again and gives the same bits."""
+
+    r: np.ndarray
+    w: np.ndarray
+    b: np.ndarray
+    targets: np.ndarray
+    smoothing: float
+    log_sums: np.ndarray
+    logits: np.ndarray | None
+
+
+# Above this many logits they are computed again in backward instead of kept: a quarter more products, bounded memory.
+KEPT_LOGITS = 1 << 25
+
+
+def cross_entropy_forward(
+    r: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray,
+    targets: np.ndarray,
+    *,
+    smoothing: float = 0.0,
+    keep_logits: bool | None = None,
+) -> tuple[float, LossCache]:
+    """Output layer and loss as one op: the sum over rows of the negative log-likelihood, in nats.
+
+        logits = r @ w + b;   loss = sum_n -((1 - smoothing) log p[n, target_n] + smoothing / V sum_v log p[n, v])
+
+    r (N, E), w (E, V), b (V), targets (N,) int64; a negative target leaves its row out. keep_logits=False is the
+    low-memory mode: nothing of size N * V exists in either pass; None decides by size. Both give the same bits.
+    Errors: IndexError for a target >= V, ValueError for shapes and smoothing outside [0, 1).
+    """
+    keep = r.shape[0] * w.shape[1] <= KEPT_LOGITS if keep_logits is None else keep_logits
+    loss, log_sums, logits = _core.cross_entropy_forward(r, w, b, targets, smoothing, keep)
+    return loss, LossCache(r, w, b, targets, smoothing, log_sums, logits)
+
+
+def cross_entropy_backward(
+    scale: float, cache: LossCache, *, dw: np.ndarray | None = None, db: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(dr, dw, db) of scale * loss. dw, db: arrays to write to, made here if None."""
+    c = cache
+    dw = np.empty(c.w.shape, c.w.dtype) if dw is None else dw
+    db = np.empty(c.b.shape, c.b.dtype) if db is None else db
+    dr = _core.cross_entropy_backward(
+        scale, c.r, c.w, c.b, c.targets, c.smoothing, c.log_sums, c.logits, dw, db
+    )
+    return dr, dw, db
+
+
+def adam_step(
+    p: np.ndarray,
+    g: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    *,
+    step: int,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    clip: float = 0.0,
+) -> float:
+    """One Adam step (Kingma & Ba 2015) in place on flat p, m, v (N,), gradients clipped to global norm `clip` first.
+
+        g *= min(1, clip / |g|);  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
+        p -= lr (m / (1 - b1^step) / (sqrt(v / (1 - b2^step)) + eps) + weight_decay p)
+
+    clip = 0 does not clip; weight_decay is decoupled (Loshchilov & Hutter 2019). Returns |g| before clipping.
+    Errors: NumericError when |g| is not finite; p, m and v are then untouched.
+    """
+    norm = _core.adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, clip)
+    if not np.isfinite(norm):
+        raise NumericError(f"adam_step: the global norm of the gradient is {norm} at step {step}, expected finite")
+    return norm
+
+
+def dropout_mask(shape: tuple[int, ...], rate: float, key: int, dtype: np.dtype | type) -> np.ndarray:
+    """Inverted dropout: 0 with probability rate, else 1 / (1 - rate); a function of (key, position) alone."""
+    single = np.dtype(dtype) == np.float32
+    return _core.dropout_mask(int(np.prod(shape, dtype=np.int64)), rate, key, single).reshape(shape)
+
+
+def empty(size: int, dtype: np.dtype | str) -> np.ndarray:
+    """An uninitialised flat array from the core's pool: no page faults where one of this size was freed before."""
+    return _core.empty(size, np.dtype(dtype) == np.float32)

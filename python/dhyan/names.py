@@ -1,0 +1,16 @@
+"""The one wording of "no such name": the nearest names first."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest_first(name: str, valid: Iterable[str]) -> list[str]:
+    """valid, most similar to name first; equals in their given order."""
+    return sorted(valid, key=lambda v: -difflib.SequenceMatcher(None, str(name).lower(), v.lower()).ratio())
+
+
+def unknown_name(what: str, name: object, valid: Iterable[str]) -> ValueError:
+    """The error for an unknown name, listing the valid ones: `raise unknown_name("cell", "lst", CELLS)`."""
+    return ValueError(f"{what} is {name!r}, expected one of: {', '.join(nearest_first(str(name), valid))}")

@@ -1,0 +1,191 @@
+"""The compiled operations under their C++ names: allocate, call, return. The only importer of ``_core``.
+
+Letters: B sentences, T target rows, S source positions, H width of queries and keys, D width of values.
+Arrays are float32 or float64, one dtype a call; any stride is read correctly, results are C-contiguous.
+A wrong dtype is a TypeError, a wrong shape or value a ValueError; inputs are never written to.
+"""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from dhyan import _core
+
+Array = npt.NDArray[Any]
+Term = Literal["product", "tanh"]
+
+
+def _number(op: str, name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{op}: {name} is of type {type(value).__name__}, expected a number")
+    return float(value)
+
+
+def _term(op: str, term: object) -> str:
+    if not isinstance(term, str):
+        raise TypeError(f"{op}: term is of type {type(term).__name__}, expected 'product' or 'tanh'")
+    return term
+
+
+def score_forward(q: Array, k: Array, w: Array | None = None, *, term: Term, scale: float = 1.0) -> Array:
+    """Scores (B, T, S) of every query against every key.
+
+    | ``term="product"``: scale * sum_h q_h k_h (Luong et al. 2015; with scale H**-0.5, Vaswani et al. 2017)
+    | ``term="tanh"``:    scale * sum_h w_h tanh(q_h + k_h) (Bahdanau et al. 2014)
+
+    q (B, T, H), k (B, S, H), w (H,) for ``tanh`` only. A score depends on its query and its key alone, to the last bit.
+    """
+    op = "score_forward"
+    return cast(Array, _core.score_forward(q, k, w, _term(op, term), _number(op, "scale", scale)))
+
+
+def score_backward(
+    dscores: Array, q: Array, k: Array, w: Array | None = None, *, term: Term, scale: float = 1.0
+) -> tuple[Array, Array, Array | None]:
+    """Gradients dq (B, T, H), dk (B, S, H) and dw (H,) of :func:`score_forward`; dw is None for ``product``.
+
+    Where dscores (B, T, S) is exactly 0 its query and key are not looked at.
+    """
+    op = "score_backward"
+    return cast(
+        "tuple[Array, Array, Array | None]",
+        _core.score_backward(dscores, q, k, w, _term(op, term), _number(op, "scale", scale)),
+    )
+
+
+def softmax_forward(
+    scores: Array, *, begin: Array | None = None, end: Array | None = None, mask: Array | None = None
+) -> Array:
+    """Weights (B, T, S): softmax of each row over the positions it may attend, exactly 0 elsewhere.
+
+    Row t may attend s when ``begin[b, t] <= s < end[b, t]`` and ``mask`` is True there::
+
+        s        0 1 2 3 4 5        begin = 1, end = 5
+        range    . x x x x .
+        mask     x x . x x x
+        weights  0 w 0 w w 0
+
+    begin, end: int64 (B, T), 0 <= begin <= end <= S (ValueError otherwise); mask: bool, broadcastable to (B, T, S).
+    A row with nothing to attend, or with scores of -inf only, gets zero weights. NaN stays in its row.
+    """
+    return cast(Array, _core.softmax_forward(scores, begin, end, mask))
+
+
+def softmax_backward(dweights: Array, weights: Array) -> Array:
+    """dscores = weights * (dweights - sum_s weights dweights), all (B, T, S).
+
+    Where a weight is 0 the gradient is 0 and dweights is not looked at.
+    """
+    return cast(Array, _core.softmax_backward(dweights, weights))
+
+
+def context_forward(weights: Array, v: Array) -> Array:
+    """context (B, T, D) = sum_s weights[b, t, s] v[b, s].
+
+    Values of weight 0 are left out: NaN in a masked value is not seen.
+    """
+    return cast(Array, _core.context_forward(weights, v))
+
+
+def context_backward(dcontext: Array, weights: Array, v: Array) -> tuple[Array, Array]:
+    """Gradients dweights (B, T, S) = dcontext . v and dv (B, S, D) = sum_t weights dcontext of the context."""
+    return cast("tuple[Array, Array]", _core.context_backward(dcontext, weights, v))
+
+
+@dataclass(frozen=True)
+class AttentionCache:
+    """What :func:`attention_backward` reads: the inputs of the forward call, by reference, and its weights if kept."""
+
+    q: Array
+    k: Array
+    v: Array
+    w: Array | None
+    term: Term
+    scale: float
+    begin: Array | None
+    end: Array | None
+    mask: Array | None
+    weights: Array | None
+
+
+def attention_forward(
+    q: Array,
+    k: Array,
+    v: Array,
+    w: Array | None = None,
+    *,
+    term: Term,
+    scale: float = 1.0,
+    begin: Array | None = None,
+    end: Array | None = None,
+    mask: Array | None = None,
+    need_weights: bool = True,
+) -> tuple[Array, Array | None, AttentionCache]:
+    """score_forward, softmax_forward and context_forward in one pass: ``context, weights, cache``.
+
+    q (B, T, H), k (B, S, H), v (B, S, D), w (H,) for ``term="tanh"``; begin, end and mask as in
+    :func:`softmax_forward`. context (B, T, D), weights (B, T, S).
+
+    Nothing of size B*T*S*H exists in either pass. With ``need_weights=False`` nothing of B*T*S either: weights is None
+    and the backward pass computes them again. A row with nothing to attend gives zero weights, zero context and zero
+    gradients; what is masked cannot be seen, NaN and infinity included.
+    """
+    op = "attention_forward"
+    number = _number(op, "scale", scale)
+    context, weights = _core.attention_forward(
+        q, k, v, w, _term(op, term), number, begin, end, mask, bool(need_weights)
+    )
+    return context, weights, AttentionCache(q, k, v, w, term, number, begin, end, mask, weights)
+
+
+def attention_backward(
+    dcontext: Array, cache: AttentionCache, dweights: Array | None = None
+) -> tuple[Array, Array, Array, Array | None]:
+    """Gradients dq, dk, dv, dw of :func:`attention_forward`; dw is None for ``term="product"``.
+
+    dcontext (B, T, D); dweights (B, T, S) is a further gradient that flows into the weights (guided alignment,
+    coverage loss). A cache may be used again and gives the same bits.
+    """
+    if not isinstance(cache, AttentionCache):
+        raise TypeError(
+            f"attention_backward: cache is of type {type(cache).__name__}, expected the cache of attention_forward"
+        )
+    c = cache
+    return cast(
+        "tuple[Array, Array, Array, Array | None]",
+        _core.attention_backward(
+            dcontext, dweights, c.q, c.k, c.v, c.w, c.term, c.scale, c.begin, c.end, c.mask, c.weights
+        ),
+    )
+
+
+def exp_array(x: Array) -> Array:
+    """exp of every element of x (N,), by the function inside the kernels: at most 1 ULP off, subnormals included."""
+    return cast(Array, _core.exp_array(x))
+
+
+def tanh_array(x: Array) -> Array:
+    """tanh of every element of x (N,), by the function inside the kernels: at most 1.5 ULP off, odd, never above 1."""
+    return cast(Array, _core.tanh_array(x))
+
+
+def show_config() -> dict[str, Any]:
+    """version, isa (in use), isas (built and runnable here), threads, openmp, cuda, cuda_devices."""
+    return cast("dict[str, Any]", _core.show_config())
+
+
+def set_num_threads(n: int) -> None:
+    """Threads a kernel may use from now on, at least 1. Results have the same bits for any number."""
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise TypeError(f"set_num_threads: n is of type {type(n).__name__}, expected an int")
+    _core.set_num_threads(int(n))
+
+
+def get_num_threads() -> int:
+    """Threads a kernel may use."""
+    return cast(int, _core.get_num_threads())

@@ -1,0 +1,101 @@
+"""The parameters of a Seq2Seq: names, shapes and initial values, all of them views into one flat buffer.
+
+One buffer makes the optimiser one pass and a checkpoint one write. Weights are (in, out): y = x @ W + b.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from . import model_ops as ops
+from .config import ModelConfig
+from .model_ops import CELL_PARAMETERS, GATES
+from .scoring import scoring
+
+_ALIGN = 16  # elements: every parameter starts on a cache line
+
+
+class Arrays(dict[str, np.ndarray]):
+    """Named arrays that are views into `flat`, in one order; gaps between them are zero."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype | str) -> None:
+        super().__init__()
+        padded = {name: -(-math.prod(shape) // _ALIGN) * _ALIGN for name, shape in shapes.items()}
+        self.flat = ops.empty(sum(padded.values()), dtype)
+        offset = 0
+        for name, shape in shapes.items():
+            end = offset + math.prod(shape)
+            self[name] = self.flat[offset:end].reshape(shape)
+            offset += padded[name]
+            self.flat[end:offset] = 0
+
+    def like(self) -> Arrays:
+        """Arrays of the same names and shapes, not initialised."""
+        return Arrays({name: array.shape for name, array in self.items()}, self.flat.dtype)
+
+    def group(self, prefix: str) -> dict[str, np.ndarray]:
+        """The arrays under `prefix.`, named by what follows it."""
+        return {name[len(prefix) + 1 :]: array for name, array in self.items() if name.startswith(prefix + ".")}
+
+
+def cell_shapes(cell: str, input_size: int, hidden: int) -> dict[str, tuple[int, ...]]:
+    """weight_ih (I, G*H), weight_hh (H, G*H), bias_ih (G*H), bias_hh (G*H)."""
+    width = GATES[cell] * hidden
+    return dict(zip(CELL_PARAMETERS, [(input_size, width), (hidden, width), (width,), (width,)], strict=True))
+
+
+def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Every parameter of the model, from the source to the output."""
+    c = config
+    E, H, D = c.embedding, c.hidden, c.memory_size
+    shapes: dict[str, tuple[int, ...]] = {}
+    if c.source == "tokens":
+        shapes["source_embedding"] = (c.source_size, E)
+    shapes["target_embedding"] = (c.target_size, E)
+    for layer in range(c.layers):
+        width = (E if c.source == "tokens" else c.source_size) if layer == 0 else D
+        for direction in ("forward", "backward") if c.bidirectional else ("forward",):
+            for name, shape in cell_shapes(c.cell, width, H).items():
+                shapes[f"encoder.{layer}.{direction}.{name}"] = shape
+    states = c.layers * H * (2 if c.cell == "lstm" else 1)
+    shapes["initial.weight"], shapes["initial.bias"] = (H, states), (states,)
+    for name, shape in scoring(c.attention).shapes(H, D, H).items():
+        shapes[f"attention.{name}"] = shape
+    fed = D if c.order == "bahdanau" else E if c.input_feeding else 0
+    for layer in range(c.layers):
+        for name, shape in cell_shapes(c.cell, E + fed if layer == 0 else H, H).items():
+            shapes[f"decoder.{layer}.{name}"] = shape
+    read = H + D + (E if c.order == "bahdanau" else 0)
+    shapes["readout.weight"], shapes["readout.bias"] = (read, E), (E,)
+    shapes["output.weight"], shapes["output.bias"] = (E, c.target_size), (c.target_size,)
+    return shapes
+
+
+def initial_parameters(config: ModelConfig, seed: int, dtype: np.dtype | str) -> Arrays:
+    """Initial values, a function of (config, seed, dtype): each parameter draws from its own stream."""
+    arrays = Arrays(parameter_shapes(config), dtype)
+    for index, (name, array) in enumerate(arrays.items()):
+        rng = np.random.Generator(np.random.Philox(key=[seed, index]))
+        array[...] = _initial(config, name, array.shape, rng)
+    return arrays
+
+
+def _initial(config: ModelConfig, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if name.startswith("attention."):
+        return scoring(config.attention).initial(name.removeprefix("attention."), shape, rng)
+    if name.endswith("_embedding"):
+        return rng.normal(0.0, 1.0, shape)
+    if ".bias" in name:
+        bias = np.zeros(shape)
+        if config.cell == "lstm" and name.endswith("bias_ih"):
+            hidden = config.hidden
+            bias[hidden : 2 * hidden] = 1.0  # an open forget gate: gradients reach far from the first step on
+        return bias
+    if name.endswith("weight_hh"):
+        return rng.uniform(-1.0, 1.0, shape) * shape[0] ** -0.5
+    fan_out = shape[1] // GATES[config.cell] if name.endswith("weight_ih") else shape[1]
+    bound = (6.0 / (shape[0] + fan_out)) ** 0.5
+    return rng.uniform(-bound, bound, shape)

@@ -1,0 +1,321 @@
+"""The training loop: batches by length, validation every epoch, best and last checkpoints, exact resume.
+
+A run is a function of (data, config, seed, instruction set): all that is random is a function of (seed, epoch) or
+(seed, step), and one step either happens whole or not at all. So a run that was stopped and resumed ends in the same
+bits as one that never stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint, metrics
+from .batch import Batch, make_batches
+from .config import DataConfig, ModelConfig, TrainConfig
+from .data import Pair, read_pairs
+from .errors import DataError, NumericError
+from .folder import load_training, save_best, save_last, start_folder
+from .model import Seq2Seq
+from .optim import Adam
+from .stop import Stopped, Stopper
+from .vocab import Vocabulary, tokenize
+
+Examples = Sequence[Pair] | str | Path
+
+
+@dataclass(frozen=True)
+class Report:
+    """One validation: what log.jsonl holds and what `on_report` is called with."""
+
+    epoch: int
+    step: int
+    train_loss: float
+    valid_loss: float
+    token_error_rate: float
+    exact_match: float
+    lr: float
+    seconds: float
+    tokens_per_second: float
+    best: bool
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Examples as ids, without the begin and end symbols that Batch adds."""
+
+    pairs: list[Pair]
+    source: list[list[int]]
+    target: list[list[int]]
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair], source: Vocabulary, target: Vocabulary) -> Encoded:
+        """Encode every pair."""
+        return cls(
+            list(pairs), [source.encode(p.source_input) for p in pairs], [target.encode(p.target) for p in pairs]
+        )
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """The examples at these indices, padded."""
+        return Batch.from_ids([self.source[i] for i in indices], [self.target[i] for i in indices])
+
+    def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Source and target lengths in ids."""
+        return np.array([len(s) for s in self.source]), np.array([len(t) for t in self.target])
+
+
+@dataclass
+class Progress:
+    """Where a run stands; together with weights and moments all there is to resume from."""
+
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch already learned from
+    step: int = 0
+    lr: float = 0.0
+    best_error: float = math.inf
+    best_loss: float = math.inf
+    waited: int = 0  # validations since the best one
+    loss_sum: float = 0.0  # of this epoch, over its tokens
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Field name -> value."""
+        return dataclasses.asdict(self)
+
+
+def train(
+    config: ModelConfig,
+    train: Examples,
+    valid: Examples,
+    out: str | Path = "model-folder",
+    *,
+    options: TrainConfig | None = None,
+    data: DataConfig | None = None,
+    resume: bool = False,
+    on_report: Callable[[Report, Seq2Seq], None] | None = None,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> Seq2Seq:
+    """Train config's model on `train`, keep the best one on `valid` in the folder `out`, and return it.
+
+    train, valid: Pairs, or the path of a TSV file. The vocabularies are built from `train`, and config's source_size
+    and target_size are set from them. Better means a lower error, the mean of token error rate and 1 - exact match of
+    greedy decoding, then a lower loss. on_report(report, model) follows every validation, on_step(step, batches, loss)
+    every update. Ctrl-C and SIGTERM save the state between two updates and raise Stopped.
+
+    Errors: DataError for unusable text, CheckpointError for a folder that cannot be resumed, NumericError naming the
+    step when loss or gradient is not finite (nothing of it is saved), ValueError for a folder another trainer holds.
+    """
+    options, data = options or TrainConfig(), data or DataConfig()
+    train_pairs, valid_pairs = _pairs(train, data, "training"), _pairs(valid, data, "validation")
+    train_pairs = _short_enough(train_pairs, data)
+    source_vocabulary = Vocabulary.build(
+        (p.source_input for p in train_pairs),
+        data.source_level,
+        max_size=data.source_vocabulary or None,
+        min_count=data.min_count,
+    )
+    target_vocabulary = Vocabulary.build(
+        (p.target for p in train_pairs),
+        data.target_level,
+        max_size=data.target_vocabulary or None,
+        min_count=data.min_count,
+    )
+    config = dataclasses.replace(config, source_size=len(source_vocabulary), target_size=len(target_vocabulary))
+    with checkpoint.FolderLock(out):
+        return _Run(
+            config, options, data, Path(out), source_vocabulary, target_vocabulary, train_pairs, valid_pairs, resume
+        ).learn(on_report, on_step)
+
+
+class _Run:
+    """One call of train."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        options: TrainConfig,
+        data: DataConfig,
+        out: Path,
+        source_vocabulary: Vocabulary,
+        target_vocabulary: Vocabulary,
+        train_pairs: Sequence[Pair],
+        valid_pairs: Sequence[Pair],
+        resume: bool,
+    ) -> None:
+        self.config, self.options, self.out = config, options, out
+        self.target_vocabulary = target_vocabulary
+        self.train = Encoded.of(train_pairs, source_vocabulary, target_vocabulary)
+        self.valid = Encoded.of(valid_pairs, source_vocabulary, target_vocabulary)
+        self.references = [target_vocabulary.tokenize(p.target) for p in valid_pairs]
+        self.model = Seq2Seq(config, seed=options.seed, dtype=options.precision)
+        self.optimizer = Adam(
+            self.model,
+            lr=options.lr,
+            betas=(options.beta1, options.beta2),
+            weight_decay=options.weight_decay,
+            clip=options.clip,
+        )
+        self.progress = Progress(lr=options.lr)
+        tables = {"model": config.to_dict(), "train": options.to_dict(), "data": data.to_dict()}
+        if resume:
+            values = load_training(out, tables, source_vocabulary, target_vocabulary, self.model, self.optimizer)
+            self.progress = Progress(**values)
+        else:
+            start_folder(out, tables, source_vocabulary, target_vocabulary)
+
+    def learn(
+        self,
+        on_report: Callable[[Report, Seq2Seq], None] | None,
+        on_step: Callable[[int, int, float], None] | None,
+    ) -> Seq2Seq:
+        """Epochs until patience, updates or epochs run out; leaves the best weights in the model."""
+        p, o = self.progress, self.options
+        lengths = self.train.lengths()
+        with Stopper() as stopper:
+            try:
+                while p.epoch < o.epochs and p.waited < o.patience and not self._exhausted():
+                    batches = make_batches(*lengths, o.batch, seed=o.seed, epoch=p.epoch)
+                    started = time.monotonic()
+                    while p.batch < len(batches) and not self._exhausted():
+                        loss = self._update(batches[p.batch], len(batches), stopper)
+                        if on_step:
+                            on_step(p.batch, len(batches), loss)
+                    p.seconds += time.monotonic() - started
+                    report = self._validate()
+                    with stopper.hold():
+                        self._settle(report)
+                    if on_report:
+                        on_report(report, self.model)
+            except Stopped as stopped:
+                self._save_last()
+                raise Stopped(stopped.signal, f"saved after step {p.step}; continue with --resume --out {self.out}") from None
+        best = checkpoint.tensors_from_bytes(
+            checkpoint.load_file(self.out, "model.safetensors"),
+            {name: (array.shape, array.dtype) for name, array in self.model.parameters().items()},
+        )
+        for name, array in self.model.parameters().items():
+            array[...] = best[name]
+        return self.model
+
+    def _exhausted(self) -> bool:
+        return 0 < self.options.updates <= self.progress.step
+
+    def _update(self, indices: np.ndarray, batches: int, stopper: Stopper) -> float:
+        """One step. It may be interrupted anywhere but in the update of weights, moments and progress itself."""
+        p, o = self.progress, self.options
+        batch = self.train.batch(indices)
+        loss, cache = self.model.forward(batch, step=p.step + 1, smoothing=o.label_smoothing)
+        if not math.isfinite(loss):
+            raise NumericError(f"the training loss is {loss} at step {p.step + 1}; the step was not made")
+        gradients = self.model.backward(cache)
+        with stopper.hold():
+            self.optimizer.lr = p.lr * self._factor(batches)
+            self.optimizer.step(gradients)
+            p.step, p.batch = p.step + 1, p.batch + 1
+            p.loss_sum += loss * batch.target_tokens
+            p.tokens += batch.target_tokens
+        return loss
+
+    def _factor(self, batches: int) -> float:
+        """What the schedule makes of the learning rate at this step."""
+        o, step = self.options, self.progress.step + 1
+        factor = min(1.0, step / o.warmup) if o.warmup else 1.0
+        if o.schedule == "cosine":
+            done = min(1.0, self.progress.step / max(1, o.updates or o.epochs * batches))
+            factor *= max(0.5 * (1 + math.cos(math.pi * done)), 1e-3)
+        return factor
+
+    def _validate(self) -> Report:
+        """Loss and greedy decoding on the validation set, in batches of like length."""
+        p = self.progress
+        loss_sum, tokens = 0.0, 0
+        hypotheses: list[list[str]] = [[] for _ in range(len(self.valid))]
+        limit = max((len(t) for t in self.train.target), default=0) + 10
+        order = np.argsort([len(s) for s in self.valid.source], kind="stable")
+        for first in range(0, len(order), 128):
+            indices = order[first : first + 128]
+            batch = self.valid.batch(indices)
+            loss, _ = self.model.forward(batch)
+            loss_sum, tokens = loss_sum + loss * batch.target_tokens, tokens + batch.target_tokens
+            ids, _ = self.model.greedy(batch.source, batch.source_lengths, max_length=limit)
+            for i, row in zip(indices, ids, strict=True):
+                hypotheses[i] = self.target_vocabulary.tokens_of(row.tolist())
+        loss = loss_sum / max(tokens, 1)
+        if not math.isfinite(loss):
+            raise NumericError(f"the validation loss is {loss} after step {p.step}; this state was not saved")
+        error = metrics.token_error_rate(hypotheses, self.references)
+        exact = metrics.exact_match(hypotheses, self.references)
+        combined = 0.5 * (error + 1 - exact)
+        return Report(
+            epoch=p.epoch + 1,
+            step=p.step,
+            train_loss=p.loss_sum / max(p.tokens, 1),
+            valid_loss=loss,
+            token_error_rate=error,
+            exact_match=exact,
+            lr=p.lr,
+            seconds=p.seconds,
+            tokens_per_second=p.tokens / p.seconds if p.seconds else 0.0,
+            best=(combined, loss) < (p.best_error, p.best_loss),
+        )
+
+    def _settle(self, report: Report) -> None:
+        """Book the validation, save, and move to the next epoch."""
+        p, o = self.progress, self.options
+        p.epoch, p.batch, p.loss_sum, p.tokens, p.seconds = p.epoch + 1, 0, 0.0, 0, 0.0
+        if report.best:
+            p.best_error = 0.5 * (report.token_error_rate + 1 - report.exact_match)
+            p.best_loss, p.waited = report.valid_loss, 0
+            save_best(self.out, self.model)
+        else:
+            p.waited += 1
+            if o.schedule == "plateau" and p.waited % max(1, o.patience // 2) == 0:
+                p.lr *= o.lr_decay
+        self._save_last()
+        checkpoint.append_log(self.out, dataclasses.asdict(report))
+
+    def _save_last(self) -> None:
+        save_last(self.out, self.model, self.optimizer, self.progress.to_dict())
+
+
+def _pairs(examples: Examples, data: DataConfig, what: str) -> list[Pair]:
+    if isinstance(examples, str | Path):
+        skipped: list[str] = []
+        pairs = read_pairs(examples, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped)
+        if skipped:
+            print(f"{examples}: {len(skipped)} bad lines skipped, the first: {skipped[0]}", file=sys.stderr)
+    else:
+        pairs = list(examples)
+    if not pairs:
+        raise DataError(f"the {what} data hold no pair, expected at least one")
+    return pairs
+
+
+def _short_enough(pairs: list[Pair], data: DataConfig) -> list[Pair]:
+    """Leave out what is longer than max_length tokens, and say so."""
+    def length(text: Any, level: str) -> int:
+        return len(tokenize(text, level)) if isinstance(text, str) else len(text)
+
+    kept = [
+        p
+        for p in pairs
+        if length(p.source_input, data.source_level) <= data.max_length
+        and length(p.target, data.target_level) <= data.max_length
+    ]
+    if len(kept) < len(pairs):
+        print(f"{len(pairs) - len(kept)} pairs longer than {data.max_length} tokens left out", file=sys.stderr)
+    if not kept:
+        raise DataError(f"every training pair is longer than max_length = {data.max_length} tokens")
+    return kept

@@ -1,0 +1,157 @@
+"""The layering of CONTRIBUTING.md: Python modules import from their left only, C++ files include from below only."""
+
+from __future__ import annotations
+
+import ast
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "python" / "dhyan"
+CPP = ROOT / "cpp"
+KERNELS = CPP / "src" / "cpu" / "kernels"
+
+
+def python_order() -> list[str]:
+    """The modules of the ```layers block of CONTRIBUTING.md, left to right and line after line."""
+    block = re.search(r"```layers\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    return block[1].split()
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of this package that a file imports anywhere, inside functions included; "corpus.words" counts as is."""
+    inside = path.relative_to(PACKAGE).parts[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {a.name.removeprefix("dhyan.") for a in node.names if a.name.startswith("dhyan.")}
+        elif isinstance(node, ast.ImportFrom):
+            parts = (node.module or "").split(".") if node.module else []
+            if node.level:
+                parts = [*inside[: len(inside) - node.level + 1], *parts]
+            elif parts[0] == "dhyan":
+                parts = parts[1:]
+            else:
+                continue
+            name = ".".join(parts)
+            found |= {name} if is_module(name) else {f"{name}.{a.name}".lstrip(".") for a in node.names}
+            # `from .package import module` reads a module too
+            found |= {f"{name}.{a.name}" for a in node.names if name and is_module(f"{name}.{a.name}")}
+    return found
+
+
+def is_module(name: str) -> bool:
+    where = PACKAGE.joinpath(*name.split(".")) if name else PACKAGE
+    return bool(name) and (name == "_core" or where.is_dir() or where.with_suffix(".py").exists())
+
+
+def unit(path: Path) -> str:
+    """What the layers block calls the file: its module, or the sub-package it is in."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+
+
+def test_the_order_lists_every_module_once() -> None:
+    order = python_order()
+    assert sorted(order) == sorted({unit(p) for p in MODULES} | {"_core"})
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_to_the_left(path: Path) -> None:
+    place = {name: i for i, name in enumerate(python_order())}
+    here = unit(path)
+    others = {name.split(".")[0] for name in imports(path)} - {here}
+    wrong = {name for name in others if place.get(name, len(place)) > place[here]}
+    assert not wrong, f"{here} imports {sorted(wrong)}, which CONTRIBUTING.md lists to its right or not at all"
+
+
+def test_only_the_ops_import_the_core() -> None:
+    users = {unit(p) for p in MODULES if "_core" in imports(p)}
+    assert users == {"ops", "model_ops", "decoder"}
+
+
+def test_the_package_imports_nothing_of_itself_before_it_is_asked() -> None:
+    """`import dhyan` is lazy: at the top level only the standard library, and names for type checkers."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        assert not (isinstance(node, ast.ImportFrom) and node.level), ast.unparse(node)
+
+
+@pytest.mark.parametrize("package", [p.parent for p in PACKAGE.rglob("*/__init__.py")], ids=lambda p: p.name)
+def test_a_sub_package_has_no_cycle(package: Path) -> None:
+    prefix = f"{package.name}."
+    graph = {
+        path.stem: {name.removeprefix(prefix) for name in imports(path) if name.startswith(prefix)} - {path.stem}
+        for path in package.glob("*.py")
+    }
+    tuple(TopologicalSorter(graph).static_order())  # CycleError names the cycle
+
+
+# C++: folder by folder, what may be included with quotes. Kernels know nothing of threads, containers or Python.
+
+TABLES = {"cpu/kernels/attention_table.h", "cpu/kernels/dense_table.h"}
+SOURCES = sorted(p for p in CPP.rglob("*") if p.suffix in {".h", ".cpp"} and "cuda" not in p.parts)
+
+
+def includes(path: Path, brackets: str = '""') -> list[str]:
+    opening, closing = brackets
+    return re.findall(rf"^\s*#\s*include\s*{opening}([^{closing}]+){closing}", path.read_text(), re.MULTILINE)
+
+
+def allowed(path: Path) -> re.Pattern[str]:
+    public, table = r"dhyan/\w+\.h", "|".join(re.escape(t) for t in sorted(TABLES))
+    where = path.relative_to(CPP)
+    if KERNELS in path.parents:
+        return re.compile(r"cpu/kernels/\w+\.h")
+    if where.parts[0] == "include":
+        return re.compile(rf"{public}|{table}")
+    if where.parts[:2] == ("src", "cpu"):
+        return re.compile(rf"{public}|{table}|check\.h|cpu/\w+\.h")
+    if where.parts[0] == "src":
+        return re.compile(rf"{public}|\w+\.h|cpu/\w+\.h")
+    return re.compile(rf"{public}|\w+\.h|cpu/parallel\.h|cpu/variants\.h")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(CPP)))
+def test_includes_run_downwards(path: Path) -> None:
+    wrong = [name for name in includes(path) if not allowed(path).fullmatch(name)]
+    assert not wrong, f"{path.relative_to(ROOT)} includes {wrong}, which is not below it"
+
+
+def test_headers_have_no_cycle() -> None:
+    graph = {}
+    for path in SOURCES:
+        name = str(path.relative_to(CPP)).removeprefix("include/").removeprefix("src/").removeprefix("bindings/")
+        graph[name] = set(includes(path)) - {name}
+    tuple(TopologicalSorter(graph).static_order())
+
+
+def test_kernels_use_no_threads_containers_or_exceptions() -> None:
+    banned = {"vector", "string", "map", "memory", "stdexcept", "exception", "iostream", "thread", "mutex", "omp.h"}
+    for path in KERNELS.iterdir():
+        assert not banned & set(includes(path, "<>")), path.name
+        text = re.sub(r"//.*", "", path.read_text())
+        assert not re.search(r"\bthrow\b|\bnew\b|\bmalloc\b|#\s*pragma\s+omp\s+parallel", text), path.name
+
+
+def test_one_door_to_threads_and_one_to_arrays() -> None:
+    text = {path: path.read_text() for path in SOURCES}
+    threads = {p.name for p, t in text.items() if "omp.h" in includes(p, "<>") or re.search(r"pragma\s+omp\s+par", t)}
+    assert threads == {"parallel.cpp"}
+    python = {p for p in SOURCES if any(i.startswith("pybind11/") or i == "Python.h" for i in includes(p, "<>"))}
+    assert {p.parent.name for p in python} == {"bindings"}
+    assert {p.name for p in python if "pybind11/numpy.h" in includes(p, "<>")} == {"arrays.h"}
+
+
+def test_every_kernel_header_keeps_its_names_to_itself() -> None:
+    """Internal linkage, or the linker merges one instruction set's copy of a function into another's."""
+    for path in KERNELS.glob("*.h"):
+        if f"cpu/kernels/{path.name}" not in TABLES:
+            assert re.search(r"^namespace \{$", path.read_text(), re.MULTILINE), path.name
