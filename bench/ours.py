@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from cases import BOTH, FORWARD, Arrays, Case, model_config
 from reference import Call
 
 import dhyan
-from dhyan import ops
+from dhyan import model_ops, ops
 
 
 class Side:
@@ -21,7 +22,9 @@ class Side:
 
     def facts(self) -> dict[str, Any]:
         """What `dhyan info` reports."""
-        return {**dhyan.show_config(), "DHYAN_ISA": os.environ.get("DHYAN_ISA")}
+        built = sorted(Path(dhyan.__file__).parent.glob("_core*.so"))
+        stamp = [path.stat().st_mtime for path in built]
+        return {**dhyan.show_config(), "DHYAN_ISA": os.environ.get("DHYAN_ISA"), "built": stamp}
 
     def forms(self, case: Case) -> tuple[str, ...]:
         """The case's own list."""
@@ -59,7 +62,7 @@ def _attention_calls(case: Case, form: str, a: Arrays) -> dict[str, Call]:
 def _plain_calls(case: Case, a: Arrays) -> dict[str, Call]:
     match case.op:
         case "gemm":
-            return {FORWARD: lambda: {"y": ops.linear_forward(a["a"], a["b"])}}
+            return {FORWARD: lambda: {"y": model_ops.linear_forward(a["a"], a["b"])}}
         case "softmax":
             begin = np.zeros_like(a["end"])
 
@@ -80,18 +83,18 @@ def _plain_calls(case: Case, a: Arrays) -> dict[str, Call]:
         case "linear":
 
             def linear_both() -> Arrays:
-                y = ops.linear_forward(a["x"], a["w"], a["b"])
-                dx, dw, db = ops.linear_backward(a["dy"], a["x"], a["w"])
+                y = model_ops.linear_forward(a["x"], a["w"], a["b"])
+                dx, dw, db = model_ops.linear_backward(a["dy"], a["x"], a["w"])
                 return {"y": y, "dx": dx, "dw": dw, "db": db}
 
-            return {FORWARD: lambda: {"y": ops.linear_forward(a["x"], a["w"], a["b"])}, BOTH: linear_both}
+            return {FORWARD: lambda: {"y": model_ops.linear_forward(a["x"], a["w"], a["b"])}, BOTH: linear_both}
         case "output_loss":
 
             def loss(backward: bool) -> Arrays:
-                total, cache = ops.cross_entropy_forward(a["r"], a["w"], a["b"], a["targets"])
+                total, cache = model_ops.cross_entropy_forward(a["r"], a["w"], a["b"], a["targets"])
                 out = {"loss": np.array([total])}
                 if backward:
-                    out |= dict(zip(("dr", "dw", "db"), ops.cross_entropy_backward(1.0, cache), strict=True))
+                    out |= dict(zip(("dr", "dw", "db"), model_ops.cross_entropy_backward(1.0, cache), strict=True))
                 return out
 
             return {FORWARD: lambda: loss(False), BOTH: lambda: loss(True)}

@@ -37,7 +37,7 @@ def may_attend(shape: tuple[int, int, int], begin: Array | None, end: Array | No
 
 def softmax(scores: Array, allowed: Array) -> Array:
     """exp(score) over what is allowed, each row summing to 1; all zeros where nothing is."""
-    highest = np.where(allowed, scores.real, -np.inf).max(-1, keepdims=True, initial=-1e300)
+    highest = np.where(allowed, scores.real, -np.inf).max(-1, keepdims=True, initial=-1e30)
     e = np.exp(np.where(allowed, scores - highest, 0)) * allowed
     total = e.sum(-1, keepdims=True)
     return e / np.where(total == 0, 1, total)

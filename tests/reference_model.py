@@ -137,10 +137,18 @@ def recurrent(
     return np.stack([outputs[s] for s in range(steps)], axis=-2), h, c
 
 
-def encoder(x: Array, lengths: Array, p: Parameters, config: Any) -> tuple[Array, Array]:
+Masks = dict[str, Array]  # inverted dropout masks by site; a site that is not there is not dropped
+
+
+def drop(x: Array, masks: Masks | None, site: str) -> Array:
+    return x * masks[site] if masks and site in masks else x
+
+
+def encoder(x: Array, lengths: Array, p: Parameters, config: Any, masks: Masks | None = None) -> tuple[Array, Array]:
     """Embedded source (B, S, I) -> memory (B, S, D) and the final h (B, H) of the top layer.
 
     Both directions are joined [forward; backward]; the final state is the backward one where there is one.
+    Dropout follows every layer; the recurrence and the final state do not see it.
     """
     for layer in range(config.layers):
         output, final, _ = recurrent(x, lengths, part(p, f"encoder.{layer}.forward"), cell=config.cell)
@@ -148,7 +156,7 @@ def encoder(x: Array, lengths: Array, p: Parameters, config: Any) -> tuple[Array
             weights = part(p, f"encoder.{layer}.backward")
             backward, final, _ = recurrent(x, lengths, weights, cell=config.cell, reverse=True)
             output = np.concatenate([output, backward], axis=-1)
-        x = output
+        x = drop(output, masks, f"encoder {layer}")
     return x, final
 
 

@@ -116,7 +116,7 @@ def allowed(path: Path) -> re.Pattern[str]:
         return re.compile(rf"{public}|{table}|check\.h|cpu/\w+\.h")
     if where.parts[0] == "src":
         return re.compile(rf"{public}|\w+\.h|cpu/\w+\.h")
-    return re.compile(rf"{public}|\w+\.h|cpu/parallel\.h|cpu/variants\.h")
+    return re.compile(rf"{public}|\w+\.h|cpu/(parallel|variants|buffer)\.h")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(CPP)))

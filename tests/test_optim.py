@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import dhyan
 import numpy as np
 import pytest
 import reference_model as reference
-
-import dhyan
 from dhyan import ops
 
 DEFAULTS = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0, "clip": 1.0}
@@ -118,7 +117,7 @@ def test_bad_gradients_are_refused_and_named(poison: float) -> None:
 @pytest.mark.parametrize("lr", [0.0, -1.0, np.nan, np.inf])
 def test_learning_rate_must_be_positive_and_finite(lr: float) -> None:
     model, _ = tiny_model()
-    with pytest.raises(ValueError, match="learning rate|lr"):
+    with pytest.raises(ValueError, match=r"learning rate|lr"):
         dhyan.Adam(model, lr=lr)
 
 

@@ -11,10 +11,10 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
-
 import dhyan
-from dhyan import _core
+import numpy as np
+import pytest
+from dhyan import _core, scoring
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -78,7 +78,7 @@ def test_the_stubs_name_the_arguments_of_the_core() -> None:
             stubs[node.name] = [a.arg for a in node.args.args]
         elif isinstance(node, ast.ClassDef):
             for method in node.body:
-                if isinstance(method, ast.FunctionDef):
+                if isinstance(method, ast.FunctionDef) and method.args.vararg is None:
                     stubs[f"{node.name}.{method.name}"] = [a.arg for a in method.args.args]
     for name, arguments in stubs.items():
         target: object = _core
@@ -88,6 +88,24 @@ def test_the_stubs_name_the_arguments_of_the_core() -> None:
         signature = re.fullmatch(rf"{name.split('.')[-1]}\((.*)\) -> .*", first_line)
         assert signature is not None, first_line
         assert re.findall(r"(?:^|, )(\w+): ", signature[1]) == arguments, name
+
+
+def test_the_scoring_of_contributing_works_as_printed() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    before = dict(scoring._registry)
+    try:
+        exec(example, vars(scoring).copy())
+        assert "damped" in dhyan.scorings()
+        config = dhyan.ModelConfig(source_size=9, target_size=8, embedding=4, hidden=6, attention="damped", dropout=0.0)
+        model = dhyan.Seq2Seq(config, seed=0)
+        source, target = np.full((2, 5), 4), np.array([[1, 4, 5, 2], [1, 4, 2, 0]])
+        loss, cache = model.forward(dhyan.Batch(source, np.array([5, 3]), target, np.array([4, 3])))
+        gradients = model.backward(cache)
+        assert np.isfinite(loss) and set(gradients) == set(model.parameters())
+    finally:
+        scoring._registry.clear()
+        scoring._registry.update(before)
 
 
 # Importing changes nothing

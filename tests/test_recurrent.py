@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import dhyan
 import numpy as np
 import pytest
 import reference_model as reference
-
-import dhyan
 from dhyan import ops
 
 CELLS = ["rnn", "lstm", "gru"]

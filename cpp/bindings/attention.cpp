@@ -71,8 +71,10 @@ py::array score_forward(py::handle q, py::handle k, py::handle w, const std::str
   const ScoringArgs<T> in(q, k, w, term, scale, op);
   auto scores = output<T>({in.views.q[0], in.views.q[1], in.views.k[1]}, op);
   const auto scores_view = view<T, 3>(scores);
-  Working working;
-  dhyan::score_forward<T>(in.views, scores_view);
+  {
+    Working working;
+    dhyan::score_forward<T>(in.views, scores_view);
+  }
   return scores;
 }
 
@@ -104,8 +106,10 @@ py::array softmax_forward(py::handle scores_, py::handle begin, py::handle end, 
   const RestrictionArgs may(begin, end, mask, scores_view[0], scores_view[1], scores_view[2], op);
   auto weights = output<T>({scores_view[0], scores_view[1], scores_view[2]}, op);
   const auto weights_view = view<T, 3>(weights);
-  Working working;
-  dhyan::softmax_forward<T>(scores_view, may.views, weights_view);
+  {
+    Working working;
+    dhyan::softmax_forward<T>(scores_view, may.views, weights_view);
+  }
   return weights;
 }
 
@@ -117,8 +121,10 @@ py::array softmax_backward(py::handle dweights_, py::handle weights_) {
   const auto weights_view = weights.template view<3>(op, "weights", "(B, T, S)");
   auto dscores = output<T>({weights_view[0], weights_view[1], weights_view[2]}, op);
   const auto dscores_view = view<T, 3>(dscores);
-  Working working;
-  dhyan::softmax_backward<T>(dweights_view, weights_view, dscores_view);
+  {
+    Working working;
+    dhyan::softmax_backward<T>(dweights_view, weights_view, dscores_view);
+  }
   return dscores;
 }
 
@@ -130,8 +136,10 @@ py::array context_forward(py::handle weights_, py::handle v_) {
   const auto v_view = v.template view<3>(op, "v", "(B, S, D)");
   auto context = output<T>({weights_view[0], weights_view[1], v_view[2]}, op);
   const auto context_view = view<T, 3>(context);
-  Working working;
-  dhyan::context_forward<T>(weights_view, v_view, context_view);
+  {
+    Working working;
+    dhyan::context_forward<T>(weights_view, v_view, context_view);
+  }
   return context;
 }
 
@@ -210,8 +218,10 @@ py::array elementary(py::handle x_, const char* op, void (*AttentionKernels<T>::
   const auto xv = x.template view<1>(op, "x", "(N,)");
   auto y = output<T>({xv[0]}, op);
   T* data = y.mutable_data();
-  Working working;
-  (attention_kernels<T>().*function)(xv.data, xv[0], data);
+  {
+    Working working;
+    (attention_kernels<T>().*function)(xv.data, xv[0], data);
+  }
   return y;
 }
 

@@ -152,7 +152,7 @@ py::dict show_config() {
   for (const std::string& isa : runnable_isas()) isas.append(isa);
   d["isas"] = isas;
   d["threads"] = num_threads();
-  d["openmp"] = built_with_openmp();
+  d["openmp"] = built_with_threads();
   d["cuda"] = py::none();
   d["cuda_devices"] = 0;
   return d;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "check.h"
+#include "cpu/buffer.h"
 #include "cpu/parallel.h"
 #include "cpu/variants.h"
 
@@ -43,21 +44,6 @@ void check_restriction(const char* op, const Restriction& may, Index B, Index T,
     fail(at(op, "end", i / T, i % T) + std::to_string(last) + ", expected begin=" + std::to_string(first) +
          " <= end <= S=" + std::to_string(S));
   }
-}
-
-// ---- working memory ----
-
-// Kept per thread between calls; a larger request frees and allocates again.
-enum Slot { kPrepared, kWeights, kGradients, kPartial, kMask, kSlots };
-template <class T>
-T* scratch(Slot slot, Index n) {
-  thread_local std::vector<T> buffers[kSlots];
-  std::vector<T>& buffer = buffers[slot];
-  if (static_cast<Index>(buffer.size()) < n) {
-    buffer = {};
-    buffer.resize(static_cast<std::size_t>(n));
-  }
-  return buffer.data();
 }
 
 // Both ends of the ranges as the kernels want them: both given, or neither.
@@ -109,13 +95,13 @@ struct Sentence {
   const Restriction& may;
   const RangeTable& ranges;
   Index b;
+  Buffer<T> keys;
   const T* prepared;
 
   Sentence(const Scoring<T>& in, const Restriction& may, const RangeTable& ranges, Index b)
-      : kernels(attention_kernels<T>()), in(in), may(may), ranges(ranges), b(b) {
-    T* memory = scratch<T>(kPrepared, kernels.prepared_size(in.term, S(), H()));
-    kernels.prepare_keys(in.term, k(), S(), H(), memory);
-    prepared = memory;
+      : kernels(attention_kernels<T>()), in(in), may(may), ranges(ranges), b(b),
+        keys(kernels.prepared_size(in.term, S(), H())), prepared(keys.get()) {
+    kernels.prepare_keys(in.term, k(), S(), H(), keys.get());
   }
 
   Index rows() const { return in.q[1]; }
@@ -139,12 +125,12 @@ struct Sentence {
                          Index t, Index n, Index S, T* rows) {
     if (!may.mask) return kernels.softmax_rows(rows, n, S, ranges.begin(b, t), ranges.end(b, t), nullptr);
     // A broadcast mask is never spread out: one row at a time, copied only where its elements lie apart.
+    const Buffer<unsigned char> copy(may.mask_stride[2] == 1 ? 0 : S);
     for (Index i = 0; i < n; ++i) {
       const unsigned char* row = may.mask + b * may.mask_stride[0] + (t + i) * may.mask_stride[1];
       if (may.mask_stride[2] != 1) {
-        unsigned char* copy = scratch<unsigned char>(kMask, S);
-        for (Index s = 0; s < S; ++s) copy[s] = row[s * may.mask_stride[2]];
-        row = copy;
+        for (Index s = 0; s < S; ++s) copy.get()[s] = row[s * may.mask_stride[2]];
+        row = copy.get();
       }
       kernels.softmax_rows(rows + i * S, 1, S, ranges.begin(b, t + i), ranges.end(b, t + i), row);
     }
@@ -160,9 +146,9 @@ void add(Index n, const T* x, T* y) {
 template <class T, class F>
 void accumulate(bool first, Index n, T* out, F&& compute) {
   if (first) return compute(out);
-  T* part = scratch<T>(kPartial, n);
-  compute(part);
-  add(n, part, out);
+  const Buffer<T> part(n);
+  compute(part.get());
+  add(n, part.get(), out);
 }
 
 // dq (overwritten) of rows [t, t + n), dk and dw (added to; dk overwritten where t is 0), from dscores.
@@ -328,7 +314,8 @@ void attention_forward(const Scoring<T>& in, View<const T, 3> v, const Restricti
     const Sentence<T> x(in, may, ranges, b);
     for_row_tiles(rows, kRowTile, rows * S * (H + D), [&](Index t, Index n) {
       const Index row = b * rows + t;
-      T* tile = weights ? weights.data + row * S : scratch<T>(kWeights, n * S);
+      const Buffer<T> unkept(weights ? 0 : n * S);
+      T* tile = weights ? weights.data + row * S : unkept.get();
       x.weights(t, n, tile);
       x.kernels.context_rows(tile, n, v.data + b * S * D, S, D, ranges.begin(b, t), ranges.end(b, t),
                              context.data + row * D, D);
@@ -352,13 +339,15 @@ void attention_backward(View<const T, 3> dcontext, View<const T, 3> dweights, co
   std::vector<T> parts = dw_parts(in);
   for_sentences(B, 3 * B * rows * S * (H + D), [&](Index b) {
     const Sentence<T> x(in, may, ranges, b);
+    const Index most_rows = std::min(kBackwardRows, rows);
+    const Buffer<T> gradients(most_rows * S), again(weights ? 0 : most_rows * S);
+    T* dscores = gradients.get();
+    T* computed = weights ? nullptr : again.get();
     const T* v_b = v.data + b * S * D;
     T *dk_b = dk.data + b * S * H, *dv_b = dv.data + b * S * D;
     if (rows == 0) std::fill_n(dk_b, S * H, T(0)), std::fill_n(dv_b, S * D, T(0));
     for (Index t0 = 0; t0 < rows; t0 += kBackwardRows) {
       const Index n0 = std::min(kBackwardRows, rows - t0), row0 = b * rows + t0;
-      T* dscores = scratch<T>(kGradients, n0 * S);
-      T* computed = weights ? nullptr : scratch<T>(kWeights, n0 * S);
       const T* w = weights ? weights.data + row0 * S : computed;
       for_row_tiles(n0, kRowTile, n0 * S * (H + D), [&](Index i, Index n) {
         const Index t = t0 + i, *begin = ranges.begin(b, t), *end = ranges.end(b, t);

@@ -254,7 +254,7 @@ def _first_suspicious(sources: list[Line], targets: list[Line]) -> tuple[int, st
     """Where two files of unequal length lost step: a line that is bad on one side, else the best cut by lengths.
 
     The cut is the line before which the files are paired as they stand, and after which the longer one runs ahead by
-    the surplus, such that the log ratios of the paired lengths differ least from their median.
+    the surplus, such that the log ratios of the paired lengths differ least from the usual one.
     """
     for source, target in zip(sources, targets, strict=False):
         problems = _problem_of(source), _problem_of(target)
@@ -264,7 +264,7 @@ def _first_suspicious(sources: list[Line], targets: list[Line]) -> tuple[int, st
         [math.log(len(line.text) + 1) for line in side] for side in sorted((sources, targets), key=len, reverse=True)
     )
     surplus = len(longer) - len(shorter)
-    usual = statistics.median(a - b for a, b in zip(longer, shorter, strict=False))
+    usual = statistics.median(longer) - statistics.median(shorter)
     before = [abs(a - b - usual) for a, b in zip(longer, shorter, strict=False)]
     after = [abs(a - b - usual) for a, b in zip(longer[surplus:], shorter, strict=True)]
     cost = best = sum(after)

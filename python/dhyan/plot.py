@@ -124,7 +124,7 @@ def heatmap(
     axes.pcolormesh(array, cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
     axes.set_xlim(0, len(sources))
     axes.set_ylim(len(targets), 0)
-    turn = {"rotation": 45, "ha": "left", "rotation_mode": "anchor"} if slanted else {}
+    turn: dict[str, Any] = {"rotation": 45, "ha": "left", "rotation_mode": "anchor"} if slanted else {}
     axes.set_xticks(np.arange(len(sources)) + 0.5, sources, **turn)
     axes.set_yticks(np.arange(len(targets)) + 0.5, targets)
     axes.tick_params(length=0, labelsize=11, labelcolor=INK, top=True, labeltop=True, bottom=False, labelbottom=False)

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from .errors import NumericError
+from .vocab import BEGIN, END
 
-BEGIN, END = 1, 2
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hypothesis:
     """One translation: `ids` (T) without the end symbol, and `weights` (T, S), S the sentence's own length.
 
@@ -33,132 +32,127 @@ class Hypothesis:
     finished: bool = True
 
 
-@dataclass(frozen=True)
-class _Step:
-    """What one step chose: for each row its token, the row of the step before that it extends, and its weights."""
-
-    tokens: np.ndarray
-    parents: np.ndarray
-    weights: np.ndarray
-
-
 def beam_search(
     model: Any,
     source: np.ndarray,
     source_lengths: np.ndarray,
     *,
     beam: int = 5,
-    max_length: int | None = None,
+    max_length: int | np.ndarray | None = None,
     nbest: int = 1,
     length_penalty: float = 1.0,
 ) -> list[list[Hypothesis]]:
     """The `nbest` best hypotheses of every sentence, best first; all sentences of the batch advance together.
 
-    source: (B, S) int64 ids or (B, S, F) features, source_lengths: (B,) int64. max_length: decoder steps, the end symbol
-    counts as one; None = 2 S + 10. A finished hypothesis leaves the beam and narrows it by one (Bahdanau et al. 2014);
-    a sentence ends when its beam is empty or when no open hypothesis can beat its nbest-th finished one.
-    Of equal scores the lower token id wins, then the earlier hypothesis; beam=1 is greedy search.
+    source: (B, S) int64 ids or (B, S, F) features; source_lengths: (B,) int64. max_length: decoder steps of all, or of
+    each (B,), the end symbol counts as one; None = 2 length + 10. A finished hypothesis leaves the beam and narrows it
+    by one (Bahdanau et al. 2014); a sentence is done when its beam is empty, or when no open hypothesis can beat its
+    nbest-th finished one. Finished ones rank before those cut at max_length. Of equal scores the lower token id wins,
+    then the earlier hypothesis. beam=1 is greedy search.
 
     ValueError: beam < 1, nbest outside 1..beam, max_length < 1, length_penalty negative or not finite.
     NumericError: the model returns NaN.
     """
-    _check(beam, max_length, nbest, length_penalty)
-    lengths = np.asarray(source_lengths)
-    count = len(lengths)
-    limit = 2 * int(np.shape(source)[1]) + 10 if max_length is None else max_length
-    finished: list[list[Hypothesis]] = [[] for _ in range(count)]
-    if count == 0:
-        return finished
-
-    state = model.start(source, source_lengths)
-    sentence = np.arange(count)  # the sentence of each open hypothesis (row)
-    tokens = np.full(count, BEGIN, dtype=np.int64)
-    sums = np.zeros(count)
-    steps: list[_Step] = []
-    for length in range(1, limit + 1):
-        log_probabilities, weights, state = model.advance(state, tokens, sentence)
-        capacity = beam - np.array([len(done) for done in finished])
-        rows, chosen, totals = _best(log_probabilities, sums, sentence, capacity, length)
-        steps.append(_Step(chosen, rows, np.array(weights)[rows]))
-        owner = sentence[rows]
-        for i in np.flatnonzero(chosen == END):
-            score = float(totals[i]) / length**length_penalty
-            finished[owner[i]].append(_trace(steps, int(i), score, int(lengths[owner[i]]), finished=True))
-        still = chosen != END
-        still &= ~_settled(finished, owner, totals, still, nbest, length, limit, length_penalty)[owner]
-        if length == limit:
-            for i in np.flatnonzero(still):
-                score = float(totals[i]) / length**length_penalty
-                finished[owner[i]].append(_trace(steps, int(i), score, int(lengths[owner[i]]), finished=False))
-        keep = np.flatnonzero(still)
-        if not len(keep) or length == limit:
-            break
-        tokens, sums, sentence = chosen[keep], totals[keep], owner[keep]
-        state = state.select(rows[keep])
-        steps[-1] = _Step(chosen[keep], rows[keep], steps[-1].weights[keep])
-    return [sorted(done, key=lambda h: (not h.finished, -h.score))[:nbest] for done in finished]
+    lengths = np.asarray(source_lengths, dtype=np.int64)
+    limits = np.broadcast_to(2 * lengths + 10 if max_length is None else np.asarray(max_length), lengths.shape)
+    _check(beam, limits, nbest, length_penalty)
+    if not len(lengths):
+        return []
+    search = _Search(lengths, limits, beam, nbest, length_penalty)
+    state = model.start(source, lengths)
+    while len(search.sentence):
+        log_probabilities, weights, state = model.advance(state, search.tokens, search.sentence)
+        state = state.select(search.step(log_probabilities, weights))
+    return [sorted(done, key=lambda h: (not h.finished, -h.score))[:nbest] for done in search.closed]
 
 
-def _check(beam: int, max_length: int | None, nbest: int, length_penalty: float) -> None:
+def _check(beam: int, limits: np.ndarray, nbest: int, length_penalty: float) -> None:
     if beam < 1:
         raise ValueError(f"beam_search: beam is {beam}, expected at least 1")
     if not 1 <= nbest <= beam:
         raise ValueError(f"beam_search: nbest is {nbest}, expected 1 to beam = {beam}")
-    if max_length is not None and max_length < 1:
-        raise ValueError(f"beam_search: max_length is {max_length}, expected at least 1")
+    if len(limits) and limits.min() < 1:
+        raise ValueError(f"beam_search: max_length is {limits.min()}, expected at least 1")
     if not 0 <= length_penalty < np.inf:
         raise ValueError(f"beam_search: length_penalty is {length_penalty}, expected a finite number, 0 or more")
 
 
-def _best(
-    log_probabilities: np.ndarray, sums: np.ndarray, sentence: np.ndarray, capacity: np.ndarray, step: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The best `capacity[b]` continuations of each sentence b: (row, token, sum of log p), rows grouped by sentence."""
-    vocabulary = log_probabilities.shape[1]
-    if np.isnan(log_probabilities).any():
-        raise NumericError(f"beam_search: step {step} of the decoder gave NaN, expected log-probabilities")
-    # No more than `capacity` continuations of one row can win, so only its largest ones, ties included, are sorted.
-    place = max(vocabulary - int(capacity.max()), 0)
-    least = np.partition(log_probabilities, place, axis=1)[:, place]
-    rows, tokens = np.nonzero(log_probabilities >= least[:, None])
-    totals = sums[rows] + log_probabilities[rows, tokens]
-    order = np.lexsort((rows, tokens, -totals, sentence[rows]))
-    owner = sentence[rows[order]]
-    rank = np.arange(len(order)) - np.searchsorted(owner, owner)
-    order = order[rank < capacity[owner]]
-    return rows[order], tokens[order], totals[order]
+@dataclass(frozen=True)
+class _Step:
+    """The open hypotheses after a step: token, weights, and which one of the step before each extends."""
+
+    tokens: np.ndarray  # (N,)
+    parents: np.ndarray  # (N,)
+    weights: np.ndarray  # (N, S)
 
 
-def _settled(
-    finished: list[list[Hypothesis]],
-    owner: np.ndarray,
-    totals: np.ndarray,
-    still: np.ndarray,
-    nbest: int,
-    length: int,
-    limit: int,
-    length_penalty: float,
-) -> np.ndarray:
-    """(B,) True where no open hypothesis can beat the nbest-th finished one, whatever it writes from here on."""
-    settled = np.zeros(len(finished), dtype=bool)
-    best = np.full(len(finished), -np.inf)
-    np.maximum.at(best, owner[still], totals[still])
-    # Sums only fall; divided by the largest length they can reach they are an upper bound of the final score.
-    bound = best / float(limit) ** length_penalty
-    for b, done in enumerate(finished):
-        if len(done) >= nbest:
-            settled[b] = sorted((h.score for h in done), reverse=True)[nbest - 1] >= bound[b]
-    return settled
+class _Search:
+    """The open hypotheses of all sentences (rows, grouped by sentence) and the closed ones of each."""
 
+    def __init__(self, lengths: np.ndarray, limits: np.ndarray, beam: int, nbest: int, length_penalty: float) -> None:
+        self.lengths, self.limits, self.nbest, self.length_penalty = lengths, limits, nbest, length_penalty
+        self.sentence = np.arange(len(lengths))
+        self.tokens = np.full(len(lengths), BEGIN, dtype=np.int64)
+        self.sums = np.zeros(len(lengths))
+        self.capacity = np.full(len(lengths), beam)
+        self.closed: list[list[Hypothesis]] = [[] for _ in lengths]
+        self.history: list[_Step] = []
 
-def _trace(steps: list[_Step], row: int, score: float, length: int, *, finished: bool) -> Hypothesis:
-    """Walk back from `row` of the last step; a finished hypothesis leaves out its end symbol and that row of weights."""
-    ids, weights = [], []
-    for step in reversed(steps):
-        ids.append(int(step.tokens[row]))
-        weights.append(step.weights[row, :length])
-        row = int(step.parents[row])
-    skip = 1 if finished else 0
-    ids, weights = ids[skip:][::-1], weights[skip:][::-1]
-    empty = np.zeros((0, length), dtype=steps[0].weights.dtype)
-    return Hypothesis(ids, score, np.array(weights) if weights else empty, finished)
+    def step(self, log_probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Extend, close what ended; returns the rows (M,) that the open hypotheses extend."""
+        rows, tokens, sums = self._best(log_probabilities)
+        sentence = self.sentence[rows]
+        self.history.append(_Step(tokens, rows, weights[rows]))
+        ended = tokens == END
+        for i in np.flatnonzero(ended):
+            self._close(int(i), int(sentence[i]), float(sums[i]), finished=True)
+        self.capacity -= np.bincount(sentence[ended], minlength=len(self.capacity))
+        is_open = ~ended & ~self._settled(sentence, np.where(ended, -np.inf, sums))[sentence]
+        full = len(self.history) >= self.limits[sentence]
+        for i in np.flatnonzero(is_open & full):
+            self._close(int(i), int(sentence[i]), float(sums[i]), finished=False)
+        keep = np.flatnonzero(is_open & ~full)
+        self.history[-1] = _Step(tokens[keep], rows[keep], weights[rows[keep]])
+        self.sentence, self.tokens, self.sums = sentence[keep], tokens[keep], sums[keep]
+        return rows[keep]
+
+    def _best(self, log_probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The best `capacity` continuations of each sentence: (row, token, sum of log p), grouped by sentence."""
+        if np.isnan(log_probabilities).any():
+            step = len(self.history) + 1
+            raise NumericError(f"beam_search: the model gave NaN at step {step}, expected log-probabilities")
+        # No more than `capacity` continuations of one row can win: only its largest ones, ties included, are sorted.
+        place = max(log_probabilities.shape[1] - int(self.capacity.max()), 0)
+        least = np.partition(log_probabilities, place, axis=1)[:, place]
+        rows, tokens = np.divmod(np.flatnonzero(log_probabilities >= least[:, None]), log_probabilities.shape[1])
+        sums = self.sums[rows] + log_probabilities[rows, tokens]
+        order = np.lexsort((rows, tokens, -sums, self.sentence[rows]))
+        sentence = self.sentence[rows[order]]
+        rank = np.arange(len(order)) - np.searchsorted(sentence, sentence)
+        order = order[rank < self.capacity[sentence]]
+        return rows[order], tokens[order], sums[order]
+
+    def _settled(self, sentence: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        """(B,) True where no open hypothesis can beat the nbest-th finished one, whatever it writes from here on."""
+        best = np.full(len(self.closed), -np.inf)
+        np.maximum.at(best, sentence, sums)
+        # Sums only fall; divided by the largest length they can reach they bound the final score from above.
+        bound = best / self.limits.astype(float) ** self.length_penalty
+        settled = np.zeros(len(self.closed), dtype=bool)
+        for b in np.unique(sentence):
+            scores = sorted((h.score for h in self.closed[b]), reverse=True)
+            settled[b] = len(scores) >= self.nbest and scores[self.nbest - 1] >= bound[b]
+        return settled
+
+    def _close(self, row: int, b: int, total: float, *, finished: bool) -> None:
+        """Walk back from `row` of the last step; a finished hypothesis leaves out its end symbol and those weights."""
+        score = total / len(self.history) ** self.length_penalty
+        ids: list[int] = []
+        weights = np.empty((len(self.history), self.lengths[b]), self.history[0].weights.dtype)
+        for t in range(len(self.history) - 1, -1, -1):
+            step = self.history[t]
+            ids.append(int(step.tokens[row]))
+            weights[t] = step.weights[row, : self.lengths[b]]
+            row = step.parents[row]
+        count = len(ids) - finished
+        self.closed[b].append(Hypothesis(ids[::-1][:count], score, weights[:count], finished))

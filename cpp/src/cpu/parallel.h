@@ -1,4 +1,4 @@
-// The only door to threads. Kernels below it know nothing of OpenMP; callers above it deal out rows or tiles.
+// The only door to threads. Kernels below it know nothing of them; callers above it deal out rows or tiles.
 //
 // Items may be dealt to threads in any order: no item may read what another one writes, and sums that cross items are
 // cut into fixed chunks by the caller and added in chunk order. Results are then the same bits for any thread count.
@@ -13,7 +13,7 @@ namespace dhyan {
 
 int num_threads();          // threads a region may use now; 1 in a child made by fork after the parent used threads
 void set_num_threads(int);  // std::invalid_argument below 1
-bool built_with_openmp();
+bool built_with_threads();
 
 // Called between items on the thread that entered from Python; throws when the user asked to stop.
 using InterruptCheck = void (*)();
@@ -31,7 +31,7 @@ using Body = void (*)(void* context, std::int64_t item);
 void run(std::int64_t items, bool parallel, Body body, void* context);
 }  // namespace detail
 
-// Fork and join cost 0.4 us at best and 1.6 ms on a busy machine: below this many element operations run serial.
+// Waking a thread costs microseconds: below this many element operations run serial.
 constexpr std::int64_t kSerialWork = 1 << 16;
 
 // f(item) for item in [0, items); `work` is the estimated element operations of all items together.

@@ -10,13 +10,14 @@ Questions end in a separate "?" (Spanish also begins with "¿"), statements have
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from random import Random
 from unicodedata import normalize
 
 from dhyan.corpus import english, hindi, sampling, spanish
 from dhyan.corpus.lexicon import JOINS
 from dhyan.corpus.meaning import CONJUNCTIONS, Clause
-from dhyan.corpus.words import Word, content, link
+from dhyan.corpus.words import Word, link
 from dhyan.data import Pair
 
 ARTICLE = ("मैं खाना खा रहा हूँ", "I am eating")
@@ -30,8 +31,8 @@ BUCKETS = ((3, 8), (9, 14), (15, 20), (21, 26))
 LANGUAGES = ("hi-en", "en-es")
 Realize = Callable[[Clause], list[Word]]
 REALIZE: dict[str, Realize] = {"hi": hindi.realize, "en": english.realize, "es": spanish.realize}
-JOIN_INDEX = {"hi": 0, "en": 1, "es": 2}
-QUESTION_RATE = 0.25  # among sentences of one clause; longer ones are statements
+LANGUAGE_INDEX = {"hi": 0, "en": 1, "es": 2}
+QUESTION_RATE = 0.35  # among sentences of one clause; longer ones are statements
 
 
 def generate(
@@ -79,7 +80,7 @@ def bucketed(
     buckets: Sequence[tuple[int, int]] = BUCKETS,
     languages: str = "hi-en",
     seed: int = 1,
-    clauses: tuple[int, int] = (1, 4),
+    clauses: tuple[int, int] = (1, 3),
     exclude: Iterable[Pair] = (),
 ) -> list[list[Pair]]:
     """For each (least, most) number of source words, ``count`` pairs of that length: the experiment by length.
@@ -108,6 +109,24 @@ def to_tsv(pairs: Iterable[Pair]) -> str:
 def format_links(pair: Pair) -> str:
     """The links of one pair: "0-0 4?1 3?1 2-2"."""
     return " ".join(f"{i}{'-' if sure else '?'}{j}" for i, j, sure in pair.links or ())
+
+
+def write(clauses: Sequence[Clause], joins: Sequence[str] = (), *, languages: str = "hi-en") -> Pair:
+    """The sentence that says these clauses, joined by "and", "but", "because" or "when", with its gold links."""
+    source_language, target_language = languages.split("-")
+    source: list[str] = []
+    target: list[str] = []
+    links: list[tuple[int, int, bool]] = []
+    for k, clause in enumerate(clauses):
+        source_words, target_words = REALIZE[source_language](clause), REALIZE[target_language](clause)
+        if k:
+            links.append((len(source), len(target), True))
+            source.append(_conjunction(joins[k - 1], source_language, source_words[0].text))
+            target.append(_conjunction(joins[k - 1], target_language, target_words[0].text))
+        links += [(len(source) + i, len(target) + j, sure) for i, j, sure in link(source_words, target_words)]
+        source += [word.text for word in source_words]
+        target += [word.text for word in target_words]
+    return Pair(normalize("NFC", " ".join(source)), normalize("NFC", " ".join(target)), tuple(links))
 
 
 def _stream(languages: str, seed: int, clauses: tuple[int, int], skip: Iterable[str]) -> Iterator[Pair]:
@@ -148,36 +167,19 @@ def _meanings(rng: Random, languages: str, count: int) -> tuple[list[Clause], li
     clauses = []
     for k in range(count):
         together = "when" in joins[max(k - 1, 0) : k + 1]
-        clauses.append(_clear_clause(rng, languages, 0.0, "past progressive" if together else ""))
+        clause = _clear_clause(rng, languages, 0.0, "past progressive" if together else "")
+        if k and joins[k - 1] == "when":  # the time of the first clause is that of both
+            clause = replace(clause, time="")
+        clauses.append(clause)
     return clauses, joins
 
 
 def _sentence(rng: Random, languages: str, count: int) -> Pair:
     clauses, joins = _meanings(rng, languages, count)
-    source_language, target_language = languages.split("-")
-    source = _join(source_language, clauses, joins)
-    target = _join(target_language, clauses, joins)
-    return Pair(_text(source), _text(target), link(source, target))
+    return write(clauses, joins, languages=languages)
 
 
-def _join(language: str, clauses: list[Clause], joins: list[str]) -> list[Word]:
-    """Realize the clauses, put the conjunctions between them; every clause keeps its concepts to itself."""
-    words: list[Word] = []
-    for k, clause in enumerate(clauses):
-        realized = REALIZE[language](clause)
-        if k:
-            text = JOINS[joins[k - 1]][JOIN_INDEX[language]]
-            if text == "y" and spanish.sounds_like_i(realized[0].text):
-                text = "e"
-            words.append(content(text, f"join {k}"))
-        words += [_scoped(word, k) for word in realized]
-    return words
-
-
-def _scoped(word: Word, k: int) -> Word:
-    head = None if word.head is None else f"{k} {word.head}"
-    return Word(word.text, head, frozenset(f"{k} {concept}" for concept in word.also))
-
-
-def _text(words: list[Word]) -> str:
-    return normalize("NFC", " ".join(word.text for word in words))
+def _conjunction(join: str, language: str, following: str) -> str:
+    """The conjunction; Spanish "y" is "e" before the sound of i."""
+    text = JOINS[join][LANGUAGE_INDEX[language]]
+    return "e" if text == "y" and spanish.sounds_like_i(following) else text

@@ -12,7 +12,6 @@ PRETERITE = {
     "er": ("í", "iste", "ió", "imos", "ieron"),
     "ir": ("í", "iste", "ió", "imos", "ieron"),
 }
-FUTURE = ("é", "ás", "á", "emos", "án")
 IRREGULAR_PRESENT = {
     "ser": "soy eres es somos son",
     "estar": "estoy estás está estamos están",
@@ -40,7 +39,6 @@ IRREGULAR_PRETERITE = {
 }
 IRREGULAR_IMPERFECT = {"ser": "era eras era éramos eran", "ir": "iba ibas iba íbamos iban"}
 IRREGULAR_GERUND = {"leer": "leyendo", "dormir": "durmiendo", "reír": "riendo"}
-FUTURE_STEM = {"hacer": "har", "venir": "vendr", "reír": "reir"}
 
 
 def present(infinitive: str, index: int) -> str:
@@ -65,11 +63,6 @@ def imperfect(infinitive: str, index: int) -> str:
     if infinitive.endswith("ar"):
         return stem + ("aba", "abas", "aba", "ábamos", "aban")[index]
     return stem + ("ía", "ías", "ía", "íamos", "ían")[index]
-
-
-def future(infinitive: str, index: int) -> str:
-    """comeré, comerás, comerá, comeremos, comerán."""
-    return FUTURE_STEM.get(infinitive, infinitive) + FUTURE[index]
 
 
 def gerund(infinitive: str) -> str:

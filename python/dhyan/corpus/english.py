@@ -1,4 +1,4 @@
-"""English: subject, verb, object, companion, manner, place, time. do-support, a/an, third person -s, inverted questions.
+"""English: subject, verb, object, companion, manner, place, time. do-support, a/an, third person -s, questions.
 
 English is the target of Hindi and the source of Spanish.
 """
@@ -78,7 +78,9 @@ def verb_group(clause: Clause, subject: NounPhrase) -> tuple[list[Word], list[Wo
     if clause.tense == "future":
         return auxiliary("will"), [content(base, "v")]
     if clause.tense == "can":
-        modal = content("cannot", "mod", "neg") if clause.negated else content("can", "mod", "ask")
+        modal = content("can", "mod", "tense", "ask")
+        if clause.negated:
+            modal = content("cannot", "mod", "tense", "neg")
         return [modal], [content(base, "v")]
     does = auxiliary("does" if third_person else "do", "neg")
     needs_do = clause.negated or clause.question not in ("", "who")
@@ -86,7 +88,7 @@ def verb_group(clause: Clause, subject: NounPhrase) -> tuple[list[Word], list[Wo
         rest = [function("to", "inf", "v", "mod"), content(base, "v")]
         if needs_do:
             return does, [content("want", "mod"), *rest]
-        return [], [content("wants" if third_person else "want", "mod"), *rest]
+        return [], [content("wants" if third_person else "want", "mod", "tense", "agr"), *rest]
     if clause.tense == "habitual":
         if needs_do:
             return does, [content(base, "v")]

@@ -176,7 +176,7 @@ def past_agreement(clause: Clause, subject: Agreement) -> Agreement:
 
 
 def verb_group(clause: Clause, subject: Agreement, polite: bool) -> list[Word]:
-    """Preverb, wh-word, negation, main verb, auxiliaries."""
+    """Wh-word, preverb, negation, main verb, auxiliaries."""
     preverb, _, stem = VERBS[clause.verb].hindi
     verb = content(stem, "v")
     if preverb:
@@ -186,8 +186,9 @@ def verb_group(clause: Clause, subject: Agreement, polite: bool) -> list[Word]:
         return verb._replace(text=text, also=verb.also | set(also))
 
     before = [content(preverb, "v")] if preverb else []
-    if clause.question in WH:
-        before.append(content(WH[clause.question][0], "wh", "ask"))
+    if clause.question in WH:  # कब साफ़ करोगे, but साफ़ क्यों नहीं करोगे, मीरा की मदद कब करोगे
+        after_preverb = clause.negated or VERBS[clause.verb].mark == "की"
+        before.insert(len(before) if after_preverb else 0, content(WH[clause.question][0], "wh", "ask"))
     negation = [content("नहीं", "neg")] if clause.negated else []
     be = function(present_be(subject, polite), "tense", "agr")
     if clause.tense == "habitual":

@@ -260,8 +260,8 @@ NUMERALS = {
     5: ("पाँच", "five", "cinco"),
 }
 
-# Adverbs: per language the words; "*" marks a word that is the head of the adverb, the rest only belong to it. Two heads
-# share the order of the languages ("every day" = हर दिन).
+# Adverbs: per language the words; "*" marks a word that is the head of the adverb, the rest only belong to it. Two
+# heads stand in the same order in all languages ("every day" = हर दिन).
 ADVERBS: dict[str, tuple[str, str, str]] = {
     "today": ("*आज", "*today", "*hoy"),
     "now": ("*अभी", "*now", "*ahora"),

@@ -28,8 +28,8 @@ class NounPhrase:
 class Clause:
     """One clause. ``kind``: "action", "be" (adjective or place), "there", "have" or "rain".
 
-    question: "" or "yes/no", "what", "where", "when", "why", "who". A what-question has no object, a who-question has the
-    subject "who". goal is where a movement leads; place is where things happen: a (preposition, place) pair of keys.
+    question: "" or "yes/no", "what", "where", "when", "why", "who". A what-question has no object, a who-question
+    has the subject "who". goal is where a movement leads, place where things happen: keys of GOALS and PLACES.
     """
 
     kind: str

@@ -16,8 +16,16 @@ from dhyan.corpus.meaning import Clause, NounPhrase
 OF_KIND: dict[str, list[str]] = {}
 for _name, _noun in NOUNS.items():
     OF_KIND.setdefault(_noun.kind, []).append(_name)
+SUITED: dict[str, list[str]] = {}  # adjectives by kind of noun
+for _name, _adjective in ADJECTIVES.items():
+    for _kind in _adjective.of:
+        SUITED.setdefault(_kind, []).append(_name)
 ACTIONS = [verb for verb in VERBS if verb not in ("do", "live")]
-ANIMAL_ACTIONS = [verb for verb in ACTIONS if VERBS[verb].animals]
+ANIMAL_SUITED: dict[str, list[str]] = {}  # adjectives by kind of noun
+for _name, _adjective in ADJECTIVES.items():
+    for _kind in _adjective.of:
+        SUITED.setdefault(_kind, []).append(_name)
+ACTIONS = [verb for verb in ACTIONS if VERBS[verb].animals]
 ACTION_TENSES = {
     "habitual": 0.2,
     "progressive": 0.22,
@@ -73,11 +81,12 @@ def person(rng: Random, kinds: tuple[str, ...] = ("person", "kin", "name", "elde
 def described(rng: Random, noun: str, determiners: dict[str, float], adjectives: float) -> NounPhrase:
     """The noun with a determiner, a number and sometimes an adjective that suits it."""
     determiner = pick(rng, determiners)
-    suited = [name for name, adjective in ADJECTIVES.items() if NOUNS[noun].kind in adjective.of]
+    suited = SUITED.get(NOUNS[noun].kind)
     adjective = rng.choice(suited) if suited and rng.random() < adjectives else ""
     if determiner == "number":
         return NounPhrase(noun, True, "", rng.choice((2, 3, 4, 5)), adjective)
     plural = determiner not in ("a", "one") and (determiner == "" or rng.random() < 0.3)
+    plural = plural and NOUNS[noun].kind != "place"
     return NounPhrase(noun, plural, determiner, 0, adjective)
 
 
@@ -132,14 +141,14 @@ def question_of(rng: Random, clause: Clause) -> Clause:
     if VERBS[clause.verb].objects not in (("",), ("game",)) and not VERBS[clause.verb].mark and not clause.recipient:
         kinds += ["what", "what"]
     if not clause.negated:
-        kinds += ["who"]
+        kinds += ["who", "who"]
     kind = rng.choice(kinds)
     if clause.negated and (kind != "why" or clause.tense in ("want", "can")):
         clause = replace(clause, negated=False)
     if clause.subject is not None and clause.subject.determiner == "one":  # one asks about somebody known
         clause = replace(clause, subject=replace(clause.subject, determiner="the"))
     if kind == "what":
-        verb = "do" if clause.tense in ("progressive", "future", "past") and rng.random() < 0.15 else clause.verb
+        verb = "do" if clause.tense in ("progressive", "future", "past") and rng.random() < 0.4 else clause.verb
         clause = replace(clause, object=None, verb=verb, manner="")
     if kind == "who":
         clause = replace(clause, subject=NounPhrase("who"))
@@ -154,7 +163,9 @@ def action(rng: Random, tense: str = "", ask: float = 0.0) -> Clause:
     """Somebody does something."""
     tense = tense or pick(rng, ACTION_TENSES)
     if rng.random() < 0.12:
-        subject = described(rng, rng.choice(OF_KIND["animal"]), {"the": 0.6, "one": 0.1, "this": 0.1, "number": 0.2}, 0.2)
+        subject = described(
+            rng, rng.choice(OF_KIND["animal"]), {"the": 0.6, "one": 0.1, "this": 0.1, "number": 0.2}, 0.2
+        )
         verb = rng.choice(ANIMAL_ACTIONS)
     else:
         subject, verb = subject_of(rng), rng.choice(ACTIONS)
@@ -317,6 +328,8 @@ def is_sensible(clause: Clause) -> bool:
             return False
         if other.determiner == "your" and subject.noun.startswith("you"):
             return False
-        if other.determiner == "own" and (subject.noun == "who" or NOUNS.get(subject.noun, NOUNS["boy"]).kind == "animal"):
+        if other.determiner == "own" and (
+            subject.noun == "who" or NOUNS.get(subject.noun, NOUNS["boy"]).kind == "animal"
+        ):
             return False
     return True

@@ -1,4 +1,4 @@
-"""Spanish: gender and number, ser and estar, al, personal "a", "le", ¿ ... ?, pronouns dropped where the ending says them.
+"""Spanish: gender and number, ser and estar, al, personal "a", "le", ¿ ... ?, and pronouns only where they are needed.
 
 "yo", "tú" and "nosotros" are never written; "él", "ella" and "ellos" are, for the ending does not tell them apart.
 """
@@ -77,7 +77,7 @@ def with_preposition(preposition: Word, words: list[Word]) -> list[Word]:
 
 
 def verb_group(clause: Clause, subject: NounPhrase) -> list[Word]:
-    """ "no" and the verb, with its auxiliary where Spanish has one; "le" or "les" announces a recipient."""
+    """ "no" and the verb, with its auxiliary; the future is "voy a comer", and "le" or "les" announces a recipient."""
     infinitive = VERBS[clause.verb].spanish[0]
     index = person(subject)
     words = [content("no", "neg")] if clause.negated else []
@@ -91,8 +91,10 @@ def verb_group(clause: Clause, subject: NounPhrase) -> list[Word]:
         form = conjugation.present if clause.tense == "progressive" else conjugation.imperfect
         be = function(form("estar", index), "v", "tense", "agr", "asp")
         return [*words, be, content(conjugation.gerund(infinitive), "v", "asp")]
+    if clause.tense == "future":
+        will = function(conjugation.present("ir", index), "v", "tense", "agr")
+        return [*words, will, function("a", "tense", "v"), content(infinitive, "v")]
     forms = {
-        "future": conjugation.future,
         "past": conjugation.preterite,
         "past progressive": conjugation.imperfect,
     }
@@ -174,7 +176,7 @@ def rain(clause: Clause) -> list[Word]:
     """está lloviendo: no subject."""
     words = [content("no", "neg")] if clause.negated else []
     if clause.tense == "future":
-        words.append(content("lloverá", "v", "tense"))
+        words += [function("va", "v", "tense", "agr"), function("a", "tense", "v"), content("llover", "v")]
     else:
         be = "está" if clause.tense == "progressive" else "estaba"
         words += [function(be, "v", "tense", "agr", "asp"), content("lloviendo", "v", "asp")]

@@ -38,8 +38,8 @@ def link(source: list[Word], target: list[Word]) -> tuple[Link, ...]:
     """Gold links (i, j, sure), ordered by target word, then source word.
 
     A content word of the target has exactly one sure link: to the source word that is the head of the same concept, or,
-    where there is none, to the word that also expresses it ("cannot" for "no"). Any other pair of words that share a concept is
-    possible. A target word without any link is a mistake in the grammar: LookupError.
+    where there is none, to the word that also expresses it ("cannot" for "no"). Any other pair of words that share a
+    concept is possible. A target word without any link is a mistake in the grammar: LookupError.
     """
     heads = {concept: i for i, word in enumerate(source) for concept in word.also}
     heads |= {word.head: i for i, word in enumerate(source) if word.head is not None}
@@ -70,4 +70,13 @@ def phrase(text: str, key: str) -> list[Word]:
         else:
             named.append((item[1:], f"{key}.how") if item[0] == "+" else (item, None))
     every = tuple(head for _, head in named if head is not None)
-    return [function(text, *every) if head is None else content(text, head) for text, head in named]
+    heads_of_unit = [head for head in every if not head.endswith(".how")]
+    return [
+        function(text, *every) if head is None else content(text, head, *_others(head, heads_of_unit))
+        for text, head in named
+    ]
+
+
+def _others(head: str, unit: list[str]) -> list[str]:
+    """The other heads of an expression that is one unit: "every" and "day" in "every day"."""
+    return [other for other in unit if other != head] if head in unit else []

@@ -30,7 +30,7 @@ void context_backward_values(const T* weights, const T* dcontext, Index ldc, Ind
 }
 
 template <class T>
-void weighted_sum_rows(const T* a, Index row, Index col, Index M, Index K, const T* b, Index ldb, Index N,
+void general_weighted_sum(const T* a, Index row, Index col, Index M, Index K, const T* b, Index ldb, Index N,
                        const Index* begin, const Index* end, T factor, T* out, Index ldo) {
   weighted_sum(WeightedSum<T>{a, row, col, M, K, b, ldb, N, {begin, end}}, factor, out, ldo);
 }
@@ -66,7 +66,7 @@ AttentionKernels<T> kernels() {
   k.score_backward_query_rows = score_backward_query_rows<T>;
   k.score_backward_keys = score_backward_keys<T>;
   k.context_backward_values = context_backward_values<T>;
-  k.weighted_sum = weighted_sum_rows<T>;
+  k.weighted_sum = general_weighted_sum<T>;
   k.tanh_backward = tanh_backward_slice<T>;
   k.exp_array = exp_array<T>;
   k.tanh_array = tanh_array<T>;

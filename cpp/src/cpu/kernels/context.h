@@ -38,27 +38,40 @@ DHYAN_INLINE void sum_tile(const T* a, Index row, Index col, Index K, Rows<T> b,
   }
 }
 
+// What a tile does with its part of the sum.
+template <class T>
+struct TileEnd {
+  bool first, last;  // of the blocks of k: start the total at 0; multiply it by factor
+  T factor;
+  Vec<T>* bad;  // per row: gets NaN where the finished total is not finite, else keeps its 0
+};
+
 // out[i][j] += the tile; `width` elements of each row exist.
 template <class T, int M, int N>
 inline __attribute__((noinline)) void add_tile(const T* a, Index row, Index col, Index K, Rows<T> b, T* out, Index ldo,
-                                              Index width) {
+                                              Index width, const TileEnd<T>& end) {
   Vec<T> acc[M][N];
   sum_tile<T, M, N>(a, row, col, K, b, acc);
   for (int i = 0; i < M; ++i)
     for (int j = 0; j < N; ++j) {
       T* p = out + i * ldo + j * kWidth<T>;
       const Index n = width - j * kWidth<T>;
-      store_upto<T>(p, load_upto<T>(p, n) + acc[i][j], n);
+      Vec<T> total = (end.first ? Vec<T>{} : load_upto<T>(p, n)) + acc[i][j];
+      if (end.last) {
+        end.bad[i] += total - total;
+        total = total * end.factor;
+      }
+      store_upto<T>(p, total, n);
     }
 }
 
 template <class T, int N>
 inline void add_rows_tile(Index M, const T* a, Index row, Index col, Index K, Rows<T> b, T* out, Index ldo,
-                          Index width) {
+                          Index width, const TileEnd<T>& end) {
   switch (M) {
 #define DHYAN_TILE(m) \
   case m:             \
-    return add_tile<T, m, N>(a, row, col, K, b, out, ldo, width)
+    return add_tile<T, m, N>(a, row, col, K, b, out, ldo, width, end)
     DHYAN_TILE(1);
     DHYAN_TILE(2);
     DHYAN_TILE(3);
@@ -93,21 +106,9 @@ inline Span span_of(Ranges r, Index row, Index rows, Index K) {
 }
 inline Span range_of(Ranges r, Index row, Index K) { return r.begin ? Span{r.begin[row], r.end[row]} : Span{0, K}; }
 
-template <class T>
-inline bool all_finite(const T* x, Index n) {
-  Vec<T> sum{};  // x - x is 0 for a finite x, NaN otherwise
-  for (Index i = 0; i < n; i += kWidth<T>) {
-    const Vec<T> v = load_upto<T>(x + i, n - i);
-    sum += v - v;
-  }
-  T total = 0;
-  for (Index i = 0; i < kWidth<T>; ++i) total += sum[i];
-  return total == T(0);
-}
-
 // One output row, leaving out every k whose factor is exactly 0: what a row may not see must not reach it as 0 * NaN.
 template <class T>
-inline void sum_row_without_zeros(const T* a, Index col, Span span, const T* b, Index ldb, Index N, T* out) {
+inline void sum_row_without_zeros(const T* a, Index col, Span span, const T* b, Index ldb, Index N, T factor, T* out) {
   for (Index n = 0; n < N; n += kWidth<T>) {
     Vec<T> total{};
     for (Index k0 = span.first / kSumBlock * kSumBlock; k0 < span.last; k0 += kSumBlock) {
@@ -116,14 +117,8 @@ inline void sum_row_without_zeros(const T* a, Index col, Span span, const T* b, 
         if (a[k * col] != T(0)) acc += broadcast(a[k * col]) * load_upto<T>(b + k * ldb + n, N - n);
       total += acc;
     }
-    store_upto<T>(out + n, total, N - n);
+    store_upto<T>(out + n, total * factor, N - n);
   }
-}
-
-template <class T>
-inline void scale_row(T* x, Index n, T factor) {
-  for (Index i = 0; i < n; i += kWidth<T>)
-    store_upto<T>(x + i, load_upto<T>(x + i, n - i) * factor, n - i);
 }
 
 // A matrix product that knows which of its factors may be looked at:
@@ -140,48 +135,67 @@ struct WeightedSum {
   Ranges ranges;  // per m
 };
 
+constexpr Index kRowGroup = 64;  // rows that share a packed copy of b
+
+// Rows [m0, m1) of the sum, at most kRowGroup.
 template <class T>
-inline void weighted_sum(const WeightedSum<T>& p, T factor, T* out, Index ldo) {
+inline void weighted_sum_rows(const WeightedSum<T>& p, Index m0, Index m1, T factor, T* out, Index ldo) {
   constexpr Index W = kWidth<T>;
-  const bool one = p.M == 1;
-  for (Index m = 0; m < p.M; ++m) std::memset(out + m * ldo, 0, static_cast<std::size_t>(p.N) * sizeof(T));
-  const Span all = span_of(p.ranges, 0, p.M, p.K);
+  const bool one = m1 - m0 == 1;
+  const Span all = span_of(p.ranges, m0, m1 - m0, p.K);
+  Vec<T> bad[kRowGroup];
+  Span spans[kRowGroup / kRows + 1];
+  for (Index m = m0, i = 0; m < m1; m += kRows, ++i) {
+    const Index rows = m1 - m < kRows ? m1 - m : kRows;
+    spans[i] = span_of(p.ranges, m, rows, p.K);
+    for (Index r = m; r < m + rows; ++r) {
+      bad[r - m0] = Vec<T>{};
+      if (spans[i].first >= spans[i].last) std::memset(out + r * ldo, 0, static_cast<std::size_t>(p.N) * sizeof(T));
+    }
+  }
   T packed[kSumBlock * 2 * W];
   for (Index n = 0; n < p.N;) {
     const Index left = p.N - n;
     const int vectors = one && left >= 8 * W ? 8 : 2;
     const Index width = left < vectors * W ? left : vectors * W;
     // At a power-of-two row stride the rows of b fall into few cache sets: more than two row tiles read a packed copy.
-    const bool pack = width < vectors * W || p.M > 2 * kRows;
+    const bool pack = width < vectors * W || m1 - m0 > 2 * kRows;
     for (Index k0 = all.first / kSumBlock * kSumBlock; k0 < all.last; k0 += kSumBlock) {
       const Index k1 = k0 + kSumBlock < all.last ? k0 + kSumBlock : all.last;
       if (pack)
         for (Index k = k0 < all.first ? all.first : k0; k < k1; ++k)
           for (Index j = 0; j < 2; ++j)
             store<T>(packed + (k - k0) * 2 * W + j * W, load_upto<T>(p.b + k * p.ldb + n + j * W, width - j * W));
-      for (Index m = 0; m < p.M; m += kRows) {
-        const Index rows = p.M - m < kRows ? p.M - m : kRows;
-        const Span s = span_of(p.ranges, m, rows, p.K);
+      for (Index m = m0, i = 0; m < m1; m += kRows, ++i) {
+        const Span s = spans[i];
         const Index first = s.first > k0 ? s.first : k0, last = s.last < k1 ? s.last : k1;
         if (first >= last) continue;
+        const TileEnd<T> end{s.first >= k0, s.last <= k1, factor, bad + (m - m0)};
         const T* a = p.a + m * p.row + first * p.col;
         const Rows<T> b = pack ? Rows<T>{packed + (first - k0) * 2 * W, 2 * W, W}
                                : Rows<T>{p.b + first * p.ldb + n, p.ldb, W};
         T* tile = out + m * ldo + n;
         if (vectors == 8)
-          add_tile<T, 1, 8>(a, p.row, p.col, last - first, b, tile, ldo, width);
+          add_tile<T, 1, 8>(a, p.row, p.col, last - first, b, tile, ldo, width, end);
         else
-          add_rows_tile<T, 2>(rows, a, p.row, p.col, last - first, b, tile, ldo, width);
+          add_rows_tile<T, 2>(m1 - m < kRows ? m1 - m : kRows, a, p.row, p.col, last - first, b, tile, ldo, width, end);
       }
     }
     n += width;
   }
-  for (Index m = 0; m < p.M; ++m) {
-    T* row = out + m * ldo;
-    if (!all_finite(row, p.N))
-      sum_row_without_zeros(p.a + m * p.row, p.col, range_of(p.ranges, m, p.K), p.b, p.ldb, p.N, row);
-    if (factor != T(1)) scale_row(row, p.N, factor);
+  for (Index m = m0; m < m1; ++m) {
+    T sum = 0;
+    for (Index i = 0; i < W; ++i) sum += bad[m - m0][i];
+    if (sum != T(0))
+      sum_row_without_zeros(p.a + m * p.row, p.col, range_of(p.ranges, m, p.K), p.b, p.ldb, p.N, factor,
+                            out + m * ldo);
   }
+}
+
+template <class T>
+inline void weighted_sum(const WeightedSum<T>& p, T factor, T* out, Index ldo) {
+  for (Index m = 0; m < p.M; m += kRowGroup)
+    weighted_sum_rows(p, m, m + kRowGroup < p.M ? m + kRowGroup : p.M, factor, out, ldo);
 }
 
 // out[i][j] = x_i . y_j over n elements in 16 fixed lanes.
@@ -209,8 +223,7 @@ inline __attribute__((noinline)) void dot_tile(const T* x, Index ldx, const T* y
     for (int i = 0; i < M; ++i)
       for (int j = 0; j < N; ++j) lanes[i][j][part] = acc[i][j];
   }
-  for (int i = 0; i < M; ++i)
-    for (int j = 0; j < N; ++j) out[i][j] = sum_lanes<T>(lanes[i][j]);
+  sum_tile_lanes<T, M, N>(lanes, out);
 }
 
 // out[m, s] = x_m . y_s for s in the row's range; the rest of the row is left alone.

@@ -131,6 +131,60 @@ DHYAN_INLINE T sum_lanes(const Vec<T>* parts) {
   return Tree<T, kWidth<T>>::sum(v[0]);
 }
 
+// Sums of four vectors at once, by the same tree: two vectors of `Segments` running sums each become one of twice as
+// many. 15 instructions instead of 32 on AVX-512.
+template <Index W, Index Segments, Index Half>
+constexpr int merged_lane(Index i) {
+  constexpr Index length = W / Segments, half = length / 2;  // output lane i holds lane i % half of sum i / half
+  const Index sum = i / half, lane = i % half;
+  return static_cast<int>((sum < Segments ? 0 : W) + sum % Segments * length + Half * half + lane);
+}
+template <class T, Index Segments, std::size_t... I>
+DHYAN_INLINE Vec<T> merge(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
+  constexpr Index W = kWidth<T>;
+  return __builtin_shufflevector(a, b, merged_lane<W, Segments, 0>(I)...) +
+         __builtin_shufflevector(a, b, merged_lane<W, Segments, 1>(I)...);
+}
+template <class T, Index Length, std::size_t... I>
+DHYAN_INLINE Vec<T> fold_segments(Vec<T> v, std::index_sequence<I...>) {
+  return v + __builtin_shufflevector(v, v, static_cast<int>(I / Length * Length + (I % Length + Length / 2) % Length)...);
+}
+template <class T>
+DHYAN_INLINE Vec<T> join_parts(const Vec<T>* parts) {
+  Vec<T> v[kParts<T>];
+  for (Index i = 0; i < kParts<T>; ++i) v[i] = parts[i];
+  for (Index n = kParts<T> / 2; n > 0; n /= 2)
+    for (Index i = 0; i < n; ++i) v[i] = v[i] + v[i + n];
+  return v[0];
+}
+template <class T>
+DHYAN_INLINE void sum_lanes_of_four(const Vec<T> (&a)[kParts<T>], const Vec<T> (&b)[kParts<T>],
+                                    const Vec<T> (&c)[kParts<T>], const Vec<T> (&d)[kParts<T>], T* out) {
+  constexpr Index W = kWidth<T>;
+  constexpr auto lanes = std::make_index_sequence<W>();
+  const Vec<T> ab = merge<T, 1>(join_parts<T>(a), join_parts<T>(b), lanes);
+  const Vec<T> cd = merge<T, 1>(join_parts<T>(c), join_parts<T>(d), lanes);
+  if constexpr (W == 2) {
+    out[0] = ab[0], out[1] = ab[1], out[2] = cd[0], out[3] = cd[1];
+  } else {
+    Vec<T> v = merge<T, 2>(ab, cd, lanes);
+    if constexpr (W >= 16) v = fold_segments<T, W / 4>(v, lanes);
+    if constexpr (W >= 8) v = fold_segments<T, W >= 16 ? W / 8 : W / 4>(v, lanes);
+    for (Index i = 0; i < 4; ++i) out[i] = v[i * (W / 4)];
+  }
+}
+
+// All M x N sums of a tile.
+template <class T, int M, int N>
+DHYAN_INLINE void sum_tile_lanes(const Vec<T> (&lanes)[M][N][kParts<T>], T (&out)[M][N]) {
+  constexpr int count = M * N;
+  const auto& flat = reinterpret_cast<const Vec<T>(&)[count][kParts<T>]>(lanes);
+  T* sums = &out[0][0];
+  int i = 0;
+  for (; i + 4 <= count; i += 4) sum_lanes_of_four<T>(flat[i], flat[i + 1], flat[i + 2], flat[i + 3], sums + i);
+  for (; i < count; ++i) sums[i] = sum_lanes<T>(flat[i]);
+}
+
 // Largest |x| of a row; NaN counts as larger than infinity (the comparison is of bit patterns).
 template <class T>
 inline T largest_magnitude(const T* x, Index n) {

@@ -141,8 +141,7 @@ inline __attribute__((noinline)) void tanh_tile(const T* eq, const T* w, Index p
     for (int i = 0; i < M; ++i)
       for (int j = 0; j < N; ++j) lanes[i][j][part] = acc[i][j];
   }
-  for (int i = 0; i < M; ++i)
-    for (int j = 0; j < N; ++j) out[i][j] = sum_lanes<T>(lanes[i][j]);
+  sum_tile_lanes<T, M, N>(lanes, out);
 }
 
 // The same sum where the pairs of a tile could overflow: one division an element.
@@ -373,49 +372,56 @@ struct TanhBackward {
     }
     for (Index s = first; s < last; ++s) {
       const Vec<T> k0 = load<T>(ek + s * kPair), k1 = load<T>(ek + s * kPair + kLanes);
-      Vec<T> sum0{}, sum1{};
+      Vec<T> dk0 = dk[s - s0][0], dk1 = dk[s - s0][1];
       for (int i = 0; i < M; ++i) {
         const Vec<T> g = broadcast(dscores[(t + i) * in.S + s]);
         const Pair<Vec<T>> y = pair_y<Vec<T>>(eq[i][0], k0, eq[i][1], k1);
-        join(g, y.first, dq[i][0], dy[0], sum0);
-        join(g, y.second, dq[i][1], dy[1], sum1);
+        join(g, y.first, dq[i][0], dy[0], dk0);
+        join(g, y.second, dq[i][1], dy[1], dk1);
       }
-      dk[s - s0][0] += sum0;
-      dk[s - s0][1] += sum1;
+      dk[s - s0][0] = dk0;
+      dk[s - s0][1] = dk1;
     }
     dw[0] += dy[0];
     dw[1] += dy[1];
   }
 
-  // One row by whatever path each key asks for; what has no gradient is not looked at.
-  void careful(Index t, T q_most, Index first, Index last, Vec<T> (&dq)[2]) {
-    Vec<T> dy[2] = {};
-    const Vec<T> q[2] = {query(t, 0), query(t, 1)};
-    const Vec<T> eq[2] = {exp_twice<Vec<T>>(q[0]), exp_twice<Vec<T>>(q[1])};
-    for (Index s = first; s < last; ++s) {
-      const T score_gradient = dscores[t * in.S + s];
-      if (score_gradient == T(0)) continue;
-      const Vec<T> g = broadcast(score_gradient);
-      const T* ek = in.keys_of(pair) + s * kPair + at;
-      const Path path = choose_path(q_most, in.key_magnitudes()[s]);
-      if (path == Path::pairs) {
-        const Pair<Vec<T>> y = pair_y<Vec<T>>(eq[0], load<T>(ek), eq[1], load<T>(ek + kLanes));
-        join(g, y.first, dq[0], dy[0], dk[s - s0][0]);
-        join(g, y.second, dq[1], dy[1], dk[s - s0][1]);
-        continue;
-      }
-      for (int half = 0; half < 2; ++half) {
-        if (path == Path::single) {
-          join(g, single_y<Vec<T>>(eq[half], load<T>(ek + half * kLanes)), dq[half], dy[half], dk[s - s0][half]);
-        } else {
-          const Pair<Vec<T>> y = direct_y<Vec<T>>(q[half] + key(s, half));
-          const Vec<T> slope = g * y.second;
-          dq[half] += slope;
-          dy[half] += g * y.first;
-          dk[s - s0][half] += slope;
-        }
+  // One element by the path its magnitudes ask for, into the sums of its row and its key.
+  void join_by_path(Index t, Index s, T g_ts, T q_most, const Vec<T> (&eq)[2], Vec<T> (&dq)[2], Vec<T> (&dy)[2]) {
+    const Vec<T> g = broadcast(g_ts);
+    Vec<T>(&dk_s)[2] = dk[s - s0];
+    const T* ek = in.keys_of(pair) + s * kPair + at;
+    const Path path = choose_path(q_most, in.key_magnitudes()[s]);
+    if (path == Path::pairs) {
+      const Pair<Vec<T>> y = pair_y<Vec<T>>(eq[0], load<T>(ek), eq[1], load<T>(ek + kLanes));
+      join(g, y.first, dq[0], dy[0], dk_s[0]);
+      join(g, y.second, dq[1], dy[1], dk_s[1]);
+      return;
+    }
+    for (int half = 0; half < 2; ++half) {
+      if (path == Path::single) {
+        join(g, single_y<Vec<T>>(eq[half], load<T>(ek + half * kLanes)), dq[half], dy[half], dk_s[half]);
+      } else {
+        const Pair<Vec<T>> y = direct_y<Vec<T>>(query(t, half) + key(s, half));
+        const Vec<T> slope = g * y.second;
+        dq[half] += slope;
+        dy[half] += g * y.first;
+        dk_s[half] += slope;
       }
     }
+  }
+
+  // The same sums in the same order, element by element; what has no gradient is not looked at.
+  template <int M>
+  void careful(Index t, const T* q_most, Index first, Index last, Vec<T> (&dq)[M][2]) {
+    Vec<T> eq[M][2], dy[2] = {};
+    for (int i = 0; i < M; ++i)
+      for (int half = 0; half < 2; ++half) eq[i][half] = exp_twice<Vec<T>>(query(t + i, half));
+    for (Index s = first; s < last; ++s)
+      for (int i = 0; i < M; ++i) {
+        const T g = dscores[(t + i) * in.S + s];
+        if (g != T(0)) join_by_path(t + i, s, g, q_most[i], eq[i], dq[i], dy);
+      }
     dw[0] += dy[0];
     dw[1] += dy[1];
   }
@@ -428,11 +434,10 @@ struct TanhBackward {
     Vec<T> dq[M][2] = {};
     bool pairs = true;
     for (int i = 0; i < M; ++i) pairs &= choose_path(q_most[i], block_most) == Path::pairs;
-    if (pairs) {
+    if (pairs)
       fast<M>(t, first, last, dq);
-    } else {
-      for (int i = 0; i < M; ++i) careful(t + i, q_most[i], first, last, dq[i]);
-    }
+    else
+      careful<M>(t, q_most, first, last, dq);
     if (!out.dq) return;
     for (int i = 0; i < M; ++i)
       for (int half = 0; half < 2; ++half) {

@@ -1,0 +1,162 @@
+"""The C++ core, as the modules above it see it: ops.py, model_ops.py and decoder.py, where the docstrings are.
+
+Arrays are float32 or float64, one dtype a call; ids, lengths and ranges are int64; masks are bool.
+"""
+
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+_Array = npt.NDArray[Any]
+_Cell = tuple[_Array, ...]  # weight_ih, weight_hh, bias_ih, bias_hh
+
+# Machine
+def show_config() -> dict[str, Any]: ...
+def set_isa(isa: str) -> None: ...
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+def empty(n: int, single: bool) -> _Array: ...
+
+# Attention
+def score_forward(q: _Array, k: _Array, w: _Array | None, term: str, scale: float) -> _Array: ...
+def score_backward(
+    dscores: _Array, q: _Array, k: _Array, w: _Array | None, term: str, scale: float
+) -> tuple[_Array, _Array, _Array | None]: ...
+def softmax_forward(scores: _Array, begin: _Array | None, end: _Array | None, mask: _Array | None) -> _Array: ...
+def softmax_backward(dweights: _Array, weights: _Array) -> _Array: ...
+def context_forward(weights: _Array, v: _Array) -> _Array: ...
+def context_backward(dcontext: _Array, weights: _Array, v: _Array) -> tuple[_Array, _Array]: ...
+def attention_forward(
+    q: _Array,
+    k: _Array,
+    v: _Array,
+    w: _Array | None,
+    term: str,
+    scale: float,
+    begin: _Array | None,
+    end: _Array | None,
+    mask: _Array | None,
+    need_weights: bool,
+) -> tuple[_Array, _Array | None]: ...
+def attention_backward(
+    dcontext: _Array,
+    dweights: _Array | None,
+    q: _Array,
+    k: _Array,
+    v: _Array,
+    w: _Array | None,
+    term: str,
+    scale: float,
+    begin: _Array | None,
+    end: _Array | None,
+    mask: _Array | None,
+    weights: _Array | None,
+) -> tuple[_Array, _Array, _Array, _Array | None]: ...
+def exp_array(x: _Array) -> _Array: ...
+def tanh_array(x: _Array) -> _Array: ...
+
+# Layers
+def linear_forward(x: _Array, w: _Array, b: _Array | None) -> _Array: ...
+def linear_backward(dy: _Array, x: _Array, w: _Array, dw: _Array, db: _Array | None) -> _Array: ...
+def embedding_forward(table: _Array, ids: _Array) -> _Array: ...
+def embedding_backward(dout: _Array, ids: _Array, dtable: _Array) -> None: ...
+def recurrent_forward(
+    cell: str,
+    reverse: bool,
+    x: _Array,
+    lengths: _Array,
+    parameters: _Cell,
+    h0: _Array | None,
+    c0: _Array | None,
+) -> tuple[_Array, _Array, _Array | None, Cache]: ...
+def recurrent_backward(
+    cache: Cache,
+    x: _Array,
+    parameters: _Cell,
+    h0: _Array | None,
+    c0: _Array | None,
+    doutput: _Array,
+    dfinal_h: _Array | None,
+    dfinal_c: _Array | None,
+    gradients: _Cell,
+    wants_dx: bool,
+) -> tuple[_Array | None, _Array | None, _Array | None]: ...
+def cross_entropy_forward(
+    r: _Array, w: _Array, b: _Array, targets: _Array, smoothing: float, keep_logits: bool
+) -> tuple[float, _Array, _Array | None]: ...
+def cross_entropy_backward(
+    scale: float,
+    r: _Array,
+    w: _Array,
+    b: _Array,
+    targets: _Array,
+    smoothing: float,
+    log_sums: _Array,
+    logits: _Array | None,
+    dw: _Array,
+    db: _Array,
+) -> _Array: ...
+def adam_step(
+    p: _Array,
+    g: _Array,
+    m: _Array,
+    v: _Array,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    clip: float,
+) -> float: ...
+def dropout_mask(n: int, rate: float, key: int, single: bool) -> _Array: ...
+
+# Decoder
+@final
+class Cache:
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # always a TypeError: forward functions make them
+
+def decoder_forward(
+    parameters: dict[str, Any],
+    memory: tuple[_Array | None, ...],
+    y: _Array,
+    steps: _Array,
+    h0: _Array,
+    c0: _Array | None,
+    masks: _Array | None,
+) -> tuple[_Array, _Array, Cache]: ...
+def decoder_backward(
+    cache: Cache,
+    parameters: dict[str, Any],
+    memory: tuple[_Array | None, ...],
+    y: _Array,
+    h0: _Array,
+    c0: _Array | None,
+    masks: _Array | None,
+    dreadout: _Array,
+    dweights: _Array | None,
+    gradients: dict[str, Any],
+) -> tuple[_Array, _Array, _Array | None, _Array, _Array, float]: ...
+
+class Stepper:
+    def __init__(
+        self,
+        parameters: dict[str, Any],
+        memory: tuple[_Array | None, ...],
+        table: _Array,
+        output: _Array,
+        output_bias: _Array,
+    ) -> None: ...
+    def step(
+        self,
+        token: _Array,
+        sentence: _Array,
+        position: _Array,
+        h: _Array,
+        c: _Array | None,
+        readout: _Array,
+    ) -> tuple[_Array, _Array, _Array, _Array | None, _Array]: ...
+    def greedy(
+        self, h0: _Array, c0: _Array | None, begin: int, end: int, pad: int, limit: _Array
+    ) -> tuple[_Array, _Array, int]: ...

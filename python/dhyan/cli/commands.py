@@ -1,0 +1,294 @@
+"""What each command does, once its options are parsed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from dhyan import metrics, model_ops
+from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
+from dhyan.cli.progress import Progress
+from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml, to_toml
+from dhyan.data import Line, Pair, read_pairs, scan_file, scan_stream
+from dhyan.errors import DataError
+from dhyan.evaluation import evaluate
+from dhyan.folder import load_tables
+from dhyan.training import train
+from dhyan.translator import Translation, Translator, load
+
+CHUNK = 512  # lines translated together when nobody waits for the next one
+Tables = dict[str, dict[str, Any]]
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run options.command."""
+    {"demo": _demo, "train": _train, "translate": _translate, "evaluate": _evaluate, "align": _align, "info": _info}[
+        options.command
+    ](options)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from dhyan.demo import demo
+
+    demo(options.out)
+
+
+# ---------------------------------------------------------------- train
+
+
+def _train(options: argparse.Namespace) -> None:
+    model, settings, data = _configuration(options)
+    if options.print_config:
+        tables = {"model": model.to_dict(), "train": settings.to_dict(), "data": data.to_dict()}
+        for size in ("source_size", "target_size"):  # the vocabularies decide
+            del tables["model"][size]
+        print(to_toml(tables), end="")
+        return
+    files = _training_files(options)
+    if not options.out:
+        raise UsageError("train: --out DIR is missing")
+    pairs = [_read(source, target, data) for source, target in files]
+    with Progress(model.attention) as progress:
+        train(
+            model, pairs[0], pairs[1], options.out, options=settings, data=data, resume=options.resume,
+            on_report=progress.report, on_step=progress.step,
+        )  # fmt: skip
+    best = progress.best
+    summary = (
+        f" epoch {best.epoch}, validation loss {best.valid_loss:.4f}, exact match {best.exact_match:.4f}"
+        if best
+        else ""
+    )
+    print(f"{options.out}{':' if summary else ''}{summary}")
+
+
+def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfig, DataConfig]:
+    """Defaults, then the stopped run's or the file's values, then the options, whose errors are usage errors."""
+    if options.config:
+        tables = read_toml(options.config)
+        where = options.config
+    elif options.resume and options.out:
+        model, settings, data = load_tables(Path(options.out))
+        tables, where = {"model": model.to_dict(), "train": settings.to_dict(), "data": data.to_dict()}, options.out
+    else:
+        tables, where = {}, "defaults"
+    try:
+        _build(tables, where)
+    except (ValueError, TypeError) as error:
+        raise DataError(str(error)) from None
+    if options.guided:
+        raise UsageError(f"train: --guided is {options.guided}, expected 0 in this version")
+    given = {key: getattr(options, key) for _, key, _, _ in TRAIN_OPTIONS.values()}
+    merged = {
+        table: {
+            **tables.get(table, {}),
+            **{k: given[k] for t, k, _, _ in TRAIN_OPTIONS.values() if t == table and given[k] is not None},
+        }
+        for table in TABLES
+    }
+    try:
+        return _build(merged, "train")
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"train: {error}") from None
+
+
+def _build(tables: Tables, where: str) -> tuple[ModelConfig, TrainConfig, DataConfig]:
+    sizes = {"source_size": 4, "target_size": 4}  # set by train from the vocabularies
+    model = ModelConfig.from_dict(sizes | tables.get("model", {}), f"{where}: [model]")
+    settings = TrainConfig.from_dict(tables.get("train", {}), f"{where}: [train]")
+    return model, settings, DataConfig.from_dict(tables.get("data", {}), f"{where}: [data]")
+
+
+def _training_files(options: argparse.Namespace) -> list[tuple[str, str | None]]:
+    if options.source or options.target:
+        if not (options.source and options.target) or options.train:
+            raise UsageError("train: --source and --target go together and replace the TSV files TRAIN and VALID")
+        return list(zip(options.source, options.target, strict=True))
+    if not options.valid:
+        raise UsageError("train: expected the two TSV files TRAIN and VALID, or --source and --target")
+    return [(options.train, None), (options.valid, None)]
+
+
+def _read(source: str, target: str | None, data: DataConfig) -> list[Pair]:
+    skipped: list[str] = []
+    levels = (data.source_level, data.target_level)
+    pairs = read_pairs(source, target, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, levels=levels)
+    if skipped:
+        _note(f"{source}: {len(skipped)} bad lines skipped, the first: {skipped[0]}")
+    return pairs
+
+
+# ---------------------------------------------------------------- translate
+
+
+def _translate(options: argparse.Namespace) -> None:
+    beam = options.beam or max(5, options.nbest)
+    if options.nbest > beam:
+        raise UsageError(f"translate: --nbest is {options.nbest}, expected at most --beam {beam}")
+    translator = load(options.model)
+    interactive = options.input in (None, "-") and sys.stdin.isatty()
+    name = "stdin" if options.input in (None, "-") else options.input
+    with ExitStack() as stack:
+        align = stack.enter_context(open(options.align, "w", encoding="utf-8")) if options.align else None
+        count = 0
+        for lines in _chunks(_checked(_input(options.input), name, translator), 1 if interactive else CHUNK):
+            found = translator.translate([line.text for line in lines], beam=beam, nbest=options.nbest)
+            for line, translation in zip(lines, found, strict=True):
+                _write(translation, line.text, count, options)
+                count += 1
+                if align:
+                    print(metrics.pharaoh(translation.links()), file=align)
+            sys.stdout.flush()
+
+
+def _input(path: str | None) -> Iterator[Line]:
+    if path not in (None, "-"):
+        yield from scan_file(path)
+    elif cast(BufferedReader, sys.stdin.buffer).peek(1):  # no input at all is no line, and no error
+        yield from scan_stream(sys.stdin.buffer, "stdin")
+
+
+def _checked(lines: Iterator[Line], name: str, translator: Translator) -> Iterator[Line | DataError]:
+    """The lines, up to the first that cannot be translated, which comes as its error."""
+    for line in lines:
+        try:
+            if line.problem:
+                raise DataError(line.problem)
+            translator.tokenize(line.text)
+        except DataError as error:
+            separator = "" if str(error)[:1].isdigit() and line.problem else " "
+            yield DataError(f"{name}:{line.number}:{separator}{error}")
+            return
+        yield line
+
+
+def _chunks(lines: Iterator[Line | DataError], size: int) -> Iterator[list[Line]]:
+    """Lists of at most `size` lines; an error is raised after the lines before it were handed on."""
+    chunk: list[Line] = []
+    for line in lines:
+        if isinstance(line, DataError):
+            if chunk:
+                yield chunk
+            raise line
+        chunk.append(line)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _write(translation: Translation, source: str, index: int, options: argparse.Namespace) -> None:
+    if options.jsonl:
+        record = _record(translation) | {"source": source, "source_tokens": translation.source_tokens}
+        if options.nbest > 1:
+            record["nbest"] = [_record(other) for other in translation.nbest]
+        print(json.dumps(record, ensure_ascii=False))
+    elif options.nbest > 1:
+        for other in translation.nbest:
+            print(f"{index} ||| {other.text} ||| {other.score:.4f}")
+    else:
+        print(translation.text)
+
+
+def _record(translation: Translation) -> dict[str, Any]:
+    weights = [[round(float(weight), 6) for weight in row] for row in translation.weights]
+    return {"text": translation.text, "score": translation.score, "tokens": translation.tokens, "weights": weights}
+
+
+# ---------------------------------------------------------------- evaluate, align, info
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    if options.tokenize not in metrics.TOKENIZERS:
+        raise UsageError(
+            f"evaluate: --tokenize is {options.tokenize!r}, expected one of: {', '.join(metrics.TOKENIZERS)}"
+        )
+    translator, pairs = _model_and_pairs(options, options.test)
+    result = evaluate(translator, pairs, beam=options.beam, tokenize=options.tokenize)
+    if result["bleu"] is None:
+        _note(metrics.TEXT_EXTRA_MISSING)
+    if options.json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        print_report(result, sys.stdout)
+
+
+def print_report(result: dict[str, Any], stream: TextIO) -> None:
+    """The numbers of an evaluation, one a line."""
+
+    def line(name: str, value: float | None, digits: int = 2, unit: str = "") -> None:
+        if value is not None:
+            print(f"{name:<18}{value:>9.{digits}f}{unit}", file=stream)
+
+    print(f"{'pairs':<18}{result['pairs']:>9}", file=stream)
+    for name in ("bleu", "chrf", "ter"):
+        line(name.upper() if name != "chrf" else "chrF", result[name])
+    line("exact match", 100 * result["exact_match"], unit=" %")
+    line("token error rate", 100 * result["token_error_rate"], unit=" %")
+    line("AER", result["aer"], 4)
+    for bucket in result["by_length"]:
+        line(f"BLEU {bucket['from']}-{bucket['to']} words", bucket["bleu"], unit=f"   {bucket['pairs']} pairs")
+    for name, count in result["failures"].items():
+        print(f"{name.replace('_', ' '):<18}{count:>9}", file=stream)
+    if result["signature"]:
+        print(result["signature"], file=stream)
+
+
+def _align(options: argparse.Namespace) -> None:
+    translator, pairs = _model_and_pairs(options, options.pairs)
+    for first in range(0, len(pairs), CHUNK):
+        chunk = pairs[first : first + CHUNK]
+        for found in translator.align([pair.source for pair in chunk], [pair.target for pair in chunk]):
+            print(metrics.pharaoh(found.links()))
+
+
+def _model_and_pairs(options: argparse.Namespace, path: str | None) -> tuple[Translator, list[Pair]]:
+    """The model and the pairs to use it on, read by the columns and levels it was trained with."""
+    if bool(options.source) != bool(options.target) or bool(path) == bool(options.source):
+        raise UsageError(f"{options.command}: expected one TSV file, or --source FILE and --target FILE")
+    if options.bad_lines not in ("error", "skip"):
+        raise UsageError(f"{options.command}: --bad-lines is {options.bad_lines!r}, expected one of: error, skip")
+    translator = load(options.model)
+    _, _, data = load_tables(Path(options.model))
+    own = DataConfig.from_dict(data.to_dict() | {"bad_lines": options.bad_lines}, "data")
+    return translator, _read(str(options.source or path), options.target, own)
+
+
+def _info(options: argparse.Namespace) -> None:
+    import platform
+    from importlib import metadata
+
+    from dhyan.cli.parser import version
+
+    facts: dict[str, Any] = {"dhyan": version(), "python": platform.python_version(), "platform": platform.platform()}
+    for package in ("numpy", "safetensors", "rich", "matplotlib", "sacrebleu", "rapidfuzz", "sentencepiece"):
+        try:
+            facts[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            facts[package] = None
+    core = model_ops.show_config()
+    facts |= {key: core[key] for key in ("isa", "isas", "threads", "openmp", "cuda", "cuda_devices")}
+    if options.json:
+        print(json.dumps(facts))
+        return
+    missing = {"cuda": "not in this build"}
+    for key, value in facts.items():
+        shown = (
+            ", ".join(value)
+            if isinstance(value, list | tuple)
+            else missing.get(key, "not installed")
+            if value is None
+            else value
+        )
+        print(f"{key:<14}{ {True: 'yes', False: 'no'}[value] if isinstance(value, bool) else shown }")
+
+
+def _note(message: str) -> None:
+    print(f"dhyan: {message}", file=sys.stderr)

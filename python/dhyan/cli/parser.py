@@ -1,0 +1,169 @@
+"""Commands and options. Light: `dhyan --version` and usage errors import nothing numerical."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from dhyan.names import nearest_first
+
+COMMANDS = {
+    "demo": "train on the built-in Hindi-English corpus without and with attention, and show both",
+    "train": "train a model on parallel text",
+    "translate": "translate lines from a file or stdin",
+    "evaluate": "measure a model on a test file",
+    "align": "word alignments of given pairs, Pharaoh format",
+    "info": "versions, instruction sets, threads, CUDA",
+}
+
+# Option of train -> (table, key, type). No defaults here: what is not given comes from --config or config.py.
+TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
+    "--source-level": ("data", "source_level", str, "char or word"),
+    "--target-level": ("data", "target_level", str, "char or word"),
+    "--columns": ("data", "columns", str, "source and target column of a TSV, such as 1:2; 1,2:3 joins two sources"),
+    "--bad-lines": ("data", "bad_lines", str, "error, or skip and count"),
+    "--source-vocabulary": ("data", "source_vocabulary", int, "most source tokens kept; 0 is all"),
+    "--target-vocabulary": ("data", "target_vocabulary", int, "most target tokens kept; 0 is all"),
+    "--min-count": ("data", "min_count", int, "rarer tokens become unknown"),
+    "--max-length": ("data", "max_length", int, "longer sentences (tokens) are left out"),
+    "--attention": ("model", "attention", str, "a scoring: additive, dot, general, none, ..."),
+    "--cell": ("model", "cell", str, "lstm, gru or rnn"),
+    "--order": ("model", "order", str, "bahdanau or luong"),
+    "--embedding": ("model", "embedding", int, "width E of the embeddings"),
+    "--hidden": ("model", "hidden", int, "width H of the hidden states"),
+    "--layers": ("model", "layers", int, "layers of encoder and decoder"),
+    "--dropout": ("model", "dropout", float, "share of values dropped, 0 <= p < 1"),
+    "--window": ("model", "window", int, "radius: read only positions this near to min(t, length - 1)"),
+    "--normalize": ("model", "normalize", str, "how scores become weights: softmax"),
+    "--heads": ("model", "heads", int, "attention heads"),
+    "--batch": ("train", "batch", int, "sentences per update"),
+    "--epochs": ("train", "epochs", int, "most passes over the training data"),
+    "--updates": ("train", "updates", int, "most updates; 0 is no limit"),
+    "--lr": ("train", "lr", float, "learning rate of Adam"),
+    "--schedule": ("train", "schedule", str, "of the learning rate: plateau, cosine or constant"),
+    "--warmup": ("train", "warmup", int, "updates until the learning rate is reached"),
+    "--clip": ("train", "clip", float, "global gradient norm; 0 is no limit"),
+    "--weight-decay": ("train", "weight_decay", float, "decoupled weight decay"),
+    "--patience": ("train", "patience", int, "stop after so many validations without a better one"),
+    "--label-smoothing": ("train", "label_smoothing", float, "share of probability spread over the vocabulary"),
+    "--precision": ("train", "precision", str, "float32 or float64"),
+    "--seed": ("train", "seed", int, "of weights, batches and dropout"),
+}
+
+
+class UsageError(Exception):
+    """A command line that cannot be run; one line, exit code 2."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{_short(self)}{message}; see {self.prog} --help")
+
+
+def _short(parser: argparse.ArgumentParser) -> str:
+    """The name of the command, for messages that begin with "dhyan: " anyway."""
+    name = parser.prog.removeprefix("dhyan").strip()
+    return f"{name}: " if name else ""
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace | None:
+    """The options of a command line, None where nothing is left to do. Errors: UsageError, nearest names first."""
+    parser, commands = _build()
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        raise UsageError(f"command is {argv[0]!r}, expected one of: {', '.join(nearest_first(argv[0], COMMANDS))}")
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        _refuse(unknown[0], commands[arguments.command] if arguments.command else parser)
+    if arguments.version:
+        print(f"dhyan {version()}")
+        return None
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
+    return arguments
+
+
+def _refuse(word: str, parser: argparse.ArgumentParser) -> NoReturn:
+    option = word.split("=")[0]
+    if not option.startswith("-"):
+        raise UsageError(f"{_short(parser)}got the further argument {word!r}; see {parser.prog} --help")
+    known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+    near = ", ".join(nearest_first(option, known)[:3])
+    raise UsageError(f"{_short(parser)}unknown option {option!r}, did you mean: {near}")
+
+
+def version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("dhyan")
+    except PackageNotFoundError:  # run from a source tree
+        from dhyan._core import show_config
+
+        return str(show_config()["version"])
+
+
+def _build() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
+    parser = _Parser(
+        prog="dhyan", description="Encode-attend-decode models, and what they attend to.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    added = parser.add_subparsers(dest="command", metavar="COMMAND")
+    own = {
+        name: added.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        for name, text in COMMANDS.items()
+    }
+    own["demo"].add_argument("--out", default="dhyan-demo", metavar="DIR", help="where to write (dhyan-demo)")
+    _add_train(own["train"])
+    _add_model(own["translate"])
+    own["translate"].add_argument("input", nargs="?", metavar="INPUT", help="a text file, .gz too; default stdin")
+    own["translate"].add_argument("--beam", type=_at_least_1, metavar="N", help="hypotheses kept (5); 1 is greedy")
+    own["translate"].add_argument("--nbest", type=_at_least_1, default=1, metavar="N", help="write N hypotheses a line")
+    own["translate"].add_argument("--jsonl", action="store_true", help="one JSON object a line, weights included")
+    own["translate"].add_argument("--align", metavar="FILE", help="also write Pharaoh alignments, one line a line")
+    _add_model(own["evaluate"])
+    _add_pairs(own["evaluate"], "test")
+    own["evaluate"].add_argument("--beam", type=_at_least_1, default=5, metavar="N", help="hypotheses kept (5)")
+    own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
+    own["evaluate"].add_argument("--json", action="store_true", help="print one JSON object")
+    _add_model(own["align"])
+    _add_pairs(own["align"], "pairs")
+    own["info"].add_argument("--json", action="store_true", help="print one JSON object")
+    return parser, own
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("train", nargs="?", metavar="TRAIN", help="TSV file: source TAB target, .gz too")
+    parser.add_argument("valid", nargs="?", metavar="VALID", help="TSV file for validation")
+    parser.add_argument("--source", nargs=2, metavar=("TRAIN", "VALID"), help="instead: one source sentence a line")
+    parser.add_argument("--target", nargs=2, metavar=("TRAIN", "VALID"), help="and one target sentence a line")
+    parser.add_argument("--out", metavar="DIR", help="the model folder to write")
+    parser.add_argument("--config", metavar="FILE.toml", help="tables [model], [train], [data]; options win over it")
+    parser.add_argument("--print-config", action="store_true", help="print the whole configuration as TOML and exit")
+    parser.add_argument("--resume", action="store_true", help="go on where a stopped run of --out stands")
+    parser.add_argument("--guided", type=float, metavar="WEIGHT", help="weight of the guided alignment loss (0)")
+    for option, (_, key, kind, text) in TRAIN_OPTIONS.items():
+        parser.add_argument(option, dest=key, type=kind, metavar=kind.__name__.upper(), help=text)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="DIR", help="a model folder")
+
+
+def _add_pairs(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument(name, nargs="?", metavar=name.upper(), help="TSV file in the columns the model was trained on")
+    parser.add_argument("--source", metavar="FILE", help="instead: a file of source lines")
+    parser.add_argument("--target", metavar="FILE", help="and a file of target lines")
+    parser.add_argument("--bad-lines", default="error", metavar="STR", help="error, or skip and count")
+
+
+def _at_least_1(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {value}, expected at least 1")
+    return value

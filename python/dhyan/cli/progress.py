@@ -1,0 +1,75 @@
+"""What a person sees while a model trains: a progress line on a terminal, one plain line an epoch otherwise."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+
+from dhyan.training import Report
+
+HEADING = f"{'epoch':>5} {'updates':>8} {'loss':>8} {'valid':>8} {'errors':>8} {'exact':>8} {'tokens/s':>9} {'lr':>8}"
+
+
+def row(report: Report) -> str:
+    """One validation under HEADING; * marks the best so far."""
+    return (
+        f"{report.epoch:>5} {report.step:>8} {report.train_loss:>8.4f} {report.valid_loss:>8.4f} "
+        f"{100 * report.token_error_rate:>7.2f}% {100 * report.exact_match:>7.2f}% {report.tokens_per_second:>9,.0f} "
+        f"{report.lr:>8.2g}{' *' if report.best else ''}"
+    )
+
+
+class Progress:
+    """Callbacks for train, as a context manager; everything goes to stderr. `best`: the best report so far."""
+
+    def __init__(self, title: str) -> None:
+        self.best: Report | None = None
+        self._title = title
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._live: RichProgress | None = None
+        self._task = TaskID(0)
+        self._headed = False
+        self._epoch = 1
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("loss {task.fields[loss]:.3f}"),
+                TimeElapsedColumn(),
+            )
+            self._live = RichProgress(*columns, console=self._console, transient=True)
+            self._task = self._live.add_task(self._title, total=None, loss=0.0)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def step(self, step: int, batches: int, loss: float) -> None:
+        """After every update: the place in the epoch."""
+        if self._live:
+            description = f"{self._title}, epoch {self._epoch}"
+            self._live.update(self._task, completed=step, total=batches, loss=loss, description=description)
+
+    def report(self, report: Report, model: Any) -> None:
+        """After every validation: one line."""
+        self._epoch = report.epoch + 1
+        if report.best:
+            self.best = report
+        if not self._headed:
+            self.say(HEADING)
+            self._headed = True
+        self.say(row(report))
+
+    def say(self, line: str) -> None:
+        """A line above the progress line."""
+        self._console.print(line, markup=False)
