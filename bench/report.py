@@ -81,6 +81,8 @@ def machine_lines(run: dict[str, Any]) -> str:
         lines.append(f"- other processes used {share:.0%} of the machine during the run: {quiet}")
     if run.get("one_process"):
         lines.append("- all sides in one process")
+    if run.get("clock") == "processor":
+        lines.append("- one thread, processor time")
     if run["quick"]:
         lines.append("- **quick form at tiny sizes: a check, not a measurement**")
     return "\n".join(lines)
@@ -127,7 +129,9 @@ def row(run: dict[str, Any], r: dict[str, Any], which: str) -> list[str]:
     cells = [name, which, "-", "-", "-", "-", "-", asked, "-", error_cell(r)]
     if peer:
         cells[5] = f"{time_cell(times[peer])} ({peer.split('/')[1]})"
-    if ours:
+    if ours and run["quick"]:
+        cells[2] = time_cell(times[ours])
+    elif ours:
         seconds = median(times[ours])
         w = r["work"][which]
         rate = w["work"] / seconds * 1e-9

@@ -15,6 +15,7 @@ import dataclasses
 import datetime
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ HERE = Path(__file__).resolve().parent
 INSTALL = "PyTorch is not here, ours runs alone; to compare: pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 EPS = float(np.finfo(np.float32).eps)
 PAUSE = 0.02  # seconds between sides: OpenMP's threads wait actively for some milliseconds before they sleep
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 MEMORY_FORMS = {"dhyan": 1, "torch": 3}  # how many of a case's forms have their memory measured
 
 
@@ -104,6 +106,7 @@ class Plan:
     budget: float = 0.25
     least: int = 2
     quick: bool = False
+    clock: str = "wall"
 
 
 def errors(outputs: dict[str, np.ndarray], exact: dict[str, np.ndarray]) -> dict[str, float]:
@@ -209,7 +212,8 @@ class Bench:
             for side, form in list(turns):
                 label = f"{side.name}/{form}"
                 time.sleep(0 if self.plan.quick else PAUSE)
-                budget = {"budget": self.plan.budget, "least": self.plan.least if side.name != "numpy" else 1}
+                least = self.plan.least if side.name != "numpy" else 1
+                budget = {"budget": self.plan.budget, "least": least, "clock": self.plan.clock}
                 request = {"case": case.name, "quick": self.plan.quick, "form": form, "pass": which}
                 try:
                     seconds = side.ask("time", **request, **budget)["seconds"]
@@ -279,6 +283,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--torch", metavar="PYTHON", help="interpreter that has PyTorch; none: leave PyTorch out")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side (7)")
     parser.add_argument("--budget", type=float, default=0.25, help="seconds of a turn (0.25)")
+    parser.add_argument("--cpu-time", action="store_true", help="one thread, processor time: for a machine that is busy")
     parser.add_argument("--one-process", action="store_true", help="all sides in one process, to see what that does")
     parser.add_argument("--out", type=Path, help="the JSON file (bench/results/DATE.json)")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
@@ -296,7 +301,9 @@ def main(argv: list[str] | None = None) -> int:
     if not cases and not wants_memory:
         print(f"--only {o.only}: no case has such a section or name; see --list", file=sys.stderr)
         return 2
-    plan = Plan(1, 0.0, 1, True) if o.quick else Plan(o.rounds, o.budget)
+    plan = Plan(1, 0.0, 1, True) if o.quick else Plan(o.rounds, o.budget, clock="processor" if o.cpu_time else "wall")
+    if o.cpu_time:
+        os.environ.update(dict.fromkeys(THREADS, "1"))
     cases = distinct(cases) if o.quick else cases
     python = torch_python(o.torch)
     if python is None and o.torch != "none":
@@ -310,7 +317,7 @@ def main(argv: list[str] | None = None) -> int:
     results: list[dict[str, Any]] = []
     try:
         facts = {side.name: side.ask("facts")["facts"] for side in sides}
-        peak = None if o.quick else machine.fma_peak(machine.cores())
+        peak = None if o.quick else machine.fma_peak(1 if o.cpu_time else machine.cores())
         if peak is None and not o.quick:  # no compiler: shares are then of the best matrix product of the run
             cases = [c for c in CASES if c.section == "gemm"] + [c for c in cases if c.section != "gemm"]
         with tempfile.TemporaryDirectory() as folder:
@@ -331,7 +338,7 @@ def main(argv: list[str] | None = None) -> int:
             host.close()
     run = {
         "started": started.isoformat(timespec="seconds"), "quick": o.quick, "rounds": plan.rounds,
-        "one_process": o.one_process,
+        "one_process": o.one_process, "clock": plan.clock,
         "machine": machine.facts(), "sides": facts, "fma_peak": peak, "neighbours": neighbours.share(),
         "failures": bench.failures, "results": results,
     }  # fmt: skip

@@ -251,7 +251,10 @@ def read(
 # ------------------------------------------------------------------------------------------------ the decoder
 
 
-def initial_state(final: Array, p: Parameters, config: Any) -> tuple[list[Array], list[Array | None], Array | None]:
+State = tuple[list[Array], list[Array | None], Array | None]  # h and c of every layer, the readout before
+
+
+def initial_state(final: Array, p: Parameters, config: Any) -> State:
     """tanh(final W + b) cut into h of every layer, then c of every layer; no readout has been fed yet."""
     columns = np.tanh(linear(final, p["initial.weight"], p["initial.bias"]))
     pieces = np.split(columns, columns.shape[-1] // config.hidden, axis=-1)
@@ -261,18 +264,20 @@ def initial_state(final: Array, p: Parameters, config: Any) -> tuple[list[Array]
 
 def decoder_step(
     y: Array,
-    state: tuple[list[Array], list[Array | None], Array | None],
+    state: State,
     memory: Array,
     lengths: Array,
     t: int,
     p: Parameters,
     config: Any,
     alignment: Array | None = None,
-) -> tuple[Array, Array, tuple[list[Array], list[Array | None], Array | None]]:
+    masks: Masks | None = None,
+) -> tuple[Array, Array, State]:
     """Embedded previous token y (B, E) -> readout r (B, E), weights (B, S), next state.
 
     Bahdanau 2014: read with the previous state, then the cell on [y; c].
     Luong 2015: the cell on [y; r_{t-1}] (or y), then read.
+    Dropout stands between layers; the state and the readout handed to the next step do not see it.
     """
     h, c, fed = state
     query_options = {"t": t, "radius": radius_of(config), "alignment": alignment}
@@ -286,14 +291,15 @@ def decoder_step(
         x = y
     new_h, new_c = [], []
     for layer in range(config.layers):
-        x, cell_state = CELLS[config.cell](x, h[layer], c[layer], part(p, f"decoder.{layer}"))
-        new_h.append(x)
+        top, cell_state = CELLS[config.cell](x, h[layer], c[layer], part(p, f"decoder.{layer}"))
+        new_h.append(top)
         new_c.append(cell_state)
+        x = drop(top, masks, f"decoder layer {layer}, step {t}")
     if config.order == "bahdanau":
-        seen = concatenate(y, x, context)
+        seen = concatenate(y, top, context)
     else:
-        context, weights = read(config.attention, x, memory, lengths, attention, **query_options)
-        seen = concatenate(x, context)
+        context, weights = read(config.attention, top, memory, lengths, attention, **query_options)
+        seen = concatenate(top, context)
     r = np.tanh(linear(seen, p["readout.weight"], p["readout.bias"]))
     return r, weights, (new_h, new_c, r)
 
@@ -308,23 +314,32 @@ def radius_of(config: Any) -> int | None:
     return getattr(config.window, "radius", config.window)
 
 
-def encode(p: Parameters, config: Any, source: Array, lengths: Array) -> tuple[Array, Any]:
+def encode(
+    p: Parameters, config: Any, source: Array, lengths: Array, masks: Masks | None = None
+) -> tuple[Array, State]:
     """Token ids (B, S) or features (B, S, F) -> memory and the decoder's initial state."""
     x = embedding(p["source_embedding"], source) if config.source == "tokens" else source
-    memory, final = encoder(x, lengths, p, config)
+    memory, final = encoder(drop(x, masks, "source embedding"), lengths, p, config, masks)
     return memory, initial_state(final, p, config)
 
 
 def force(
-    p: Parameters, config: Any, source: Array, source_lengths: Array, target: Array, alignment: Array | None = None
+    p: Parameters,
+    config: Any,
+    source: Array,
+    source_lengths: Array,
+    target: Array,
+    alignment: Array | None = None,
+    masks: Masks | None = None,
 ) -> tuple[Array, Array]:
     """Teacher forcing: target (B, T+1) -> log probabilities of every token (B, T, V), weights (B, T, S)."""
-    memory, state = encode(p, config, source, source_lengths)
+    memory, state = encode(p, config, source, source_lengths, masks)
     log_probabilities, weights = [], []
     for t in range(target.shape[1] - 1):
-        y = embedding(p["target_embedding"], target[:, t])
+        y = drop(embedding(p["target_embedding"], target[:, t]), masks, f"target embedding, step {t}")
         given = None if alignment is None else alignment[..., t, :]
-        r, a, state = decoder_step(y, state, memory, source_lengths, t, p, config, given)
+        r, a, state = decoder_step(y, state, memory, source_lengths, t, p, config, given, masks)
+        r = drop(r, masks, f"readout, step {t}")
         log_probabilities.append(log_softmax(linear(r, p["output.weight"], p["output.bias"])))
         weights.append(a)
     return np.stack(log_probabilities, axis=-2), np.stack(weights, axis=-2)
@@ -345,12 +360,20 @@ def cross_entropy(r: Array, weight: Array, bias: Array, targets: Array, *, smoot
     return token_losses(log_softmax(linear(r, weight, bias)), targets, smoothing).sum(-1)
 
 
-def loss(p: Parameters, config: Any, batch: Any, *, smoothing: float = 0.0, alignment: Array | None = None) -> Array:
+def loss(
+    p: Parameters,
+    config: Any,
+    batch: Any,
+    *,
+    smoothing: float = 0.0,
+    alignment: Array | None = None,
+    masks: Masks | None = None,
+) -> Array:
     """The whole model: mean negative log-likelihood per target token, in nats. batch as dhyan.Batch."""
-    log_probabilities, _ = force(p, config, batch.source, batch.source_lengths, batch.target, alignment)
+    log_p, _ = force(p, config, batch.source, batch.source_lengths, batch.target, alignment, masks)
     counted = np.arange(batch.target.shape[1] - 1) < batch.target_lengths[:, None] - 1
     targets = np.where(counted, batch.target[:, 1:], -1)
-    return token_losses(log_probabilities, targets, smoothing).sum((-2, -1)) / counted.sum()
+    return token_losses(log_p, targets, smoothing).sum((-2, -1)) / counted.sum()
 
 
 def greedy(
@@ -446,9 +469,10 @@ def complex_step_along(
     """Slopes along given directions: directions[name] (K, *shape) -> (K,). For arrays too large for every entry."""
     slopes = {}
     for name, direction in directions.items():
-        copies = {other: array[None].astype(np.complex128) for other, array in arrays.items()}
-        copies[name] = copies[name] + 1j * STEP * direction
-        slopes[name] = np.broadcast_to(function(copies).imag / STEP, (len(direction),))
+        count = len(direction)
+        copies = {other: np.repeat(array[None].astype(np.complex128), count, axis=0) for other, array in arrays.items()}
+        copies[name] += 1j * STEP * direction
+        slopes[name] = np.broadcast_to(function(copies).imag / STEP, (count,))
     return slopes
 
 

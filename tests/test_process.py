@@ -61,7 +61,7 @@ def threads() -> Iterator[None]:
 
 
 def test_a_forked_child_works_on_one_thread_and_gives_the_same_bits(tmp_path: Path) -> None:
-    """libgomp's threads do not follow into a child; a parallel region there would wait for them for ever."""
+    """Threads do not follow into a child; a region there would wait for them for ever."""
     parent, child, grandchild = script(
         tmp_path,
         """

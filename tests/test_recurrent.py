@@ -354,5 +354,5 @@ def test_recurrent_refuses_transposed_weights() -> None:
     rng = np.random.default_rng(0)
     parameters = layer("gru", 3, 5, rng)
     parameters["weight_hh"] = parameters["weight_hh"].T.copy()
-    with pytest.raises(ValueError, match=r"weight_hh.*\(15, 5\)"):
+    with pytest.raises(ValueError, match=r"weight_.* has shape .*expected"):
         ops.recurrent_forward(np.zeros((2, 4, 3)), np.array([4, 2]), parameters, cell="gru")

@@ -4,7 +4,8 @@
 
 Needs a C++ compiler and the network for the tools, which go into an environment of their own. The source archive is
 built first and the wheel from it, so a file missing from the archive shows here. auditwheel then gives the wheel a
-manylinux tag and puts libgomp into it. The tests run against the installed wheel, from a folder that holds nothing.
+manylinux tag, and would put a library into it that a system need not have. The tests run against the installed wheel,
+from a folder that holds nothing.
 """
 
 from __future__ import annotations

@@ -177,6 +177,23 @@ void score_gradients(const Sentence<T>& x, Index t, Index n, const T* dscores, T
   });
 }
 
+// Values of one sentence, ready for dweights = dcontext . v, which are product scores.
+template <class T>
+struct PreparedValues {
+  const AttentionKernels<T>& kernels;
+  const T* v;
+  Index S, D;
+  Buffer<T> prepared;
+
+  PreparedValues(const AttentionKernels<T>& kernels, const T* v, Index S, Index D)
+      : kernels(kernels), v(v), S(S), D(D), prepared(kernels.prepared_size(Term::product, S, D)) {
+    kernels.prepare_keys(Term::product, v, S, D, prepared.get());
+  }
+  void dweights(const T* dcontext, Index n, const Index* begin, const Index* end, T* out) const {
+    kernels.score_rows(Term::product, dcontext, D, n, v, prepared.get(), S, D, nullptr, T(1), begin, end, out);
+  }
+};
+
 template <class T>
 void value_gradients(const AttentionKernels<T>& kernels, Index t, Index n, Index S, Index D, const T* weights,
                      const T* dcontext, T* dv) {
@@ -287,12 +304,11 @@ void context_backward(View<const T, 3> dcontext, View<const T, 3> weights, View<
               ("to match weights " + shape_of(weights) + " and v " + shape_of(v)).c_str());
   const auto& kernels = attention_kernels<T>();
   for_sentences(B, 2 * B * rows * S * D, [&](Index b) {
-    const T* v_b = v.data + b * S * D;
+    const PreparedValues<T> values(kernels, v.data + b * S * D, S, D);
     T* dv_b = dv.data + b * S * D;
     for_row_tiles(rows, kRowTile, rows * S * D, [&](Index t, Index n) {
       const Index row = b * rows + t;
-      kernels.context_backward_rows(dcontext.data + row * D, D, n, v_b, S, D, nullptr, nullptr,
-                                    dweights.data + row * S);
+      values.dweights(dcontext.data + row * D, n, nullptr, nullptr, dweights.data + row * S);
     });
     if (rows == 0) std::fill_n(dv_b, S * D, T(0));
     for (Index t = 0; t < rows; t += kBackwardRows)
@@ -343,7 +359,7 @@ void attention_backward(View<const T, 3> dcontext, View<const T, 3> dweights, co
     const Buffer<T> gradients(most_rows * S), again(weights ? 0 : most_rows * S);
     T* dscores = gradients.get();
     T* computed = weights ? nullptr : again.get();
-    const T* v_b = v.data + b * S * D;
+    const PreparedValues<T> values(x.kernels, v.data + b * S * D, S, D);
     T *dk_b = dk.data + b * S * H, *dv_b = dv.data + b * S * D;
     if (rows == 0) std::fill_n(dk_b, S * H, T(0)), std::fill_n(dv_b, S * D, T(0));
     for (Index t0 = 0; t0 < rows; t0 += kBackwardRows) {
@@ -353,7 +369,7 @@ void attention_backward(View<const T, 3> dcontext, View<const T, 3> dweights, co
         const Index t = t0 + i, *begin = ranges.begin(b, t), *end = ranges.end(b, t);
         T* d = dscores + i * S;
         if (computed) x.weights(t, n, computed + i * S);
-        x.kernels.context_backward_rows(dcontext.data + (row0 + i) * D, D, n, v_b, S, D, begin, end, d);
+        values.dweights(dcontext.data + (row0 + i) * D, n, begin, end, d);
         for (Index r = 0; dweights && r < n; ++r)
           for (Index s = begin ? begin[r] : 0; s < (end ? end[r] : S); ++s)
             d[r * S + s] += dweights.data[(row0 + i + r) * S + s];

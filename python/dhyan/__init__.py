@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import ops as ops
+    from .attention import attend as attend
     from .batch import Batch as Batch
     from .config import DataConfig as DataConfig
     from .config import ModelConfig as ModelConfig
@@ -42,6 +43,7 @@ _HOMES = {
     "Translator": "translator",
     "Vocabulary": "vocab",
     "Window": "scoring",
+    "attend": "attention",
     "get_num_threads": "model_ops",
     "load": "translator",
     "scorings": "scoring",

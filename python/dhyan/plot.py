@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -95,6 +96,7 @@ def heatmap(
     """
     array = check("heatmap", weights, source_tokens, target_tokens)
     sources, targets = [label(t) for t in source_tokens], [label(t) for t in target_tokens]
+    _need_matplotlib()
     families, missing = _families(frozenset("".join([*sources, *targets, title or ""])))
 
     def inches(word: str) -> float:  # a letter that no font has is drawn as a wide box
@@ -144,6 +146,7 @@ def bleu_by_length(curves: Mapping[str, Sequence[Bucket]], *, title: str | None 
     curves: model name -> the `by_length` list of `dhyan evaluate --json`; all models share the buckets.
     """
     names = check_curves("bleu_by_length", curves)
+    _need_matplotlib()
     families, missing = _families(frozenset("".join([*curves, title or ""])))
     figure = _figure(6.4, 3.9)
     axes = figure.add_axes((0.09, 0.16, 0.68, 0.7))
@@ -175,13 +178,17 @@ def bleu_by_length(curves: Mapping[str, Sequence[Bucket]], *, title: str | None 
     return _set_fonts(figure, families, missing)
 
 
-def _figure(width: float, height: float) -> Figure:
-    """An empty Figure, sizes in inches."""
+def _need_matplotlib() -> None:
     try:
-        from matplotlib.figure import Figure
+        import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError("PNG and PDF pictures need matplotlib: pip install 'dhyan[plot]'") from error
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty Figure, sizes in inches."""
     import matplotlib
+    from matplotlib.figure import Figure
 
     class Picture(Figure):
         """A Figure that never warns about glyphs that no font has: that was said once, in one line."""
@@ -230,7 +237,7 @@ def _families(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]
     """Font families that together have the letters, the default first, and the letters that no family has."""
     from matplotlib.font_manager import fontManager
 
-    wanted = {c for c in letters if c.isprintable() and not c.isspace()}
+    wanted = {c for c in letters if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf")}
     plain = {f.name: f.fname for f in fontManager.ttflist if f.style == "normal" and str(f.weight) in ("400", "normal")}
     preferred = [name for name in FAMILIES if name in plain]
     others = sorted(name for name in plain if name not in FAMILIES and "Last Resort" not in name)

@@ -219,21 +219,22 @@ class Cosine(_Product):
 
     def keys(self, p: Parameters, memory: np.ndarray, query_size: int) -> np.ndarray:
         plain = super().keys(p, memory, query_size)
-        return plain * _inverse_norms(plain)
+        return plain * inverse_norms(plain)
 
     def scorer(self, p: Parameters, query_size: int) -> Scorer:
         return Scorer("product", scale=float(np.exp(p["log_sharpness"][0])), normalize_query=True)
 
     def keys_backward(self, c: KeysGradient) -> np.ndarray:
         c.gradients["log_sharpness"][0] = c.log_scale
-        inverse = _inverse_norms(super().keys(c.p, c.memory, c.query_size))
+        inverse = inverse_norms(super().keys(c.p, c.memory, c.query_size))
         dplain = (c.dkeys - c.keys * (c.keys * c.dkeys).sum(1, keepdims=True)) * inverse
         return super().keys_backward(replace(c, dkeys=dplain))
 
 
-def _inverse_norms(rows: np.ndarray) -> np.ndarray:
-    norms = np.sqrt((rows.astype(np.float64) ** 2).sum(1, keepdims=True))
-    return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0).astype(rows.dtype)
+def inverse_norms(vectors: np.ndarray) -> np.ndarray:
+    """1 / |x| (..., 1) of vectors (..., H); 0 for a zero vector."""
+    norms = np.sqrt((vectors.astype(np.float64) ** 2).sum(-1, keepdims=True))
+    return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0).astype(vectors.dtype)
 
 
 @register

@@ -100,12 +100,12 @@ def version() -> str:
     try:
         return version("dhyan")
     except PackageNotFoundError:  # run from a source tree
-        from dhyan._core import show_config
+        from dhyan.ops import show_config
 
         return str(show_config()["version"])
 
 
-def _build() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
+def _build() -> tuple[_Parser, dict[str, _Parser]]:
     parser = _Parser(
         prog="dhyan", description="Encode-attend-decode models, and what they attend to.", allow_abbrev=False
     )

@@ -62,13 +62,17 @@ class Progress:
 
     def report(self, report: Report, model: Any) -> None:
         """After every validation: one line."""
-        self._epoch = report.epoch + 1
-        if report.best:
-            self.best = report
+        self.next_epoch(report)
         if not self._headed:
             self.say(HEADING)
             self._headed = True
         self.say(row(report))
+
+    def next_epoch(self, report: Report) -> None:
+        """Remember where training stands, without a line."""
+        self._epoch = report.epoch + 1
+        if report.best:
+            self.best = report
 
     def say(self, line: str) -> None:
         """A line above the progress line."""

@@ -16,7 +16,7 @@ from unicodedata import normalize
 
 from dhyan.corpus import english, hindi, sampling, spanish
 from dhyan.corpus.lexicon import JOINS
-from dhyan.corpus.meaning import CONJUNCTIONS, Clause
+from dhyan.corpus.meaning import CONJUNCTIONS, Clause, NounPhrase
 from dhyan.corpus.words import Word, link
 from dhyan.data import Pair
 
@@ -171,7 +171,16 @@ def _meanings(rng: Random, languages: str, count: int) -> tuple[list[Clause], li
         if k and joins[k - 1] == "when":  # the time of the first clause is that of both
             clause = replace(clause, time="")
         clauses.append(clause)
-    return clauses, joins
+    return _one_speaker(clauses), joins
+
+
+def _one_speaker(clauses: list[Clause]) -> list[Clause]:
+    """Hindi hears the gender of "I": one sentence keeps one speaker."""
+    speakers = {clause.subject.noun for clause in clauses if clause.subject is not None}
+    if not {"I", "I (f)"} <= speakers:
+        return clauses
+    man = NounPhrase("I")
+    return [replace(clause, subject=man) if clause.subject == NounPhrase("I (f)") else clause for clause in clauses]
 
 
 def _sentence(rng: Random, languages: str, count: int) -> Pair:

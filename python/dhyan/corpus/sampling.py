@@ -21,11 +21,7 @@ for _name, _adjective in ADJECTIVES.items():
     for _kind in _adjective.of:
         SUITED.setdefault(_kind, []).append(_name)
 ACTIONS = [verb for verb in VERBS if verb not in ("do", "live")]
-ANIMAL_SUITED: dict[str, list[str]] = {}  # adjectives by kind of noun
-for _name, _adjective in ADJECTIVES.items():
-    for _kind in _adjective.of:
-        SUITED.setdefault(_kind, []).append(_name)
-ACTIONS = [verb for verb in ACTIONS if VERBS[verb].animals]
+ANIMAL_ACTIONS = [verb for verb in ACTIONS if VERBS[verb].animals]
 ACTION_TENSES = {
     "habitual": 0.2,
     "progressive": 0.22,

@@ -20,7 +20,7 @@ void context_rows(const T* weights, Index rows, const T* v, Index S, Index D, co
 template <class T>
 void context_backward_rows(const T* dcontext, Index ldc, Index rows, const T* v, Index S, Index D, const Index* begin,
                            const Index* end, T* dweights) {
-  dot_rows(dcontext, ldc, rows, v, S, D, Ranges{begin, end}, dweights);
+  dot_rows(dcontext, ldc, rows, v, S, D, Ranges{begin, end}, T(1), dweights);
 }
 
 template <class T>

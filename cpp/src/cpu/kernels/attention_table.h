@@ -48,7 +48,7 @@ struct AttentionKernels {
   // is not seen); begin and end bound k per m, or are null. Overwritten.
   void (*weighted_sum)(const T* a, Index row, Index col, Index M, Index K, const T* b, Index ldb, Index N,
                        const Index* begin, const Index* end, T factor, T* out, Index ldo);
-  // Hidden units [first, last), first a multiple of 32: dq (overwritten), dk and dw (added to) in one pass.
+  // Hidden units [first, last), first a multiple of 64: dq (overwritten), dk and dw (added to) in one pass.
   void (*tanh_backward)(const T* dscores, const T* q, Index ldq, Index T_, const T* k, const T* prepared, Index S,
                         Index H, const T* w, T scale, const Index* begin, const Index* end, Index first, Index last,
                         T* dq, Index lddq, T* dk, T* dw);

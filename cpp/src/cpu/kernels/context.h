@@ -226,40 +226,41 @@ inline __attribute__((noinline)) void dot_tile(const T* x, Index ldx, const T* y
   sum_tile_lanes<T, M, N>(lanes, out);
 }
 
-// out[m, s] = x_m . y_s for s in the row's range; the rest of the row is left alone.
+template <class T, int M, int N>
+DHYAN_INLINE void dot_keys(const T* x, Index ldx, Index m, const T* y, Index s, Index n, Index S, Ranges ranges,
+                           T factor, T* out) {
+  T tile[M][N];
+  dot_tile<T, M, N>(x + m * ldx, ldx, y + s * n, n, n, tile);
+  for (int i = 0; i < M; ++i) {
+    const Span own = range_of(ranges, m + i, S);
+    for (int j = 0; j < N; ++j)
+      if (s + j >= own.first && s + j < own.last) out[(m + i) * S + s + j] = tile[i][j] * factor;
+  }
+}
+
+constexpr Index kDotBlock = 16;  // keys that stay in L1 while the rows pass over them
+
+// out[m, s] = factor * x_m . y_s for s in the row's range; the rest of the row is left alone.
 template <class T>
-inline void dot_rows(const T* x, Index ldx, Index M, const T* y, Index S, Index n, Ranges ranges, T* out) {
-  constexpr Index R = 4, N = kDotKeys;
-  for (Index m = 0; m < M;) {
-    const Index rows = M - m >= R ? R : 1;
-    const Span span = span_of(ranges, m, rows, S);
-    for (Index s = span.first; s < span.last;) {
-      const Index keys = span.last - s >= N ? N : 1;
-      T tile[R][N];
-      const T* ys = y + s * n;
-      if (rows == R && keys == N) {
-        dot_tile<T, R, N>(x + m * ldx, ldx, ys, n, n, tile);
-      } else if (rows == R) {
-        T column[R][1];
-        dot_tile<T, R, 1>(x + m * ldx, ldx, ys, n, n, column);
-        for (Index i = 0; i < R; ++i) tile[i][0] = column[i][0];
-      } else if (keys == N) {
-        T row[1][N];
-        dot_tile<T, 1, N>(x + m * ldx, ldx, ys, n, n, row);
-        for (Index j = 0; j < N; ++j) tile[0][j] = row[0][j];
+inline void dot_rows(const T* x, Index ldx, Index M, const T* y, Index S, Index n, Ranges ranges, T factor, T* out) {
+  constexpr int R = 4, N = kDotKeys;
+  const Span all = span_of(ranges, 0, M, S);
+  for (Index s0 = all.first; s0 < all.last; s0 += kDotBlock) {
+    const Index s1 = s0 + kDotBlock < all.last ? s0 + kDotBlock : all.last;
+    for (Index m = 0; m < M;) {
+      const Index rows = M - m >= R ? R : 1;
+      const Span span = span_of(ranges, m, rows, S);
+      const Index last = span.last < s1 ? span.last : s1;
+      Index s = span.first > s0 ? span.first : s0;
+      if (rows == R) {
+        for (; s + N <= last; s += N) dot_keys<T, R, N>(x, ldx, m, y, s, n, S, ranges, factor, out);
+        for (; s < last; ++s) dot_keys<T, R, 1>(x, ldx, m, y, s, n, S, ranges, factor, out);
       } else {
-        T one[1][1];
-        dot_tile<T, 1, 1>(x + m * ldx, ldx, ys, n, n, one);
-        tile[0][0] = one[0][0];
+        for (; s + 4 <= last; s += 4) dot_keys<T, 1, 4>(x, ldx, m, y, s, n, S, ranges, factor, out);
+        for (; s < last; ++s) dot_keys<T, 1, 1>(x, ldx, m, y, s, n, S, ranges, factor, out);
       }
-      for (Index i = 0; i < rows; ++i) {
-        const Span own = range_of(ranges, m + i, S);
-        for (Index j = 0; j < keys; ++j)
-          if (s + j >= own.first && s + j < own.last) out[(m + i) * S + s + j] = tile[i][j];
-      }
-      s += keys;
+      m += rows;
     }
-    m += rows;
   }
 }
 

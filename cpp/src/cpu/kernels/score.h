@@ -1,7 +1,7 @@
 // Scores of one sentence and their gradients: all target rows against all keys, nothing of size T*S*H anywhere.
 //
 // A score depends on its query and its key alone, to the last bit: the tile it is computed in, the other rows of the
-// call and the other keys never matter (see choose_path). Gradients of a row add the keys in order, in blocks that
+// call and the other keys never matter (see PathLimits). Gradients of a row add the keys in order, in blocks that
 // start at multiples of 64.
 #pragma once
 
@@ -20,12 +20,16 @@ inline Index smaller(Index a, Index b) { return a < b ? a : b; }
 
 // ---- keys, prepared once per sentence ----
 // tanh:    e^2k as [H/32][S][32], tails 0, then the largest |k| of each key [S]
-// product: k transposed into panels of one vector of keys, [S/W][H][W], tails 0
+// product: narrow keys transposed into panels of one vector of keys, [S/W][H][W], tails 0; wide ones are read as they are
+
+// Up to this width summing 16 lanes costs more than the products, and lanes run along the keys instead. Measured at
+// S = T = 1000, H = 64: 3.3 times as fast.
+constexpr Index kNarrow = 64;
 
 template <class T>
 Index prepared_size(Term term, Index S, Index H) {
   if (term == Term::tanh) return pairs_of(H) * kPair * S + S;
-  return (S + kWidth<T> - 1) / kWidth<T> * kWidth<T> * H;
+  return H <= kNarrow ? (S + kWidth<T> - 1) / kWidth<T> * kWidth<T> * H : 0;
 }
 
 template <class T>
@@ -64,7 +68,7 @@ template <class T>
 void prepare_keys(Term term, const T* k, Index S, Index H, T* prepared) {
   if (term == Term::tanh)
     exponentiate_keys(k, S, H, prepared);
-  else
+  else if (H <= kNarrow)
     transpose_keys(k, S, H, prepared);
 }
 
@@ -114,28 +118,41 @@ struct HiddenBlock {
   }
 };
 
-// sum_h w_h / (1 + Eq_h Ek_h) of M rows and N keys; lane l adds the pairs in order.
-template <class T, int M, int N>
+// sum_h w_h / (1 + Eq_h Ek_h) of M rows and N keys; lane l adds quads of units (or pairs), the odd pair last.
+template <class T, int M, int N, bool Quads>
 inline __attribute__((noinline)) void tanh_tile(const T* eq, const T* w, Index pairs, const T* ek, Index S,
                                                 T (&out)[M][N]) {
-  Vec<T> lanes[M][N][kParts<T>];
+  using V = Vec<T>;
+  V lanes[M][N][kParts<T>];
+  const Index next = S * kPair;  // from a pair of keys to the one behind it
   for (Index part = 0; part < kParts<T>; ++part) {
     const Index at = part * kWidth<T>;
-    Vec<T> acc[M][N];
+    V acc[M][N];
     for (int i = 0; i < M; ++i)
-      for (int j = 0; j < N; ++j) acc[i][j] = Vec<T>{};
-    for (Index p = 0; p < pairs; ++p) {
-      const Vec<T> w0 = load<T>(w + p * kPair + at), w1 = load<T>(w + p * kPair + kLanes + at);
-      Vec<T> k0[N], k1[N];
+      for (int j = 0; j < N; ++j) acc[i][j] = V{};
+    Index p = 0;
+    for (; Quads && p + 2 <= pairs; p += 2) {
+      const T* wp = w + p * kPair + at;
+      const V w0 = load<T>(wp), w1 = load<T>(wp + kLanes), w2 = load<T>(wp + kPair), w3 = load<T>(wp + kPair + kLanes);
       for (int j = 0; j < N; ++j) {
-        const T* key = ek + (p * S + j) * kPair + at;
-        k0[j] = load<T>(key);
-        k1[j] = load<T>(key + kLanes);
+        const T* key = ek + p * next + j * kPair + at;
+        const V k0 = load<T>(key), k1 = load<T>(key + kLanes), k2 = load<T>(key + next), k3 = load<T>(key + next + kLanes);
+        for (int i = 0; i < M; ++i) {
+          const T* q = eq + i * kHiddenBlock + p * kPair + at;
+          acc[i][j] += quad_term<V>(load<T>(q) * k0, w0, load<T>(q + kLanes) * k1, w1, load<T>(q + kPair) * k2, w2,
+                                    load<T>(q + kPair + kLanes) * k3, w3);
+        }
       }
-      for (int i = 0; i < M; ++i) {
-        const T* query = eq + i * kHiddenBlock + p * kPair + at;
-        const Vec<T> q0 = load<T>(query), q1 = load<T>(query + kLanes);
-        for (int j = 0; j < N; ++j) acc[i][j] += pair_term<Vec<T>>(q0, k0[j], w0, q1, k1[j], w1);
+    }
+    for (; p < pairs; ++p) {
+      const V w0 = load<T>(w + p * kPair + at), w1 = load<T>(w + p * kPair + kLanes + at);
+      for (int j = 0; j < N; ++j) {
+        const T* key = ek + p * next + j * kPair + at;
+        const V k0 = load<T>(key), k1 = load<T>(key + kLanes);
+        for (int i = 0; i < M; ++i) {
+          const T* q = eq + i * kHiddenBlock + p * kPair + at;
+          acc[i][j] += pair_term<V>(load<T>(q), k0, w0, load<T>(q + kLanes), k1, w1);
+        }
       }
     }
     for (int i = 0; i < M; ++i)
@@ -170,38 +187,48 @@ struct TanhScores {
   const ScoreInputs<T>& in;
   HiddenBlock<T, M>& block;
   const T* q_most;  // of the M rows
+  PathLimits<T> limits;
   Index t;
 
-  // Adds this block's part of score (t + i, s), by the path its magnitudes ask for.
+  // This block's part of score (t + i, s), by the path its magnitudes ask for.
   T one(Index i, Index s) const {
     const Index h = block.first_pair * kPair;
     const T* ek = in.keys_of(block.first_pair) + s * kPair;
-    switch (choose_path(q_most[i], in.key_magnitudes()[s])) {
-      case Path::pairs: {
-        T sum[1][1];
-        tanh_tile<T, 1, 1>(block.eq[i], block.w, block.pairs, ek, in.S, sum);
-        return block.w_sum - T(2) * sum[0][0];
-      }
+    T sum[1][1];
+    switch (limits.choose(q_most[i], in.key_magnitudes()[s])) {
+      case Path::quads:
+        tanh_tile<T, 1, 1, true>(block.eq[i], block.w, block.pairs, ek, in.S, sum);
+        break;
+      case Path::pairs:
+        tanh_tile<T, 1, 1, false>(block.eq[i], block.w, block.pairs, ek, in.S, sum);
+        break;
       case Path::single:
-        return block.w_sum - T(2) * single_sum(block.eq[i], block.w, block.pairs, ek, in.S);
+        sum[0][0] = single_sum(block.eq[i], block.w, block.pairs, ek, in.S);
+        break;
       default:
         return direct_sum(in.q + (t + i) * in.ldq + h, in.k + s * in.H + h, in.w + h,
                           smaller(kHiddenBlock, in.H - h));
     }
+    return block.w_sum - T(2) * sum[0][0];
   }
 
   template <int R, int N>
   void tile(Index s, T (&out)[M][N]) const {
-    bool pairs = true;
+    const Path path = limits.choose(q_most[0], in.key_magnitudes()[s]);
+    bool same = path <= Path::pairs;
     for (int i = 0; i < R; ++i)
-      for (int j = 0; j < N; ++j) pairs &= choose_path(q_most[i], in.key_magnitudes()[s + j]) == Path::pairs;
-    if (!pairs) {
+      for (int j = 0; j < N; ++j) same &= limits.choose(q_most[i], in.key_magnitudes()[s + j]) == path;
+    if (!same) {
       for (int i = 0; i < R; ++i)
         for (int j = 0; j < N; ++j) out[i][j] = one(i, s + j);
       return;
     }
     T sum[R][N];
-    tanh_tile<T, R, N>(block.eq[0], block.w, block.pairs, in.keys_of(block.first_pair) + s * kPair, in.S, sum);
+    const T* ek = in.keys_of(block.first_pair) + s * kPair;
+    if (path == Path::quads)
+      tanh_tile<T, R, N, true>(block.eq[0], block.w, block.pairs, ek, in.S, sum);
+    else
+      tanh_tile<T, R, N, false>(block.eq[0], block.w, block.pairs, ek, in.S, sum);
     for (int i = 0; i < R; ++i)
       for (int j = 0; j < N; ++j) out[i][j] = block.w_sum - T(2) * sum[i][j];
   }
@@ -228,6 +255,7 @@ template <class T>
 inline void tanh_scores(const ScoreInputs<T>& in, T* scores) {
   constexpr int M = 4;
   HiddenBlock<T, M> block;
+  const PathLimits<T> limits = PathLimits<T>::for_weights(largest_magnitude(in.w, in.H));
   for (Index first = 0; first < pairs_of(in.H); first += kHiddenBlock / kPair) {
     block.load_weights(in, first);
     for (Index t = 0; t < in.rows;) {
@@ -237,7 +265,7 @@ inline void tanh_scores(const ScoreInputs<T>& in, T* scores) {
       const Span span = span_of(in.ranges, t, rows, in.S);
       if (span.first < span.last) {
         block.load_queries(in, t, rows);
-        const TanhScores<T, M> part{in, block, q_most, t};
+        const TanhScores<T, M> part{in, block, q_most, limits, t};
         if (rows == M) {
           const Index s = part.template sweep<M, 2>(span.first, span.last, scores);
           part.template sweep<M, 1>(s, span.last, scores);
@@ -256,23 +284,13 @@ inline void tanh_scores(const ScoreInputs<T>& in, T* scores) {
   }
 }
 
-constexpr Index kProductBlock = 64;  // additions in a row before the partial sum joins the total
-
 // Rows t.. of a tile against N panels of keys: out[i][j*W + l] = q_i . k_l.
 template <class T, int M, int N>
 inline __attribute__((noinline)) void product_tile(const ScoreInputs<T>& in, Index t, const T* panel, T* out) {
-  Vec<T> total[M][N];
+  Vec<T> acc[M][N];
+  sum_tile<T, M, N>(in.q + t * in.ldq, in.ldq, 1, in.H, Rows<T>{panel, kWidth<T>, in.H * kWidth<T>}, acc);
   for (int i = 0; i < M; ++i)
-    for (int j = 0; j < N; ++j) total[i][j] = Vec<T>{};
-  for (Index h = 0; h < in.H; h += kProductBlock) {
-    Vec<T> acc[M][N];
-    sum_tile<T, M, N>(in.q + t * in.ldq + h, in.ldq, 1, smaller(kProductBlock, in.H - h),
-                      Rows<T>{panel + h * kWidth<T>, kWidth<T>, in.H * kWidth<T>}, acc);
-    for (int i = 0; i < M; ++i)
-      for (int j = 0; j < N; ++j) total[i][j] += acc[i][j];
-  }
-  for (int i = 0; i < M; ++i)
-    for (int j = 0; j < N; ++j) store<T>(out + (i * N + j) * kWidth<T>, total[i][j] * in.scale);
+    for (int j = 0; j < N; ++j) store<T>(out + (i * N + j) * kWidth<T>, acc[i][j] * in.scale);
 }
 
 template <class T, int M, int N>
@@ -306,6 +324,7 @@ inline void product_rows(const ScoreInputs<T>& in, Index t, T* scores) {
 
 template <class T>
 inline void product_scores(const ScoreInputs<T>& in, T* scores) {
+  if (in.H > kNarrow) return dot_rows(in.q, in.ldq, in.rows, in.k, in.S, in.H, in.ranges, in.scale, scores);
   Index t = 0;
   for (; t + kRows <= in.rows; t += kRows) product_rows<T, kRows>(in, t, scores);
   for (; t + 2 <= in.rows; t += 2) product_rows<T, 2>(in, t, scores);
@@ -324,7 +343,7 @@ void score_rows(Term term, const T* q, Index ldq, Index rows, const T* k, const 
 
 // ---- backward ----
 
-// Hidden units [first, last), `first` a multiple of 32, and where their gradients go; any of them may be null.
+// Hidden units [first, last), `first` a multiple of 64, and where their gradients go; any of them may be null.
 // dq is overwritten; dk and dw are added to.
 template <class T>
 struct ScoreGradients {
@@ -335,151 +354,174 @@ struct ScoreGradients {
   T* dw;
 };
 
-// One pair of hidden vectors of one key block, all of the keys' gradients on the stack.
-template <class T>
+// G vectors of hidden units (a quad, or the odd pair at the end) against one block of keys, whose gradients are
+// collected on the stack. One target row at a time: two at once measured no faster and need more registers.
+template <class T, int G>
 struct TanhBackward {
+  using V = Vec<T>;
   const ScoreInputs<T>& in;
   const T* dscores;
-  const ScoreGradients<T>& out;
-  Index pair, at;     // hidden units pair * 32 + at + [0, W) and the same + 16
-  Index s0, s1;       // keys of the block
-  T block_most;       // largest |k| of the block's keys
-  Vec<T> (*dk)[2];    // [kKeyBlock]
-  Vec<T> dw[2];       // sum of dscores * y
+  Index pair, at;   // hidden units pair * 32 + at + [0, W), and the same + 16, 32, 48
+  Index s0;         // first key of the block
+  V (*dk)[G];       // [kKeyBlock]
+  V dw[G];          // sum of dscores * y
 
-  Index unit(int half) const { return pair * kPair + half * kLanes + at; }
-  Vec<T> query(Index t, int half) const {
-    return load_upto<T>(in.q + t * in.ldq + unit(half), in.H - unit(half));
-  }
-  Vec<T> key(Index s, int half) const { return load_upto<T>(in.k + s * in.H + unit(half), in.H - unit(half)); }
+  Index unit(int g) const { return pair * kPair + g * kLanes + at; }
+  V query(Index t, int g) const { return load_upto<T>(in.q + t * in.ldq + unit(g), in.H - unit(g)); }
+  V key(Index s, int g) const { return load_upto<T>(in.k + s * in.H + unit(g), in.H - unit(g)); }
+  const T* exp_keys(Index s, int g) const { return in.keys_of(pair + g / 2) + s * kPair + g % 2 * kLanes + at; }
 
-  // y and y - y^2 times the score's gradient join the sums.
-  DHYAN_INLINE void join(Vec<T> g, Vec<T> y, Vec<T>& dq, Vec<T>& dy, Vec<T>& dk_s) {
-    const Vec<T> gy = g * y;
-    const Vec<T> slope = gy - gy * y;
-    dq += slope;
-    dy += gy;
-    dk_s += slope;
-  }
-
-  template <int M>
-  void fast(Index t, Index first, Index last, Vec<T> (&dq)[M][2]) {
-    const T* ek = in.keys_of(pair) + at;
-    Vec<T> eq[M][2], dy[2] = {};
-    for (int i = 0; i < M; ++i) {
-      eq[i][0] = exp_twice<Vec<T>>(query(t + i, 0));
-      eq[i][1] = exp_twice<Vec<T>>(query(t + i, 1));
+  template <Path P>
+  static DHYAN_INLINE void all_y(const V (&e)[G], V (&y)[G]) {
+    if constexpr (P == Path::quads && G == 4) {
+      quad_y<V>(e, y);
+    } else {
+      for (int g = 0; g < G; g += 2) pair_y<V>(e + g, y + g);
     }
+  }
+
+  // y and the slope y - y^2, times the score's gradient, join the sums of the row, of w and of the key.
+  DHYAN_INLINE void join(V gradient, const V (&y)[G], V (&dq)[G], V (&dy)[G], V (&dk_s)[G]) {
+    for (int g = 0; g < G; ++g) {
+      const V slope = y[g] - y[g] * y[g];
+      dq[g] += gradient * slope;
+      dy[g] += gradient * y[g];
+      dk_s[g] += gradient * slope;
+    }
+  }
+
+  template <Path P>
+  DHYAN_INLINE void join_key(const T* row, Index s, const V (&eq)[G], V (&dq)[G], V (&dy)[G]) {
+    V e[G], y[G];
+    for (int g = 0; g < G; ++g) e[g] = eq[g] * load<T>(exp_keys(s, g));
+    all_y<P>(e, y);
+    join(broadcast(row[s]), y, dq, dy, dk[s - s0]);
+  }
+
+  // Keys [first, last) of row t, all on the same path.
+  template <Path P>
+  inline __attribute__((noinline)) void sweep(Index t, Index first, Index last, V (&dq)[G]) {
+    const T* row = dscores + t * in.S;
+    V eq[G], sum[G] = {}, dy[G] = {};
+    for (int g = 0; g < G; ++g) eq[g] = exp_twice<V>(query(t, g));
+    for (Index s = first; s < last; ++s) join_key<P>(row, s, eq, sum, dy);
+    for (int g = 0; g < G; ++g) dq[g] = sum[g], dw[g] += dy[g];
+  }
+
+  // The same sums in the same order, each key by the path its magnitude asks for; what has no gradient is not looked at.
+  inline __attribute__((noinline)) void careful(Index t, T q_most, Index first, Index last, V (&dq)[G]) {
+    const T* row = dscores + t * in.S;
+    V eq[G], dy[G] = {};
+    for (int g = 0; g < G; ++g) eq[g] = exp_twice<V>(query(t, g)), dq[g] = V{};
     for (Index s = first; s < last; ++s) {
-      const Vec<T> k0 = load<T>(ek + s * kPair), k1 = load<T>(ek + s * kPair + kLanes);
-      Vec<T> dk0 = dk[s - s0][0], dk1 = dk[s - s0][1];
-      for (int i = 0; i < M; ++i) {
-        const Vec<T> g = broadcast(dscores[(t + i) * in.S + s]);
-        const Pair<Vec<T>> y = pair_y<Vec<T>>(eq[i][0], k0, eq[i][1], k1);
-        join(g, y.first, dq[i][0], dy[0], dk0);
-        join(g, y.second, dq[i][1], dy[1], dk1);
-      }
-      dk[s - s0][0] = dk0;
-      dk[s - s0][1] = dk1;
-    }
-    dw[0] += dy[0];
-    dw[1] += dy[1];
-  }
-
-  // One element by the path its magnitudes ask for, into the sums of its row and its key.
-  void join_by_path(Index t, Index s, T g_ts, T q_most, const Vec<T> (&eq)[2], Vec<T> (&dq)[2], Vec<T> (&dy)[2]) {
-    const Vec<T> g = broadcast(g_ts);
-    Vec<T>(&dk_s)[2] = dk[s - s0];
-    const T* ek = in.keys_of(pair) + s * kPair + at;
-    const Path path = choose_path(q_most, in.key_magnitudes()[s]);
-    if (path == Path::pairs) {
-      const Pair<Vec<T>> y = pair_y<Vec<T>>(eq[0], load<T>(ek), eq[1], load<T>(ek + kLanes));
-      join(g, y.first, dq[0], dy[0], dk_s[0]);
-      join(g, y.second, dq[1], dy[1], dk_s[1]);
-      return;
-    }
-    for (int half = 0; half < 2; ++half) {
-      if (path == Path::single) {
-        join(g, single_y<Vec<T>>(eq[half], load<T>(ek + half * kLanes)), dq[half], dy[half], dk_s[half]);
-      } else {
-        const Pair<Vec<T>> y = direct_y<Vec<T>>(query(t, half) + key(s, half));
-        const Vec<T> slope = g * y.second;
-        dq[half] += slope;
-        dy[half] += g * y.first;
-        dk_s[half] += slope;
+      if (row[s] == T(0)) continue;
+      switch (PathLimits<T>().choose(q_most, in.key_magnitudes()[s])) {
+        case Path::quads:
+          join_key<Path::quads>(row, s, eq, dq, dy);
+          break;
+        case Path::pairs:
+          join_key<Path::pairs>(row, s, eq, dq, dy);
+          break;
+        case Path::single: {
+          V y[G];
+          for (int g = 0; g < G; ++g) y[g] = single_y<V>(eq[g] * load<T>(exp_keys(s, g)));
+          join(broadcast(row[s]), y, dq, dy, dk[s - s0]);
+          break;
+        }
+        default:
+          for (int g = 0; g < G; ++g) {
+            const Slope<V> x = direct_y<V>(query(t, g) + key(s, g));
+            dy[g] += broadcast(row[s]) * x.y;
+            dq[g] += broadcast(row[s]) * x.slope;
+            dk[s - s0][g] += broadcast(row[s]) * x.slope;
+          }
       }
     }
-  }
-
-  // The same sums in the same order, element by element; what has no gradient is not looked at.
-  template <int M>
-  void careful(Index t, const T* q_most, Index first, Index last, Vec<T> (&dq)[M][2]) {
-    Vec<T> eq[M][2], dy[2] = {};
-    for (int i = 0; i < M; ++i)
-      for (int half = 0; half < 2; ++half) eq[i][half] = exp_twice<Vec<T>>(query(t + i, half));
-    for (Index s = first; s < last; ++s)
-      for (int i = 0; i < M; ++i) {
-        const T g = dscores[(t + i) * in.S + s];
-        if (g != T(0)) join_by_path(t + i, s, g, q_most[i], eq[i], dq[i], dy);
-      }
-    dw[0] += dy[0];
-    dw[1] += dy[1];
-  }
-
-  template <int M>
-  void add_rows(Index t, const T* q_most) {
-    const Span span = span_of(in.ranges, t, M, in.S);
-    const Index first = span.first > s0 ? span.first : s0, last = smaller(span.last, s1);
-    if (first >= last) return;
-    Vec<T> dq[M][2] = {};
-    bool pairs = true;
-    for (int i = 0; i < M; ++i) pairs &= choose_path(q_most[i], block_most) == Path::pairs;
-    if (pairs)
-      fast<M>(t, first, last, dq);
-    else
-      careful<M>(t, q_most, first, last, dq);
-    if (!out.dq) return;
-    for (int i = 0; i < M; ++i)
-      for (int half = 0; half < 2; ++half) {
-        T* p = out.dq + (t + i) * out.lddq + unit(half);
-        const Index n = in.H - unit(half);
-        store_upto<T>(p, load_upto<T>(p, n) + dq[i][half], n);
-      }
+    for (int g = 0; g < G; ++g) dw[g] += dy[g];
   }
 };
 
 constexpr Index kBackwardRows = 64;  // target rows whose largest |q| is kept on the stack
 
-// Rows [t0, t1), at most kBackwardRows.
+// The path all keys of [first, last) take with a query of this magnitude, or direct where they differ.
+template <class T>
+inline Path common_path(T q_most, T k_least, T k_most) {
+  const Path path = PathLimits<T>().choose(q_most, k_most);
+  return path <= Path::pairs && PathLimits<T>().choose(q_most, k_least) == path ? path : Path::direct;
+}
+
+// Rows [t0, t1) (at most kBackwardRows) against keys [s0, s1) of one block.
+template <class T>
+struct BackwardBlock {
+  Index t0, t1, s0, s1;
+  T q_most[kBackwardRows];
+  T k_least, k_most;
+};
+
+template <class T, int G>
+inline void tanh_backward_units(const ScoreInputs<T>& in, const T* dscores, const ScoreGradients<T>& out,
+                                const BackwardBlock<T>& block, Index pair) {
+  for (Index at = 0; at < kLanes; at += kWidth<T>) {
+    Vec<T> dk[kKeyBlock][G];
+    const Index s0 = block.s0;
+    for (Index s = s0; s < block.s1; ++s)
+      for (int g = 0; g < G; ++g) dk[s - s0][g] = Vec<T>{};
+    TanhBackward<T, G> part{in, dscores, pair, at, s0, dk, {}};
+    for (Index t = block.t0; t < block.t1; ++t) {
+      const Span own = range_of(in.ranges, t, in.S);
+      const Index first = own.first > s0 ? own.first : s0, last = smaller(own.last, block.s1);
+      if (first >= last) continue;
+      const T q_most = block.q_most[t - block.t0];
+      Vec<T> dq[G];
+      switch (common_path(q_most, block.k_least, block.k_most)) {
+        case Path::quads:
+          part.template sweep<Path::quads>(t, first, last, dq);
+          break;
+        case Path::pairs:
+          part.template sweep<Path::pairs>(t, first, last, dq);
+          break;
+        default:
+          part.careful(t, q_most, first, last, dq);
+      }
+      for (int g = 0; out.dq && g < G; ++g) {
+        T* p = out.dq + t * out.lddq + part.unit(g);
+        const Index n = in.H - part.unit(g);
+        store_upto<T>(p, load_upto<T>(p, n) + dq[g], n);
+      }
+    }
+    for (int g = 0; g < G; ++g) {
+      const Index h = part.unit(g), n = in.H - h;
+      if (n <= 0) continue;
+      const Vec<T> factor = load_upto<T>(in.w + h, n) * (T(4) * in.scale);
+      for (Index s = s0; out.dk && s < block.s1; ++s) {
+        T* p = out.dk + s * in.H + h;
+        store_upto<T>(p, load_upto<T>(p, n) + factor * dk[s - s0][g], n);
+      }
+      if (out.dw) store_upto<T>(out.dw + h, load_upto<T>(out.dw + h, n) - part.dw[g] * (T(2) * in.scale), n);
+    }
+  }
+}
+
 template <class T>
 inline void tanh_backward_rows(const ScoreInputs<T>& in, const T* dscores, const ScoreGradients<T>& out, Index t0,
                                Index t1) {
-  constexpr int M = 2;
-  T q_most[kBackwardRows];
-  for (Index t = t0; t < t1; ++t) q_most[t - t0] = largest_magnitude(in.q + t * in.ldq, in.H);
+  BackwardBlock<T> block;
+  block.t0 = t0, block.t1 = t1;
+  for (Index t = t0; t < t1; ++t) block.q_most[t - t0] = largest_magnitude(in.q + t * in.ldq, in.H);
   const Span all = span_of(in.ranges, t0, t1 - t0, in.S);
   for (Index s0 = all.first / kKeyBlock * kKeyBlock; s0 < all.last; s0 += kKeyBlock) {
-    const Index first = s0 > all.first ? s0 : all.first, s1 = smaller(s0 + kKeyBlock, all.last);
-    const T most = largest_magnitude(in.key_magnitudes() + first, s1 - first);
-    for (Index pair = out.first / kPair; pair < pairs_of(out.last); ++pair)
-      for (Index at = 0; at < kLanes; at += kWidth<T>) {
-        Vec<T> dk[kKeyBlock][2] = {};
-        TanhBackward<T> part{in, dscores, out, pair, at, s0, s1, most, dk, {}};
-        Index t = t0;
-        for (; t + M <= t1; t += M) part.template add_rows<M>(t, q_most + t - t0);
-        for (; t < t1; ++t) part.template add_rows<1>(t, q_most + t - t0);
-        for (int half = 0; half < 2; ++half) {
-          const Index h = part.unit(half), n = in.H - h;
-          if (n <= 0) continue;
-          const Vec<T> factor = load_upto<T>(in.w + h, n) * (T(4) * in.scale);
-          for (Index s = first; out.dk && s < s1; ++s) {
-            T* p = out.dk + s * in.H + h;
-            store_upto<T>(p, load_upto<T>(p, n) + factor * dk[s - s0][half], n);
-          }
-          if (out.dw)
-            store_upto<T>(out.dw + h, load_upto<T>(out.dw + h, n) - part.dw[half] * (T(2) * in.scale), n);
-        }
-      }
+    const Index first = s0 > all.first ? s0 : all.first;
+    block.s0 = s0, block.s1 = smaller(s0 + kKeyBlock, all.last);
+    block.k_least = block.k_most = in.key_magnitudes()[first];
+    for (Index s = first; s < block.s1; ++s) {
+      const T k = in.key_magnitudes()[s];
+      if (!(k >= block.k_least)) block.k_least = k;
+      if (!(k <= block.k_most)) block.k_most = k;
+      if (k != k) break;  // a NaN anywhere: every row takes the careful way
+    }
+    Index pair = out.first / kPair;
+    for (; pair + 2 <= pairs_of(out.last); pair += 2) tanh_backward_units<T, 4>(in, dscores, out, block, pair);
+    if (pair < pairs_of(out.last)) tanh_backward_units<T, 2>(in, dscores, out, block, pair);
   }
 }
 

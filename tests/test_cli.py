@@ -1,0 +1,395 @@
+"""The command line: results on stdout, one line about each problem on stderr, the right exit code."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from dhyan import corpus
+from dhyan.cli import main
+from dhyan.cli.parser import COMMANDS, TRAIN_OPTIONS
+from dhyan.config import TABLES, read_toml
+from dhyan.data import parse_links
+
+SMALL = ["--hidden", "16", "--embedding", "16", "--batch", "16", "--seed", "3"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """train.tsv, valid.tsv with links, and `model`, briefly trained on them."""
+    path = tmp_path_factory.mktemp("cli")
+    pairs = corpus.generate(120)
+    (path / "train.tsv").write_text(corpus.to_tsv(pairs[20:]), encoding="utf-8")
+    (path / "valid.tsv").write_text(corpus.to_tsv(pairs[:20]), encoding="utf-8")
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert main(["train", *files(path), "--out", str(path / "model"), "--epochs", "2", *SMALL]) == 0
+    return path
+
+
+def files(path):
+    return [str(path / "train.tsv"), str(path / "valid.tsv")]
+
+
+def command(*arguments, **options):
+    return [sys.executable, "-W", "error", "-m", "dhyan", *map(str, arguments)]
+
+
+def start(*arguments, **options):
+    return subprocess.run(command(*arguments), capture_output=True, timeout=60, **options)
+
+
+def fails(capsys, code, message, *arguments):
+    """The command ends with this code, nothing on stdout and one line on stderr that holds the message."""
+    assert main([str(argument) for argument in arguments]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("dhyan: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert message in err
+    return err
+
+
+# ---------------------------------------------------------------- usage
+
+
+def test_version_is_fast_and_imports_nothing_heavy():
+    done = start("--version")
+    assert done.returncode == 0 and done.stdout.startswith(b"dhyan ") and done.stderr == b""
+    code = "import sys; from dhyan.cli import main; main(['--version']); print([m for m in ('numpy', 'rich', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    # Without an installed package the version comes from the compiled core, which needs numpy.
+    assert done.stdout.endswith("[]\n") or "numpy" in done.stdout
+    assert "rich" not in done.stdout and "matplotlib" not in done.stdout
+
+
+def test_help_lists_the_commands(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in COMMANDS)
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "usage: dhyan" in captured.err
+    for name in COMMANDS:
+        assert main([name, "--help"]) == 0
+        assert f"usage: dhyan {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "command is 'trian', expected one of: train, "),
+        (["--verison"], "unknown option '--verison', did you mean: --version"),
+        (["train", "a", "b", "--hiden", "3"], "train: unknown option '--hiden', did you mean: --hidden,"),
+        (["train", "a", "b", "--hid", "3"], "unknown option '--hid'"),  # no abbreviations
+        (["train", "a", "b", "--out", "x", "--hidden", "0"], "hidden is 0, expected at least 1"),
+        (["train", "a", "b", "--out", "x", "--hidden", "many"], "argument --hidden: invalid int value: 'many'"),
+        (["train", "a", "b", "--out", "x", "--dropout", "1"], "dropout is 1.0, expected 0 <= dropout < 1"),
+        (["train", "a", "b", "--out", "x", "--lr", "nan"], "lr is nan"),
+        (["train", "a", "b", "--out", "x", "--cell", "lstn"], "cell is 'lstn', expected one of: lstm, "),
+        (["train", "a", "b", "--out", "x", "--attention", "bahdanu"], "'bahdanu', expected one of: "),
+        (["train", "a", "b", "--out", "x", "--attention", "aditive"], "'aditive', expected one of: additive, "),
+        (["train", "a", "b", "--out", "x", "--normalize", "sparsmax"], "normalize is 'sparsmax', expected one of: "),
+        (["train", "a", "b", "--out", "x", "--heads", "2"], "heads is 2, expected 1"),
+        (["train", "a", "b", "--out", "x", "--window", "-1"], "radius is -1"),
+        (["train", "a", "b", "--out", "x", "--guided", "0.5"], "--guided is 0.5"),
+        (["train", "a", "b", "--out", "x", "--precision", "float16"], "precision is 'float16', expected one of: float"),
+        (
+            ["train", "a", "b", "--out", "x", "--source-level", "chars"],
+            "source_level is 'chars', expected one of: char",
+        ),
+        (["train", "a", "b", "--out", "x", "--bad-lines", "drop"], "bad_lines is 'drop', expected one of: "),
+        (["train", "a", "b"], "train: --out DIR is missing"),
+        (["train", "a", "--out", "x"], "expected the two TSV files TRAIN and VALID"),
+        (["train", "a", "b", "c", "--out", "x"], "train: got the further argument 'c'"),
+        (["train", "--source", "a", "b", "--out", "x"], "--source and --target go together"),
+        (["train", "a", "b", "--source", "a", "b", "--target", "a", "b"], "--source and --target"),
+        (["translate"], "translate: the following arguments are required: DIR"),
+        (["translate", "x", "--beam", "0"], "argument --beam: got 0, expected at least 1"),
+        (["translate", "x", "--beam", "two"], "argument --beam: got 'two', expected an integer"),
+        (["translate", "x", "--beam", "2", "--nbest", "3"], "--nbest is 3, expected at most --beam 2"),
+        (["evaluate", "x"], "evaluate: expected one TSV file, or --source FILE and --target FILE"),
+        (["evaluate", "x", "y", "--source", "z"], "evaluate: expected one TSV file"),
+        (["evaluate", "x", "y", "--tokenize", "13b"], "--tokenize is '13b', expected one of: 13a"),
+        (["align", "x", "y", "--bad-lines", "no"], "--bad-lines is 'no', expected one of: error, skip"),
+    ],
+)
+def test_usage_errors(capsys, arguments, message):
+    fails(capsys, 2, message, *arguments)
+
+
+def test_a_process_exits_with_the_code():
+    done = start("train", "a", "b", "--out", "x", "--cell", "lst")
+    assert done.returncode == 2 and done.stdout == b"" and done.stderr.count(b"\n") == 1
+    done = start("translate", "no-such-folder", input=b"x\n")
+    assert done.returncode == 1 and done.stdout == b"" and done.stderr.count(b"\n") == 1
+    assert b"no-such-folder" in done.stderr
+
+
+# ---------------------------------------------------------------- train
+
+
+def test_every_field_of_the_tables_has_an_option():
+    fields = {(table, field) for table, cls in TABLES.items() for field in cls.__dataclass_fields__}
+    offered = {(table, key) for table, key, _, _ in TRAIN_OPTIONS.values()}
+    assert offered <= fields
+    beyond = {"source_size", "target_size", "bidirectional", "input_feeding", "source", "lr_decay", "beta1", "beta2"}
+    assert {field for _, field in fields - offered} == beyond
+
+
+def test_print_config_round_trip(tmp_path, capsys):
+    assert (
+        main(["train", "--print-config", "--hidden", "32", "--window", "2", "--lr", "0.01", "--columns", "1,2:3"]) == 0
+    )
+    first = capsys.readouterr().out
+    (tmp_path / "c.toml").write_text(first, encoding="utf-8")
+    tables = read_toml(tmp_path / "c.toml")
+    assert tables["model"]["hidden"] == 32 and tables["model"]["window"] == 2 and tables["train"]["lr"] == 0.01
+    assert tables["data"]["columns"] == "1,2:3" and "source_size" not in tables["model"]
+    assert main(["train", "--print-config", "--config", str(tmp_path / "c.toml")]) == 0
+    assert capsys.readouterr().out == first
+    assert main(["train", "--print-config", "--config", str(tmp_path / "c.toml"), "--hidden", "64"]) == 0
+    assert capsys.readouterr().out == first.replace("hidden = 32", "hidden = 64")
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("[model]\nhidden = 0\n", "hidden is 0"),
+        ("[model]\nhiden = 8\n", "unknown key 'hiden', did you mean: hidden"),
+        ("[modle]\n", "unknown table [modle], expected one of: model"),
+        ("hidden 3", "c.toml: "),
+        ("[train]\nlr = 'fast'\n", "lr is 'fast', expected a number"),
+    ],
+)
+def test_bad_configuration_file(tmp_path, capsys, toml, message):
+    (tmp_path / "c.toml").write_text(toml, encoding="utf-8")
+    fails(capsys, 1, message, "train", "--print-config", "--config", tmp_path / "c.toml")
+
+
+def test_train_says_where_and_how_well(folder, tmp_path, capsys):
+    out = tmp_path / "m"
+    assert main(["train", *files(folder), "--out", str(out), "--epochs", "1", *SMALL]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{out}: epoch 1, validation loss ") and captured.out.count("\n") == 1
+    heading, row = captured.err.splitlines()
+    assert heading.split()[:2] == ["epoch", "updates"] and row.split()[:2] == ["1", "7"]
+    assert "\x1b" not in captured.err
+
+
+def test_train_on_line_files_and_resume(folder, tmp_path, capsys):
+    """Two runs of one epoch, the second resumed, end where one run of two epochs ends."""
+    names = []
+    for part in ("train", "valid"):
+        rows = [row.split("\t") for row in (folder / f"{part}.tsv").read_text(encoding="utf-8").splitlines()]
+        for side, column in (("hi", 0), ("en", 1)):
+            path = tmp_path / f"{part}.{side}"
+            path.write_text("".join(row[column] + "\n" for row in rows), encoding="utf-8")
+            names.append(str(path))
+    hindi, english = [names[0], names[2]], [names[1], names[3]]
+    given = ["train", "--source", *hindi, "--target", *english, "--out", str(tmp_path / "m")]
+    assert main([*given, "--epochs", "1", *SMALL]) == 0
+    assert main([*given, "--epochs", "2", "--resume"]) == 0  # everything else comes from the folder
+    last = (tmp_path / "m" / "last.safetensors").read_bytes()
+    assert last == (folder / "model" / "last.safetensors").read_bytes()
+    capsys.readouterr()
+    fails(capsys, 1, "hidden", *given, "--resume", "--hidden", "24")
+
+
+def test_resume_of_nothing(folder, tmp_path, capsys):
+    fails(capsys, 1, "nothing", "train", *files(folder), "--resume", "--out", tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"", "empty"),
+        (b"a\tb\nc\n", ":2"),
+        (b"a\tb\n\xff\tc\n", ":2:1"),
+        (b"a\tb\n \tc\n", ":2"),
+        ("a\tb\n".encode("utf-16"), "UTF-16"),
+        (b"a\tb\nc\0\td\n", "NUL"),
+    ],
+)
+def test_bad_training_file(folder, tmp_path, capsys, content, message):
+    bad = tmp_path / "bad.tsv"
+    if content is not None:
+        bad.write_bytes(content)
+    err = fails(capsys, 1, message, "train", bad, folder / "valid.tsv", "--out", tmp_path / "m")
+    assert "bad.tsv" in err
+
+
+def test_bad_lines_can_be_skipped(folder, tmp_path, capsys):
+    bad = tmp_path / "bad.tsv"
+    bad.write_bytes(b"no tab\n" + (folder / "train.tsv").read_bytes() + b"\xff\tx\n")
+    given = ["train", str(bad), str(folder / "valid.tsv"), "--out", str(tmp_path / "m"), "--epochs", "1", *SMALL]
+    assert main([*given, "--bad-lines", "skip"]) == 0
+    assert f"{bad}: 2 bad lines skipped, the first: {bad}:1" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- translate
+
+
+def translate(folder, text, *options):
+    done = start("translate", folder / "model", *options, input=text.encode())
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+    return done.stdout.decode()
+
+
+def test_one_line_in_one_line_out(folder, tmp_path, capsys):
+    lines = [*(pair.source for pair in corpus.generate(30)), "", "unknown words", "मैं\u2028खाना", "end"]
+    text = "\n".join(lines)  # no newline at the end
+    (tmp_path / "in.txt").write_text(text, encoding="utf-8")
+    links = tmp_path / "links.txt"
+    out = translate(folder, text, "--align", links)
+    assert len(out.split("\n")) == len(lines) + 1 and out.endswith("\n")
+    assert out.split("\n")[30] == ""
+    aligned = links.read_text(encoding="utf-8").split("\n")
+    assert len(aligned) == len(lines) + 1 and all(parse_links(line) is not None for line in aligned)
+    assert main(["translate", str(folder / "model"), str(tmp_path / "in.txt")]) == 0
+    assert capsys.readouterr().out == out
+    assert translate(folder, "") == ""
+
+
+def test_jsonl_and_nbest(folder, tmp_path, capsys):
+    (tmp_path / "in.txt").write_text("मैं खाना खा रहा हूँ\n\n", encoding="utf-8")
+    given = ["translate", str(folder / "model"), str(tmp_path / "in.txt"), "--nbest", "3"]
+    assert main([*given, "--jsonl"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(records) == 2
+    first = records[0]
+    assert first["source_tokens"] == ["मैं", "खाना", "खा", "रहा", "हूँ", "</s>"] and len(first["nbest"]) == 3
+    assert len(first["weights"]) == len(first["tokens"]) and len(first["weights"][0]) == 6
+    assert abs(sum(first["weights"][0]) - 1) < 1e-5
+    assert records[1] == {
+        "text": "", "score": 0.0, "tokens": [], "weights": [], "source": "", "source_tokens": ["</s>"],
+        "nbest": [{"text": "", "score": 0.0, "tokens": [], "weights": []}],
+    }  # fmt: skip
+    assert main(given) == 0
+    rows = [row.split(" ||| ") for row in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == ["0", "0", "0", "1"]
+    assert [row[1] for row in rows[:3]] == [other["text"] for other in first["nbest"]]
+
+
+def test_a_bad_line_ends_translation_after_the_good_ones(folder):
+    done = start("translate", folder / "model", input="मैं\nमैं\n".encode() + b"\xff\nx\n")
+    assert done.returncode == 1 and done.stdout.count(b"\n") == 2
+    assert done.stderr == b"dhyan: stdin:3:1: byte 0xff is not valid UTF-8\n"
+
+
+def test_a_line_of_too_many_tokens_is_named(folder, tmp_path, capsys):
+    path = tmp_path / "long.txt"
+    path.write_text("x " * 501 + "\n", encoding="utf-8")
+    fails(capsys, 1, f"{path}:1: the source has 501 tokens, expected at most 500", "translate", folder / "model", path)
+    fails(capsys, 1, "gone.txt", "translate", folder / "model", tmp_path / "gone.txt")
+    fails(capsys, 1, "no/such", "translate", folder / "model", folder / "valid.tsv", "--align", tmp_path / "no/such")
+
+
+def test_a_reader_that_leaves_early_is_no_error_message(folder):
+    text = ("मैं खाना खा रहा हूँ\n" * 20_000).encode()
+    process = subprocess.Popen(
+        command("translate", folder / "model", "--beam", 1),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdout.close()
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(text)
+    process.stdin.close()
+    assert process.wait(timeout=60) == 1
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+# ---------------------------------------------------------------- evaluate, align, info
+
+
+def test_evaluate(folder, capsys):
+    given = ["evaluate", str(folder / "model"), str(folder / "valid.tsv"), "--beam", "2"]
+    assert main([*given, "--json"]) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert captured.err == "" and captured.out.count("\n") == 1
+    assert result["pairs"] == 20 and 0 <= result["exact_match"] <= 1 and result["aer"] is not None
+    assert set(result["failures"]) == {"omission", "repetition", "hallucination", "wrong_alignment"}
+    assert main(given) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["pairs", "20"] and any(line.startswith("AER") for line in lines)
+
+
+def test_evaluate_without_the_text_extra(folder):
+    code = "import sys; sys.modules['sacrebleu'] = None; from dhyan.cli import main; sys.exit(main(sys.argv[1:]))"
+    given = ["evaluate", folder / "model", folder / "valid.tsv", "--beam", "1", "--json"]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, given)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and json.loads(done.stdout)["bleu"] is None
+    assert done.stderr.count("\n") == 1 and "pip install 'dhyan[text]'" in done.stderr
+
+
+def test_align_writes_pharaoh(folder, tmp_path, capsys):
+    assert main(["align", str(folder / "model"), str(folder / "valid.tsv")]) == 0
+    out = capsys.readouterr().out
+    rows = [row.split("\t") for row in (folder / "valid.tsv").read_text(encoding="utf-8").splitlines()]
+    assert out.count("\n") == len(rows)
+    for line, row in zip(out.splitlines(), rows, strict=True):
+        for source, target, sure in parse_links(line):
+            assert source < len(row[0].split()) and target < len(row[1].split()) and sure
+    (tmp_path / "s").write_text("मैं\n", encoding="utf-8")
+    (tmp_path / "t").write_text("I am\n", encoding="utf-8")
+    assert main(["align", str(folder / "model"), "--source", str(tmp_path / "s"), "--target", str(tmp_path / "t")]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    (tmp_path / "t").write_text("I am\nmore\n", encoding="utf-8")
+    fails(capsys, 1, "has 1 lines", "align", folder / "model", "--source", tmp_path / "s", "--target", tmp_path / "t")
+
+
+def test_a_damaged_model_is_named(folder, tmp_path, capsys):
+    for name in os.listdir(folder / "model"):
+        (tmp_path / name).write_bytes((folder / "model" / name).read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-3])
+    fails(capsys, 1, "model.safetensors", "evaluate", tmp_path, folder / "valid.tsv")
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("dhyan", "numpy", "isa", "isas", "threads", "openmp", "cuda"))
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["isa"] in facts["isas"] and facts["threads"] >= 1
+
+
+# ---------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_while_waiting_for_input(folder, number, code):
+    process = subprocess.Popen(
+        command("translate", folder / "model"),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    time.sleep(1.0)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert out == b"" and err.count(b"\n") == 1 and err.startswith(b"dhyan: ")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_while_training_save_and_tell_how_to_go_on(folder, tmp_path, number, code):
+    out = tmp_path / "m"
+    process = subprocess.Popen(
+        command("train", *files(folder), "--out", out, "--epochs", 10_000, "--patience", 10_000, *SMALL),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    for _ in range(2):  # heading and first epoch
+        assert process.stderr.readline()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert f"--resume --out {out}".encode() in err.splitlines()[-1]
+    done = start("train", *files(folder), "--out", out, "--resume", "--epochs", 1)
+    assert done.returncode == 0

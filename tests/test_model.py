@@ -1,0 +1,438 @@
+"""The whole model: loss and every gradient, bits that depend on nothing else, dropout, configurations, bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from functools import cache
+from typing import Any
+
+import dhyan
+import numpy as np
+import pytest
+import reference_model as reference
+from dhyan import Batch, ModelConfig, Seq2Seq
+from dhyan.dropout import Dropout
+
+ORDERS = {"bahdanau": ("bahdanau", True), "luong": ("luong", False), "luong, input feeding": ("luong", True)}
+GRID = [
+    pytest.param(
+        dict(cell=cell, order=order, layers=layers, bidirectional=both, attention=attention),
+        id=f"{cell}-{order}-{layers}-{'bi' if both else 'uni'}-{attention}",
+    )
+    for cell, order, layers, both, attention in itertools.product(
+        ["rnn", "lstm", "gru"], ORDERS, [1, 2], [True, False], dhyan.scorings()
+    )
+]
+CELLS_AND_ORDERS = [pytest.param(dict(cell=c, order=o), id=f"{c}-{o}") for c in ("rnn", "lstm", "gru") for o in ORDERS]
+
+
+def config_of(**changes: Any) -> ModelConfig:
+    """A tiny configuration; order is a key of ORDERS."""
+    values: dict[str, Any] = dict(source_size=5, target_size=6, embedding=3, hidden=2, dropout=0.0, cell="gru")
+    values |= changes
+    values["order"], values["input_feeding"] = ORDERS[values.get("order", "bahdanau")]
+    return ModelConfig(**values)
+
+
+def model_of(config: ModelConfig, seed: int = 0, dtype: str = "float64", scale: float = 0.5) -> Seq2Seq:
+    """A model whose every parameter is random and not small, biases too."""
+    model = Seq2Seq(config, seed=seed, dtype=dtype)
+    values = reference.random_parameters(config, np.random.default_rng(seed), scale)
+    for name, array in model.parameters().items():
+        array[...] = values[name]
+    return model
+
+
+def batch_of(
+    config: ModelConfig,
+    source_lengths: tuple[int, ...] = (4, 1, 3, 0),
+    target_lengths: tuple[int, ...] = (5, 2, 4, 3),
+    seed: int = 0,
+) -> Batch:
+    """Random ids or features everywhere, in the padding too."""
+    rng = np.random.default_rng(seed)
+    shape = (len(source_lengths), max(source_lengths))
+    source = rng.integers(0, config.source_size, shape)
+    if config.source == "features":
+        source = rng.standard_normal((*shape, config.source_size))
+    target = rng.integers(0, config.target_size, (len(target_lengths), max(target_lengths)))
+    return Batch(source, np.array(source_lengths), target, np.array(target_lengths))
+
+
+@cache
+def exact(config: ModelConfig, smoothing: float = 0.0) -> tuple[float, dict[str, np.ndarray]]:
+    """Loss and every gradient of model_of(config) on batch_of(config), by complex step; once for all of isa."""
+    p, batch = model_of(config).parameters(), batch_of(config)
+    slopes = reference.complex_step(lambda a: reference.loss(a, config, batch, smoothing=smoothing), p)
+    return float(reference.loss(p, config, batch, smoothing=smoothing)), slopes
+
+
+def assert_exact(config: ModelConfig, smoothing: float = 0.0) -> None:
+    model, (loss, slopes) = model_of(config), exact(config, smoothing)
+    got, cache = model.forward(batch_of(config), smoothing=smoothing)
+    np.testing.assert_allclose(got, loss, rtol=1e-12)
+    gradients = model.backward(cache)
+    assert gradients.keys() == slopes.keys()
+    for name, slope in slopes.items():
+        np.testing.assert_allclose(gradients[name], slope, atol=1e-9, rtol=1e-6, err_msg=name)
+
+
+# ------------------------------------------------------------------------------------------------ loss and gradients
+
+
+@pytest.mark.parametrize("choices", GRID)
+def test_loss_and_every_gradient(isa: str, choices: dict[str, Any]) -> None:
+    assert_exact(config_of(**choices))
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2])
+@pytest.mark.parametrize("attention", dhyan.scorings())
+@pytest.mark.parametrize("order", ORDERS)
+def test_windows(order: str, attention: str, radius: int) -> None:
+    assert_exact(config_of(order=order, attention=attention, window=dhyan.Window(radius)))
+
+
+@pytest.mark.parametrize("choices", CELLS_AND_ORDERS)
+def test_feature_vectors_as_source(choices: dict[str, Any]) -> None:
+    assert_exact(config_of(**choices, source="features", source_size=5))
+
+
+@pytest.mark.parametrize("choices", CELLS_AND_ORDERS)
+def test_label_smoothing(choices: dict[str, Any]) -> None:
+    assert_exact(config_of(**choices, layers=2), smoothing=0.1)
+
+
+@pytest.mark.parametrize("width", reference.SIZES)
+@pytest.mark.parametrize("attention, order", [*(("additive", order) for order in ORDERS), ("general", "luong")])
+def test_every_width(isa: str, attention: str, order: str, width: int) -> None:
+    """Hidden sizes that end anywhere in a vector; the embedding and the vocabularies have other tails."""
+    cell = ("rnn", "lstm", "gru")[reference.SIZES.index(width) % 3]
+    config = config_of(
+        cell=cell, order=order, attention=attention, hidden=width, embedding=width + 2, target_size=width + 5
+    )
+    model, directions, (loss, slopes) = model_of(config, scale=width**-0.5), *exact_along(config)
+    got, cache = model.forward(batch_of(config))
+    np.testing.assert_allclose(got, loss, rtol=1e-12)
+    for name, gradient in model.backward(cache).items():
+        along = (directions[name] * gradient).reshape(len(directions[name]), -1).sum(-1)
+        np.testing.assert_allclose(along, slopes[name], atol=1e-9, rtol=1e-6, err_msg=name)
+
+
+@cache
+def exact_along(config: ModelConfig) -> tuple[dict[str, np.ndarray], tuple[float, dict[str, np.ndarray]]]:
+    """A random direction a parameter, the loss and its slopes along them."""
+    p, batch = model_of(config, scale=config.hidden**-0.5).parameters(), batch_of(config)
+    rng = np.random.default_rng(1)
+    directions = {name: rng.standard_normal((1, *array.shape)) / array.size**0.5 for name, array in p.items()}
+    slopes = reference.complex_step_along(lambda a: reference.loss(a, config, batch), p, directions)
+    return directions, (float(reference.loss(p, config, batch)), slopes)
+
+
+@pytest.mark.parametrize("step", [None, 7])
+@pytest.mark.parametrize("choices", CELLS_AND_ORDERS)
+def test_central_differences_of_the_model_itself(choices: dict[str, Any], step: int | None) -> None:
+    """No reference at all: entries of parameters() edited in place, with and without dropout."""
+    config = config_of(**choices, layers=2, dropout=0.3)
+    model, batch, rng = model_of(config), batch_of(config), np.random.default_rng(0)
+    gradients = model.backward(model.forward(batch, step=step)[1])
+    width = 1e-5
+    for name, array in model.parameters().items():
+        for _ in range(2):
+            entry = tuple(rng.integers(0, array.shape))
+            before, losses = array[entry], []
+            for shift in (width, -width):
+                array[entry] = before + shift
+                losses.append(model.forward(batch, step=step)[0])
+            array[entry] = before
+            # truncation is width^2 f'''/6, rounding eps loss/width: both about 1e-10
+            slope = (losses[0] - losses[1]) / (2 * width)
+            np.testing.assert_allclose(gradients[name][entry], slope, atol=2e-9, err_msg=f"{name}{entry}")
+
+
+@pytest.mark.parametrize("choices", CELLS_AND_ORDERS)
+def test_float32_is_float64_up_to_rounding(isa: str, choices: dict[str, Any]) -> None:
+    config = config_of(**choices, hidden=13, embedding=7)
+    narrow, wide = model_of(config, dtype="float32"), model_of(config)
+    wide.flat[...] = narrow.flat
+    batch = batch_of(config)
+    loss32, cache32 = narrow.forward(batch)
+    loss64, cache64 = wide.forward(batch)
+    terms = 2 * (config.hidden * 3 + config.embedding) * (batch.source.shape[1] + batch.target.shape[1])
+    assert abs(loss32 - loss64) <= 4 * 2**-23 * np.sqrt(terms) * loss64
+    expected = wide.backward(cache64)
+    for name, gradient in narrow.backward(cache32).items():
+        assert gradient.dtype == np.float32
+        reference.assert_rounded(gradient, expected[name], terms)
+
+
+def test_gradient_of_a_sum_of_losses_is_the_weighted_sum() -> None:
+    """The mean is over target tokens of the whole batch, not over sentences."""
+    config = config_of()
+    model, batch = model_of(config), batch_of(config)
+    loss, cache = model.forward(batch)
+    total, sums = 0.0, {name: 0.0 for name in model.parameters()}
+    for i in range(4):
+        one = Batch(*(array[i : i + 1] for array in dataclasses.astuple(batch)))
+        part, part_cache = model.forward(one)
+        total += part * one.target_tokens
+        for name, gradient in model.backward(part_cache).items():
+            sums[name] = sums[name] + gradient * one.target_tokens
+    np.testing.assert_allclose(loss, total / batch.target_tokens, rtol=1e-14)
+    for name, gradient in model.backward(cache).items():
+        np.testing.assert_allclose(gradient, sums[name] / batch.target_tokens, atol=1e-15, err_msg=name)
+
+
+# ------------------------------------------------------------------------------------------------ teacher forcing
+
+
+@pytest.mark.parametrize("choices", GRID[:: len(dhyan.scorings()) + 1])
+def test_force_gives_log_probabilities_and_weights(choices: dict[str, Any]) -> None:
+    config = config_of(**choices)
+    model, batch = model_of(config), batch_of(config)
+    log_p, weights = model.force(batch)
+    expected, attended = reference.force(model.parameters(), config, batch.source, batch.source_lengths, batch.target)
+    expected = np.take_along_axis(expected, batch.target[:, 1:, None], -1)[..., 0]
+    valid = np.arange(4) < batch.target_lengths[:, None] - 1
+    np.testing.assert_allclose(log_p, np.where(valid, expected, 0), atol=1e-13)
+    np.testing.assert_allclose(weights, np.where(valid[..., None], attended, 0), atol=1e-14)
+    assert not weights[np.broadcast_to((np.arange(4) >= batch.source_lengths[:, None])[:, None], weights.shape)].any()
+    loss, _ = model.forward(batch)
+    np.testing.assert_allclose(loss, -log_p.sum() / batch.target_tokens, rtol=1e-14)
+
+
+# ------------------------------------------------------------------------------------------------ bits
+
+
+def wide_case(**changes: Any) -> tuple[Seq2Seq, Batch]:
+    """Large enough that kernels are dealt to threads and rows end anywhere in a tile."""
+    config = config_of(hidden=37, embedding=21, source_size=50, target_size=77, **changes)
+    rng = np.random.default_rng(0)
+    batch = batch_of(config, (11, *rng.integers(0, 12, 19)), (13, *rng.integers(2, 14, 19)))
+    return model_of(config, dtype="float32", scale=0.3), batch
+
+
+@pytest.mark.parametrize("choices", CELLS_AND_ORDERS[::2])
+@pytest.mark.parametrize("attention", ["additive", "general"])
+def test_bits_do_not_depend_on_threads(threads: None, isa: str, attention: str, choices: dict[str, Any]) -> None:
+    model, batch = wide_case(**choices, attention=attention, layers=2, dropout=0.2)
+    results = []
+    for count in (1, 2, 3, 4, 7, 8, 16):
+        dhyan.set_num_threads(count)
+        loss, cache = model.forward(batch, step=1)
+        results.append({"loss": np.float64(loss), **model.backward(cache)})
+    for other in results[1:]:
+        for name, array in results[0].items():
+            np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+@pytest.mark.parametrize("choices", GRID[:: len(dhyan.scorings()) + 1])
+def test_sentence_does_not_depend_on_its_batch_or_padding(isa: str, choices: dict[str, Any]) -> None:
+    model, batch = wide_case(**choices)
+    log_p, weights = model.force(batch)
+    ids, attended = model.greedy(batch.source, batch.source_lengths, max_length=9)
+    for i in range(batch.size):
+        s, t = max(int(batch.source_lengths[i]), 1), int(batch.target_lengths[i])
+        one = Batch(
+            batch.source[i : i + 1, :s], batch.source_lengths[i : i + 1],
+            batch.target[i : i + 1, :t], batch.target_lengths[i : i + 1],
+        )  # fmt: skip
+        alone_p, alone_weights = model.force(one)
+        np.testing.assert_array_equal(alone_p[0], log_p[i, : t - 1])
+        np.testing.assert_array_equal(alone_weights[0], weights[i, : t - 1, :s])
+        alone_ids, alone_attended = model.greedy(one.source, one.source_lengths, max_length=9)
+        steps = alone_ids.shape[1]
+        np.testing.assert_array_equal(alone_ids[0], ids[i, :steps])
+        assert not ids[i, steps:].any()
+        np.testing.assert_array_equal(alone_attended[0], attended[i, :steps, :s])
+        assert not attended[i, steps:].any()
+
+
+def test_padding_cannot_be_seen() -> None:
+    for source in ("tokens", "features"):
+        config = config_of(source=source, order="luong, input feeding")
+        model, batch = model_of(config), batch_of(config)
+        loss, cache = model.forward(batch)
+        expected = model.backward(cache)
+        past = np.arange(4) >= batch.source_lengths[:, None]
+        changed_source = np.where(past, 0, batch.source) if source == "tokens" else batch.source.copy()
+        if source == "features":
+            changed_source[past] = np.nan
+        changed_target = np.where(np.arange(5) >= batch.target_lengths[:, None], 0, batch.target)
+        changed = Batch(changed_source, batch.source_lengths, changed_target, batch.target_lengths)
+        other, cache = model.forward(changed)
+        assert other == loss
+        for name, gradient in model.backward(cache).items():
+            np.testing.assert_array_equal(gradient, expected[name], err_msg=name)
+
+
+def test_cache_may_be_used_again() -> None:
+    model, batch = wide_case()
+    cache = model.forward(batch, step=3)[1]
+    first = {name: gradient.copy() for name, gradient in model.backward(cache).items()}
+    model.backward(model.forward(batch)[1])
+    second = model.backward(cache)
+    for name, gradient in first.items():
+        np.testing.assert_array_equal(gradient, second[name], err_msg=name)
+
+
+# ------------------------------------------------------------------------------------------------ dropout
+
+
+def padded_masks(config: ModelConfig, batch: Batch, seed: int, step: int) -> dict[str, np.ndarray]:
+    """The masks of the model as the reference wants them: a row per token becomes (B, S) or one array per step."""
+    dropout = Dropout(config.dropout, seed, step, np.dtype("float64"))
+    source = np.arange(batch.source.shape[1]) < batch.source_lengths[:, None]
+    target = np.arange(batch.target.shape[1] - 1) < batch.target_lengths[:, None] - 1
+
+    def spread(site: str, where: np.ndarray, width: int, layers: int = 1) -> np.ndarray:
+        shape = (int(where.sum()), width)
+        mask = dropout.mask(site, shape if site != "decoder layers" else (layers, *shape))
+        assert mask is not None
+        out = np.ones((layers, *where.shape, width))
+        out[:, where] = mask
+        return out
+
+    masks = {"source embedding": spread("source embedding", source, config.embedding)[0]}
+    for layer in range(config.layers):
+        masks[f"encoder {layer}"] = spread(f"encoder {layer}", source, config.memory_size)[0]
+    between = spread("decoder layers", target, config.hidden, config.layers - 1) if config.layers > 1 else []
+    for t in range(target.shape[1]):
+        for site in ("target embedding", "readout"):
+            masks[f"{site}, step {t}"] = spread(site, target, config.embedding)[0][:, t]
+        for layer, mask in enumerate(between):
+            masks[f"decoder layer {layer}, step {t}"] = mask[:, t]
+    return masks
+
+
+@pytest.mark.parametrize("choices", CELLS_AND_ORDERS)
+def test_dropout_stands_where_the_model_says(choices: dict[str, Any]) -> None:
+    config = config_of(**choices, layers=2, dropout=0.4)
+    model, batch = model_of(config, seed=5), batch_of(config)
+    masks = padded_masks(config, batch, seed=5, step=9)
+    loss, cache = model.forward(batch, step=9)
+    p = model.parameters()
+    np.testing.assert_allclose(loss, reference.loss(p, config, batch, masks=masks), rtol=1e-12)
+    slopes = reference.complex_step(lambda a: reference.loss(a, config, batch, masks=masks), p)
+    for name, gradient in model.backward(cache).items():
+        np.testing.assert_allclose(gradient, slopes[name], atol=1e-9, rtol=1e-6, err_msg=name)
+
+
+def test_dropout_is_a_function_of_seed_and_step() -> None:
+    config = config_of(dropout=0.5)
+    batch = batch_of(config)
+    model, same, other = model_of(config, seed=1), model_of(config, seed=1), model_of(config, seed=2)
+    other.flat[...] = model.flat
+    losses = [model.forward(batch, step=step)[0] for step in range(20)]
+    assert losses == [same.forward(batch, step=step)[0] for step in reversed(range(20))][::-1]
+    assert len(set(losses)) == 20
+    assert not set(losses) & {other.forward(batch, step=step)[0] for step in range(20)}
+    plain = model.forward(batch)[0]
+    assert plain == other.forward(batch)[0] and plain not in losses
+    assert model_of(config_of(dropout=0.0), seed=1).forward(batch, step=3)[0] == plain
+
+
+# ------------------------------------------------------------------------------------------------ parameters
+
+
+@pytest.mark.parametrize("choices", GRID)
+def test_names_and_shapes_of_parameters(choices: dict[str, Any]) -> None:
+    config = config_of(**choices)
+    model = Seq2Seq(config)
+    assert {name: array.shape for name, array in model.parameters().items()} == reference.parameter_shapes(config)
+    for array in model.parameters().values():
+        assert np.shares_memory(array, model.flat) and array.dtype == np.float32 and np.isfinite(array).all()
+
+
+def test_initial_values_are_a_function_of_the_seed() -> None:
+    config = config_of(hidden=9)
+    one, same, other = Seq2Seq(config, seed=4), Seq2Seq(config, seed=4), Seq2Seq(config, seed=5)
+    np.testing.assert_array_equal(one.flat, same.flat)
+    assert (one.flat != other.flat).any()
+
+
+def test_initial_loss_is_that_of_a_guess() -> None:
+    """A fresh model knows nothing: the loss is near log V."""
+    config = ModelConfig(source_size=500, target_size=400, embedding=32, hidden=32)
+    loss, _ = Seq2Seq(config, seed=0).forward(batch_of(config, (7, 5), (6, 4)))
+    assert 0.7 * np.log(400) < loss < 1.4 * np.log(400)
+
+
+# ------------------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(hidden=0), "hidden"), (dict(hidden=-1), "hidden"), (dict(layers=0), "layers"),
+    (dict(embedding=0), "embedding"),
+    (dict(source_size=0), "source_size"), (dict(target_size=0), "target_size"),
+    (dict(dropout=1.0), "dropout"), (dict(dropout=-0.1), "dropout"), (dict(dropout=float("nan")), "dropout"),
+    (dict(heads=0), "heads"), (dict(window=-1), "radius|window"),
+    (dict(cell="lstn"), r"'lstn'.*: '?lstm"), (dict(order="bahdanu"), r"'bahdanu'.*: '?bahdanau"),
+    (dict(attention="aditive"), r"'aditive'.*: '?additive"), (dict(attention="scaled"), r"'scaled'.*: '?scaled_dot"),
+    (dict(source="feature"), r"'feature'.*: '?features"), (dict(normalize="sofmax"), r"'sofmax'.*: '?softmax"),
+])  # fmt: skip
+def test_bad_configurations(change: dict[str, Any], words: str) -> None:
+    good = dict(source_size=6, target_size=7)
+    with pytest.raises(ValueError, match=words) as caught:
+        ModelConfig(**(good | change))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [
+    dict(hidden=2.0), dict(hidden="3"), dict(layers=True), dict(dropout="0"), dict(bidirectional=1), dict(window=1.5),
+])  # fmt: skip
+def test_configurations_of_wrong_types(change: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=next(iter(change)) if "window" not in change else "radius"):
+        ModelConfig(**(dict(source_size=6, target_size=7) | change))
+
+
+@pytest.mark.parametrize(
+    "side, position, bad", [("source", (2, 1), 5), ("target", (0, 3), 6), ("target", (1, 1), 2**40)]
+)
+def test_ids_outside_the_vocabulary_are_named(side: str, position: tuple[int, int], bad: int) -> None:
+    config = config_of()
+    model, batch = model_of(config), batch_of(config)
+    ids = getattr(batch, side).copy()
+    ids[position] = bad
+    wrong = dataclasses.replace(batch, **{side: ids})
+    for call in (model.forward, model.force):
+        with pytest.raises(IndexError, match=rf"{side}\[{position[0]}, {position[1]}\] is {bad}"):
+            call(wrong)
+    if side == "source":
+        with pytest.raises(IndexError, match=rf"source\[2, 1\] is {bad}"):
+            model.greedy(wrong.source, wrong.source_lengths)
+    expected, _ = model_of(config).forward(batch)
+    assert model.forward(batch)[0] == expected  # the next good call is right
+
+
+def test_cache_of_another_configuration() -> None:
+    batch = batch_of(config_of())
+    cache = model_of(config_of()).forward(batch)[1]
+    with pytest.raises(ValueError, match="another configuration"):
+        model_of(config_of(cell="lstm")).backward(cache)
+
+
+@pytest.mark.parametrize("lengths, error", [
+    (np.array([4, 1, 3]), ValueError), (np.array([4, 1, 3, 5]), ValueError), (np.array([4, 1, 3, -1]), ValueError),
+    (np.array([4.0, 1.0, 3.0, 0.0]), TypeError),
+])  # fmt: skip
+def test_greedy_checks_lengths(lengths: np.ndarray, error: type[Exception]) -> None:
+    config = config_of()
+    with pytest.raises(error, match="length"):
+        model_of(config).greedy(batch_of(config).source, lengths)
+
+
+def test_features_of_the_wrong_width_or_type() -> None:
+    config = config_of(source="features", source_size=5)
+    model, lengths = model_of(config), np.array([4])
+    with pytest.raises(ValueError, match=r"\(1, 4, 6\).*F=5"):
+        model.greedy(np.zeros((1, 4, 6)), lengths)
+    with pytest.raises(TypeError, match="float32"):
+        model.greedy(np.zeros((1, 4, 5), np.float32), lengths)
+
+
+def test_empty_batch() -> None:
+    config = config_of()
+    empty = np.zeros((0, 3), np.int64)
+    loss, cache = (model := model_of(config)).forward(Batch(empty, empty[:, 0], empty, empty[:, 0]))
+    assert loss == 0 and not any(gradient.any() for gradient in model.backward(cache).values())

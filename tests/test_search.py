@@ -1,0 +1,189 @@
+"""Greedy and beam search: what they return is what the formulas say, row for row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import reference_model as reference
+from dhyan import Batch, ModelConfig, NumericError, Seq2Seq
+from dhyan.search import Hypothesis, beam_search
+
+LENGTHS = np.array([4, 1, 3, 6])
+ORDERS = [("bahdanau", True), ("luong", False), ("luong", True)]
+CASES = [(cell, *order) for cell in ("rnn", "lstm", "gru") for order in ORDERS]
+
+
+def model_of(
+    cell: str = "gru", order: str = "bahdanau", input_feeding: bool = True, *, target_size: int = 9, **changes: Any
+) -> Seq2Seq:
+    """A random model; the scale makes its outputs differ between sentences and end at different lengths."""
+    config = ModelConfig(
+        source_size=8, target_size=target_size, embedding=5, hidden=6, dropout=0.0, cell=cell, order=order,
+        input_feeding=input_feeding, **changes,
+    )  # fmt: skip
+    model = Seq2Seq(config, dtype="float64")
+    for name, array in model.parameters().items():
+        array[...] = reference.random_parameters(config, np.random.default_rng(3), 1.0)[name]
+    return model
+
+
+def sources(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(3, 8, (len(LENGTHS), LENGTHS.max()))
+
+
+def forced(model: Seq2Seq, source: np.ndarray, length: int, hypothesis: Hypothesis) -> tuple[np.ndarray, np.ndarray]:
+    """Teacher-forced log-probabilities and weights of a hypothesis, its end symbol included if it wrote one."""
+    ids = [1, *hypothesis.ids, *([2] if hypothesis.finished else [])]
+    batch = Batch(source[None, :length], np.array([length]), np.array([ids]), np.array([len(ids)]))
+    log_p, weights = model.force(batch)
+    return log_p[0], weights[0]
+
+
+# ------------------------------------------------------------------------------------------------ greedy
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell, order, input_feeding", CASES)
+def test_greedy_is_the_reference(isa: str, cell: str, order: str, input_feeding: bool, layers: int) -> None:
+    model, source = model_of(cell, order, input_feeding, layers=layers), sources()
+    ids, weights = model.greedy(source, LENGTHS, max_length=12)
+    expected, rows = reference.greedy(model.parameters(), model.config, source, LENGTHS, 12)
+    assert ids.dtype == np.int64 and ids.shape[1] == max(map(len, expected)) and weights.shape == (*ids.shape, 6)
+    for i, sentence in enumerate(expected):
+        n = len(sentence)
+        assert ids[i].tolist() == sentence + [0] * (ids.shape[1] - n)
+        np.testing.assert_allclose(weights[i, :n], rows[i], atol=1e-12)
+        assert not weights[i, n:].any()
+
+
+def test_greedy_rows_sum_to_one_over_the_sentence() -> None:
+    ids, weights = model_of().greedy(sources(), LENGTHS, max_length=12)
+    written = np.cumsum(ids == 2, axis=1) - (ids == 2) == 0
+    np.testing.assert_allclose(weights.sum(-1), written, atol=1e-15)
+    assert not weights[np.broadcast_to((np.arange(6) >= LENGTHS[:, None])[:, None], weights.shape)].any()
+
+
+def test_greedy_stops_at_max_length() -> None:
+    model = model_of()
+    model.parameters()["output.bias"][2] = -1e3  # never ends
+    for most in (1, 4):
+        ids, weights = model.greedy(sources(), LENGTHS, max_length=most)
+        assert ids.shape == (4, most) and weights.shape == (4, most, 6) and (ids != 2).all()
+    for bad in (0, -1):
+        with pytest.raises(ValueError, match="max_length"):
+            model.greedy(sources(), LENGTHS, max_length=bad)
+
+
+def test_greedy_takes_the_lower_id_of_equals() -> None:
+    model = model_of()
+    model.parameters()["output.weight"][...] = 0
+    model.parameters()["output.bias"][...] = [0, 0, -1, 0, 3, 3, 0, 3, 0]
+    assert (model.greedy(sources(), LENGTHS, max_length=2)[0] == 4).all()
+
+
+# ------------------------------------------------------------------------------------------------ beam search
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 0.6])
+@pytest.mark.parametrize("cell, order, input_feeding", CASES)
+def test_a_wide_beam_is_exhaustive_search(cell: str, order: str, input_feeding: bool, penalty: float) -> None:
+    """5 tokens, up to 4 of them: a beam that never has to drop anything returns every output in order of score."""
+    model, source = model_of(cell, order, input_feeding, target_size=5), sources()
+    most = 4
+    for i in (0, 1):
+        one, length = source[i : i + 1, : LENGTHS[i]], LENGTHS[i : i + 1]
+        every = reference.exhaustive(model.parameters(), model.config, one, length, most)
+        expected = sorted(((total / len(ids) ** penalty, ids[:-1]) for ids, total in every), key=lambda pair: -pair[0])
+        options = {"beam": 400, "max_length": most, "length_penalty": penalty}
+        (found,) = beam_search(model, one, length, nbest=len(expected), **options)
+        assert all(h.finished for h in found)
+        assert [h.ids for h in found] == [ids for _, ids in expected]
+        np.testing.assert_allclose([h.score for h in found], [score for score, _ in expected], rtol=1e-12)
+        (first,) = beam_search(model, one, length, nbest=3, **options)  # stops early, and may not miss anything
+        assert [h.ids for h in first] == [ids for _, ids in expected[:3]]
+
+
+@pytest.mark.parametrize("cell, order, input_feeding", CASES)
+@pytest.mark.parametrize("attention", ["additive", "dot", "none"])
+def test_weights_are_those_of_the_returned_hypothesis(
+    attention: str, cell: str, order: str, input_feeding: bool
+) -> None:
+    """Row t of a hypothesis is the row that teacher forcing it reads at t: the same bits."""
+    model, source = model_of(cell, order, input_feeding, attention=attention), sources()
+    results = beam_search(model, source, LENGTHS, beam=6, nbest=6, max_length=8)
+    assert len(results) == 4
+    for row, length, found in zip(source, LENGTHS, results, strict=True):
+        assert len({(*h.ids, h.finished) for h in found}) == len(found) > 1
+        for h in found:
+            log_p, weights = forced(model, row, int(length), h)
+            assert h.weights.shape == (len(h.ids), length)
+            np.testing.assert_array_equal(h.weights, weights[: len(h.ids)])
+            np.testing.assert_allclose(h.score, log_p.mean(), rtol=1e-12)
+
+
+def test_best_hypotheses_come_first() -> None:
+    for found in beam_search(model_of(), sources(), LENGTHS, beam=6, nbest=6, max_length=8):
+        keys = [(not h.finished, -h.score) for h in found]
+        assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize("cell, order, input_feeding", CASES)
+def test_beam_of_one_is_greedy(cell: str, order: str, input_feeding: bool) -> None:
+    model, source = model_of(cell, order, input_feeding), sources()
+    ids, weights = model.greedy(source, LENGTHS, max_length=10)
+    for i, (h,) in enumerate(beam_search(model, source, LENGTHS, beam=1, max_length=10)):
+        n = len(h.ids)
+        assert ids[i, :n].tolist() == h.ids
+        assert not h.finished or ids[i, n] == 2
+        np.testing.assert_array_equal(h.weights, weights[i, :n, : LENGTHS[i]])
+
+
+def test_a_wider_beam_never_finds_less_when_it_finishes() -> None:
+    """Wide enough to be exhaustive, it bounds every narrower one."""
+    model, source = model_of(target_size=5), sources()
+    best = [found[0].score for found in beam_search(model, source, LENGTHS, beam=400, max_length=4)]
+    for beam in (1, 2, 5):
+        for bound, found in zip(best, beam_search(model, source, LENGTHS, beam=beam, max_length=4), strict=True):
+            assert not found[0].finished or found[0].score <= bound + 1e-12
+
+
+def test_a_sentence_does_not_depend_on_its_batch(isa: str) -> None:
+    model, source = model_of(), sources()
+    for i, together in enumerate(beam_search(model, source, LENGTHS, beam=4, nbest=4, max_length=8)):
+        one, length = source[i : i + 1, : LENGTHS[i]], LENGTHS[i : i + 1]
+        (alone,) = beam_search(model, one, length, beam=4, nbest=4, max_length=8)
+        for a, b in zip(together, alone, strict=True):
+            assert a.ids == b.ids and a.score == b.score and a.finished == b.finished
+            np.testing.assert_array_equal(a.weights, b.weights)
+
+
+def test_limits_of_each_sentence() -> None:
+    model = model_of()
+    model.parameters()["output.bias"][2] = -1e3
+    found = beam_search(model, sources(), LENGTHS, beam=3, max_length=np.array([1, 5, 2, 7]))
+    assert [len(h.ids) for (h,) in found] == [1, 5, 2, 7] and not any(h.finished for (h,) in found)
+    default = beam_search(model, sources(), LENGTHS, beam=1)
+    assert [len(h.ids) for (h,) in default] == [2 * length + 10 for length in LENGTHS]
+
+
+def test_no_sentences() -> None:
+    assert beam_search(model_of(), np.zeros((0, 3), np.int64), np.zeros(0, np.int64), beam=2) == []
+
+
+@pytest.mark.parametrize("options, words", [
+    (dict(beam=0), "beam"), (dict(beam=-2), "beam"), (dict(beam=2, nbest=3), "nbest"), (dict(nbest=0), "nbest"),
+    (dict(max_length=0), "max_length"), (dict(length_penalty=-1.0), "length_penalty"),
+    (dict(length_penalty=float("nan")), "length_penalty"),
+])  # fmt: skip
+def test_bad_options(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        beam_search(model_of(), sources(), LENGTHS, **options)
+
+
+def test_a_model_of_nan_is_refused() -> None:
+    model = model_of()
+    model.parameters()["output.bias"][3] = np.nan
+    with pytest.raises(NumericError, match="NaN at step 1"):
+        beam_search(model, sources(), LENGTHS)

@@ -1,0 +1,293 @@
+"""Training: the same bits from the same seed, stop and resume, interrupts, and numbers that are not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dhyan
+import numpy as np
+import pytest
+from dhyan import ModelConfig, NumericError, Seq2Seq, TrainConfig
+from dhyan.data import Pair
+from dhyan.training import Report
+from safetensors.numpy import load_file
+
+CONFIG = ModelConfig(source_size=4, target_size=4, embedding=6, hidden=8, cell="gru", dropout=0.2)
+OPTIONS = dict(batch=4, epochs=3, lr=0.01, patience=50, seed=5)
+WEIGHTS = ("model.safetensors", "last.safetensors", "optimizer.safetensors")
+
+
+def pairs(count: int, seed: int = 0) -> list[Pair]:
+    """Words to be written backwards."""
+    rng = np.random.default_rng(seed)
+    sentences = [[str(w) for w in rng.choice(list("abcde"), rng.integers(1, 6))] for _ in range(count)]
+    return [Pair(" ".join(words), " ".join(reversed(words))) for words in sentences]
+
+
+TRAIN, VALID = pairs(22), pairs(6, seed=1)  # six batches an epoch, the last one short
+BATCHES = 6
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in WEIGHTS}
+
+
+def train(folder: Path, resume: bool = False, on_step: Any = None, on_report: Any = None, **changes: Any) -> Seq2Seq:
+    options = TrainConfig(**(OPTIONS | changes))
+    return dhyan.train(
+        CONFIG, TRAIN, VALID, out=folder, options=options, resume=resume, on_step=on_step, on_report=on_report
+    )
+
+
+def after(steps: int, act: Callable[[], None]) -> Callable[[int, int, float], None]:
+    """An on_step that acts once, right after so many updates."""
+    count = 0
+
+    def on_step(step: int, batches: int, loss: float) -> None:
+        nonlocal count
+        count += 1
+        if count == steps:
+            act()
+
+    return on_step
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("never-stopped")
+    train(folder)
+    return digests(folder)
+
+
+# ------------------------------------------------------------------------------------------------ determinism
+
+
+def test_two_runs_give_the_same_bytes(tmp_path: Path, never_stopped: dict[str, str]) -> None:
+    train(tmp_path)
+    assert digests(tmp_path) == never_stopped
+
+
+def test_threads_change_no_byte(threads: None, tmp_path: Path, never_stopped: dict[str, str]) -> None:
+    dhyan.set_num_threads(3)
+    train(tmp_path)
+    assert digests(tmp_path) == never_stopped
+
+
+def test_another_seed_gives_other_bytes(tmp_path: Path, never_stopped: dict[str, str]) -> None:
+    train(tmp_path, seed=6)
+    assert not set(digests(tmp_path).values()) & set(never_stopped.values())
+
+
+def test_the_returned_model_is_the_best_one(tmp_path: Path) -> None:
+    model = train(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert stored.keys() == model.parameters().keys()
+    for name, array in model.parameters().items():
+        np.testing.assert_array_equal(array, stored[name])
+
+
+# ------------------------------------------------------------------------------------------------ stop and resume
+
+
+@pytest.mark.parametrize("stop", [1, 3, BATCHES - 1, BATCHES, BATCHES + 1, 2 * BATCHES, 3 * BATCHES])
+def test_stop_at_a_step_and_resume_is_never_stopping(tmp_path: Path, stop: int, never_stopped: dict[str, str]) -> None:
+    with pytest.raises(KeyboardInterrupt, match=rf"step {stop}\b.*--resume"):
+        train(tmp_path, on_step=after(stop, interrupt))
+    train(tmp_path, resume=True)
+    assert digests(tmp_path) == never_stopped
+
+
+def test_stop_many_times(tmp_path: Path, never_stopped: dict[str, str]) -> None:
+    resume = False
+    for _ in range(8):
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, resume=resume, on_step=after(2, interrupt))
+        resume = True
+    train(tmp_path, resume=True)
+    assert digests(tmp_path) == never_stopped
+
+
+def test_stop_while_validating(tmp_path: Path, never_stopped: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    greedy = Seq2Seq.greedy
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        interrupt()
+        return greedy(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Seq2Seq, "greedy", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
+    train(tmp_path, resume=True)
+    assert digests(tmp_path) == never_stopped
+
+
+@pytest.mark.parametrize("updates", [2, BATCHES, BATCHES + 3])
+def test_a_limit_of_updates_then_resume_is_never_stopping(
+    tmp_path: Path, updates: int, never_stopped: dict[str, str]
+) -> None:
+    steps: list[int] = []
+    train(tmp_path, updates=updates, on_step=lambda *_: steps.append(1))
+    assert len(steps) == updates
+    train(tmp_path, resume=True)
+    assert digests(tmp_path)["last.safetensors"] == never_stopped["last.safetensors"]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau", "constant"])
+def test_schedules_survive_a_stop(tmp_path: Path, schedule: str) -> None:
+    options: dict[str, Any] = dict(schedule=schedule, warmup=4, patience=2, epochs=5)
+    train(tmp_path / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", **options, on_step=after(BATCHES + 2, interrupt))
+    train(tmp_path / "parts", resume=True, **options)
+    assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
+
+
+def test_resume_needs_the_same_model_and_data(tmp_path: Path) -> None:
+    train(tmp_path, epochs=1)
+    with pytest.raises(dhyan.CheckpointError, match="hidden was 8 and is now 9"):
+        dhyan.train(
+            ModelConfig(**(CONFIG.to_dict() | {"hidden": 9})), TRAIN, VALID, out=tmp_path,
+            options=TrainConfig(**OPTIONS), resume=True,
+        )  # fmt: skip
+    other = [*TRAIN, Pair("f", "f")]
+    with pytest.raises(dhyan.CheckpointError, match=r"vocab|source_size"):
+        dhyan.train(CONFIG, other, VALID, out=tmp_path, options=TrainConfig(**OPTIONS), resume=True)
+    with pytest.raises(dhyan.CheckpointError):
+        train(tmp_path / "nothing-here", resume=True)
+
+
+# ------------------------------------------------------------------------------------------------ learning
+
+
+def test_it_learns_and_says_so(tmp_path: Path) -> None:
+    reports: list[Report] = []
+    train(tmp_path, epochs=20, lr=0.03, label_smoothing=0.0, on_report=lambda report, model: reports.append(report))
+    assert [r.epoch for r in reports] == list(range(1, 21)) and reports[-1].step == 20 * BATCHES
+    assert reports[-1].train_loss < 0.6 * reports[0].train_loss
+    assert min(r.token_error_rate for r in reports) < 0.7 * reports[0].token_error_rate
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [r.step for r in reports]
+
+
+def test_patience_ends_a_run_without_progress(tmp_path: Path) -> None:
+    reports: list[Report] = []
+    train(tmp_path, epochs=50, patience=3, lr=1e-12, on_report=lambda report, model: reports.append(report))
+    since_best = len(reports) - max(i for i, r in enumerate(reports) if r.best) - 1
+    assert since_best == 3 and len(reports) < 50
+
+
+# ------------------------------------------------------------------------------------------------ not a number
+
+
+def finite(folder: Path) -> bool:
+    files = [folder / name for name in WEIGHTS if (folder / name).exists()]
+    return all(np.isfinite(array).all() for file in files for array in load_file(file).values())
+
+
+def test_a_loss_of_nan_is_refused_and_not_saved(tmp_path: Path) -> None:
+    saved: list[dict[str, str]] = []
+
+    def poison(report: Report, model: Seq2Seq) -> None:
+        saved.append(digests(tmp_path))
+        model.parameters()["output.bias"][3] = np.nan
+
+    with pytest.raises(NumericError, match=rf"loss is nan at step {BATCHES + 1}"):
+        train(tmp_path, on_report=poison)
+    assert digests(tmp_path) == saved[0] and finite(tmp_path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_bad_gradient_is_refused_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    backward, calls = Seq2Seq.backward, []
+
+    def poisoned(self: Seq2Seq, cache: Any) -> Any:
+        gradients = backward(self, cache)
+        calls.append(1)
+        if len(calls) == BATCHES + 2:
+            gradients["readout.weight"][0, 0] = value
+        return gradients
+
+    monkeypatch.setattr(Seq2Seq, "backward", poisoned)
+    with pytest.raises(NumericError, match=rf"readout\.weight.*step {BATCHES + 2}"):
+        train(tmp_path)
+    assert finite(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")  # inf * 0, before the refusal
+@pytest.mark.parametrize("lr", [1e30, 1e38, 1e45])
+def test_a_diverging_run_never_saves_what_cannot_be_loaded(tmp_path: Path, lr: float) -> None:
+    """Weights beyond float32: refused with a reason, or still finite; the folder stays loadable."""
+    try:
+        train(tmp_path, lr=lr)
+    except NumericError as error:
+        assert "step" in str(error)
+    assert finite(tmp_path)
+
+
+def test_ctrl_c_saves_no_bad_weights(tmp_path: Path) -> None:
+    """The update that breaks the weights is the last one before the interrupt."""
+    with pytest.raises((KeyboardInterrupt, NumericError)):
+        train(tmp_path, lr=1e45, on_step=after(1, interrupt))
+    assert finite(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ the command
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> tuple[Path, Path]:
+    paths = tmp_path / "train.tsv", tmp_path / "valid.tsv"
+    for path, examples in zip(paths, (TRAIN, VALID), strict=True):
+        path.write_text("".join(f"{p.source}\t{p.target}\n" for p in examples), encoding="utf-8")
+    return paths
+
+
+def command(corpus: tuple[Path, Path], out: Path, *more: str) -> list[str]:
+    options = {"hidden": 8, "embedding": 6, "cell": "gru", "batch": 4, "lr": 0.01, "seed": 5, "patience": 100_000}
+    flags = [text for key, value in options.items() for text in (f"--{key}", str(value))]
+    return [sys.executable, "-m", "dhyan", "train", *map(str, corpus), "--out", str(out), *flags, *more]
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_resume(
+    tmp_path: Path, corpus: tuple[Path, Path], number: int, code: int
+) -> None:
+    out = tmp_path / "model"
+    run = subprocess.Popen(
+        command(corpus, out, "--epochs", "100000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (out / "log.jsonl").exists() and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        run.send_signal(number)
+        _, stderr = run.communicate(timeout=60)
+    finally:
+        run.kill()
+        run.wait()
+    assert run.returncode == code, stderr
+    assert "--resume" in stderr and "Traceback" not in stderr
+    step = json.loads((out / "state.json").read_text())["step"]
+    assert f"step {step}" in stderr
+    epochs = str(step // BATCHES + 2)
+    resumed = subprocess.run(
+        command(corpus, out, "--epochs", epochs, "--resume"), capture_output=True, text=True, timeout=60
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    whole = tmp_path / "whole"
+    subprocess.run(command(corpus, whole, "--epochs", epochs), check=True, capture_output=True, timeout=120)
+    assert digests(out) == digests(whole)

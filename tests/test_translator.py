@@ -1,0 +1,191 @@
+"""From text to text: shapes, order, edge cases, and the loaded model's own."""
+
+import numpy as np
+import pytest
+from dhyan.batch import Batch
+from dhyan.config import ModelConfig
+from dhyan.data import Pair
+from dhyan.errors import DataError
+from dhyan.evaluation import evaluate
+from dhyan.model import Seq2Seq
+from dhyan.optim import Adam
+from dhyan.translator import SOURCE_END, Translation, Translator
+from dhyan.vocab import Vocabulary
+
+HINDI = ["मैं खाना खा रहा हूँ", "मैं सेब खा रहा हूँ", "लड़की खाना खा रही है", "मैं सो रहा हूँ"]
+ENGLISH = ["I am eating", "I am eating an apple", "the girl is eating", "I am sleeping"]
+
+
+def make(source_level="word", target_level="word", **options):
+    """A translator that has learned nothing."""
+    source, target = Vocabulary.build(HINDI, source_level), Vocabulary.build(ENGLISH, target_level)
+    config = ModelConfig(source_size=len(source), target_size=len(target), embedding=12, hidden=16, dropout=0.0)
+    model = Seq2Seq(config, seed=5)
+    return Translator(model, source, target, **options)
+
+
+@pytest.fixture(scope="module")
+def translator():
+    """One that knows its four sentences by heart."""
+    made = make()
+    batch = Batch.from_ids(
+        [made.source_vocab.encode(text) for text in HINDI], [made.target_vocab.encode(text) for text in ENGLISH]
+    )
+    optimizer = Adam(made.model, lr=0.02)
+    for step in range(80):
+        _, cache = made.model.forward(batch, step=step)
+        optimizer.step(made.model.backward(cache))
+    return made
+
+
+def check(result, text, translator):
+    assert result.weights.shape == (len(result.tokens), len(result.source_tokens))
+    np.testing.assert_allclose(result.weights.sum(axis=1), 1, atol=1e-6)
+    assert result.source_tokens == [*translator.source_vocab.tokenize(text), SOURCE_END]
+    ordinary = [token for token in result.tokens if token not in ("<pad>", "<begin>")]
+    assert result.text == translator.target_vocab.join(ordinary) == str(result)
+
+
+@pytest.mark.parametrize("beam", [1, 5])
+@pytest.mark.parametrize("levels", [("word", "word"), ("char", "word"), ("word", "char")])
+def test_weights_belong_to_the_tokens(levels, beam):
+    translator = make(*levels)
+    for text in HINDI:
+        check(translator.translate(text, beam=beam), text, translator)
+
+
+def test_it_translates(translator):
+    assert [result.text for result in translator.translate(HINDI)] == ENGLISH
+    assert [result.text for result in translator.translate(HINDI, beam=1)] == ENGLISH
+    assert all(-0.1 < result.score < 0 for result in translator.translate(HINDI))
+
+
+def test_a_list_keeps_its_order(translator):
+    texts = ["मैं " * n for n in (9, 1, 30, 4)] + HINDI * 20 + ["", "x"]
+    results = translator.translate(texts, beam=3)
+    assert len(results) == len(texts)
+    for text, result in zip(texts, results, strict=True):
+        check(result, text, translator)
+    for i in (0, 2, 3, 50, len(texts) - 1):
+        alone = translator.translate(texts[i], beam=3)
+        assert (alone.text, alone.score) == (results[i].text, results[i].score)
+        assert alone.weights.tobytes() == results[i].weights.tobytes()
+    assert translator.translate([]) == [] and translator.translate(tuple(HINDI[:1]))[0].source_tokens[0] == "मैं"
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\t\u2003"])
+def test_white_space_translates_to_nothing(translator, text):
+    result = translator.translate(text)
+    assert (result.text, result.tokens, result.source_tokens, result.score) == ("", [], [SOURCE_END], 0.0)
+    assert result.weights.shape == (0, 1) and result.nbest == [result] and result.links() == []
+
+
+def test_unknown_words_keep_their_form(translator):
+    result = translator.translate("मैं 🙂 zebra")
+    assert result.source_tokens == ["मैं", "🙂", "zebra", SOURCE_END]
+    assert result.weights.shape[1] == 4
+    assert result.tokens == translator.translate("मैं q w").tokens  # unknown is unknown
+
+
+def test_too_long_is_refused_with_the_number(translator):
+    short = make(max_source=4)
+    assert short.translate("मैं " * 4).source_tokens[:-1] == ["मैं"] * 4
+    with pytest.raises(DataError, match="translate: text 1: the source has 5 tokens, expected at most 4"):
+        short.translate(["मैं", "मैं " * 5])
+
+
+def test_two_columns():
+    translator = Translator(make("char").model, make("char").source_vocab, make().target_vocab, two_columns=True)
+    assert translator.translate("खा\tV,PST").source_tokens == ["ख", "ा", "V", "PST", SOURCE_END]
+    with pytest.raises(DataError, match="text 0: source 'खा' has 1 columns"):
+        translator.translate("खा")
+
+
+def test_nbest_is_sorted_and_starts_with_the_result(translator):
+    result = translator.translate(HINDI[0], beam=6, nbest=4)
+    assert len(result.nbest) == 4 and result.nbest[0] is result
+    assert [r.score for r in result.nbest] == sorted((r.score for r in result.nbest), reverse=True)
+    assert len({tuple(r.tokens) for r in result.nbest}) == 4
+    for one in result.nbest:
+        check(one, HINDI[0], translator)
+
+
+def test_focus_and_links():
+    weights = np.array([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2], [0.1, 0.2, 0.7]])
+    result = Translation("x y z", ["x", "y", "z"], ["a", "b", SOURCE_END], -1.0, weights)
+    assert result.focus(0) == [("b", 0.5), (SOURCE_END, 0.3), ("a", 0.2)]
+    assert [token for token, _ in result.focus(-2)] == ["a", "b", SOURCE_END]
+    assert result.links() == [(1, 0), (0, 1)]  # z reads the end symbol
+    with pytest.raises(IndexError, match="t is 3, expected an index of 3 output tokens"):
+        result.focus(3)
+
+
+def test_max_length(translator):
+    assert len(translator.translate(HINDI[0], max_length=1, beam=1).tokens) <= 1
+    with pytest.raises(ValueError, match="max_length is 0"):
+        translator.translate(HINDI[0], max_length=0)
+
+
+def test_align_is_the_forced_reading(translator):
+    found = translator.align([*HINDI, ""], [*ENGLISH, "I"])
+    for text, target, result in zip(HINDI, ENGLISH, found, strict=False):
+        assert result.text == target and result.tokens == target.split()
+        check(result, text, translator)
+    # A model's own output, forced, is read as it was written.
+    own = translator.translate(HINDI[1], beam=1)
+    assert own.text == ENGLISH[1]
+    forced = translator.align([HINDI[1]], [own.text])[0]
+    np.testing.assert_allclose(forced.weights, own.weights, atol=1e-6)
+    assert forced.score == pytest.approx(own.score, abs=1e-5)
+    with pytest.raises(ValueError, match="1 sources and 0 targets"):
+        translator.align(["x"], [])
+    assert translator.align([], []) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda t: t.translate(3), TypeError, "int"),
+        (lambda t: t.translate([b"x"]), TypeError, "text 0 is a bytes, expected str"),
+        (lambda t: t.translate(["x", None]), TypeError, "text 1 is a NoneType, expected str"),
+        (lambda t: t.translate("x", beam=0), ValueError, "beam is 0"),
+        (lambda t: t.translate("", beam=0), ValueError, "beam is 0"),
+        (lambda t: t.translate("x", beam=2, nbest=3), ValueError, "nbest 3"),
+        (lambda t: t.align(["x"], [None]), TypeError, "text 0 is a NoneType"),
+    ],
+)
+def test_bad_input(translator, call, error, message):
+    with pytest.raises(error, match=message):
+        call(translator)
+    assert isinstance(translator.translate(HINDI[0]), Translation)  # and the next good call is right
+
+
+def test_vocabulary_of_another_model(translator):
+    with pytest.raises(ValueError, match="source_vocab has 5 ids, expected the model's source_size"):
+        Translator(translator.model, Vocabulary(["a"], "word"), translator.target_vocab)
+
+
+def test_a_model_of_feature_vectors_has_no_text(translator):
+    config = ModelConfig(source_size=3, target_size=len(translator.target_vocab), source="features", hidden=8)
+    with pytest.raises(ValueError, match="source is 'features', expected 'tokens'"):
+        Translator(Seq2Seq(config), translator.source_vocab, translator.target_vocab)
+
+
+def test_evaluate_reports_every_field(translator):
+    links = [tuple((t, t, True) for t in range(2))] * 4
+    pairs = [Pair(s, t, link) for s, t, link in zip(HINDI, ENGLISH, links, strict=True)]
+    report = evaluate(translator, pairs, beam=2, edges=[1, 5])
+    assert list(report) == [
+        "pairs", "bleu", "chrf", "ter", "signature", "exact_match", "token_error_rate", "by_length", "aer", "failures",
+    ]  # fmt: skip
+    assert report["pairs"] == 4 and 0 <= report["aer"] <= 1
+    assert [(row["from"], row["to"], row["pairs"]) for row in report["by_length"]] == [(1, 4, 1), (5, 5, 3)]
+    assert report["exact_match"] == 1.0 and report["bleu"] == pytest.approx(100)
+    forced = translator.align(HINDI, ENGLISH)
+    hits = sum(link in {(0, 0), (1, 1)} for f in forced for link in f.links())
+    total = sum(len(f.links()) for f in forced)
+    assert report["aer"] == pytest.approx(1 - 2 * hits / (total + 8))
+
+
+def test_evaluate_without_links_has_no_aer(translator):
+    assert evaluate(translator, [Pair(HINDI[0], ENGLISH[0])])["aer"] is None
