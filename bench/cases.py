@@ -52,7 +52,8 @@ class Case:
     @property
     def name(self) -> str:
         """What identifies the case in the results of any run."""
-        return " ".join(part for part in (self.section, self.op, self.cell, self.shape) if part)
+        op = "" if self.op == self.section else self.op
+        return " ".join(part for part in (self.section, op, self.cell, self.shape) if part)
 
     @property
     def modelled(self) -> bool:
@@ -116,7 +117,9 @@ CASES: tuple[Case, ...] = (
     _sequence("context", 64, 20, 20, 512),
     _sequence("context", 32, 100, 100, 1024),
     Case("kernels", "linear", {"M": 1600, "I": 1024, "O": 512}, tiny={"M": 5, "I": 9, "O": 18}),
-    Case("kernels", "output_loss", {"N": 1600, "E": 512, "V": 8000}, peers=EAGER_COMPILE, tiny={"N": 5, "E": 9, "V": 19}),
+    Case(
+        "kernels", "output_loss", {"N": 1600, "E": 512, "V": 8000}, peers=EAGER_COMPILE, tiny={"N": 5, "E": 9, "V": 19}
+    ),
     _model("train", "gru", 100, 128, 32, 12, 3, 5),
     _model("train", "lstm", 100, 128, 32, 12, 2.5, 3.5),
     _model("train", "gru", 8000, 256, 64, 25, None, None),
@@ -177,7 +180,8 @@ def inputs(case: Case) -> Arrays:
             names = {"q": "BTH", "k": "BSH", "v": "BSH", "dcontext": "BTH"}
             return {name: normal(*axes) for name, axes in names.items()}
         case "softmax":
-            return {"scores": normal("B", "T", "S") * np.float32(4), "dweights": normal("B", "T", "S"), "end": _ends(case)}
+            scores = normal("B", "T", "S") * np.float32(4)
+            return {"scores": scores, "dweights": normal("B", "T", "S"), "end": _ends(case)}
         case "context":
             weights = np.exp(normal("B", "T", "S"))
             weights /= weights.sum(-1, keepdims=True)

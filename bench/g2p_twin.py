@@ -21,9 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import dhyan
+import numpy as np
 from dhyan import metrics
 from dhyan.batch import make_batches
 from dhyan.config import DataConfig, ModelConfig, TrainConfig
@@ -85,10 +84,9 @@ def task(o: argparse.Namespace) -> Task:
     source = Vocabulary.build((p.source for p in train), data.source_level)
     target = Vocabulary.build((p.target for p in train), data.target_level)
     sizes = {"source_size": len(source), "target_size": len(target)}
-    chosen = {name: getattr(o, name) for name in ("embedding", "hidden", "cell", "dropout") if getattr(o, name) is not None}
-    config = ModelConfig(**sizes, **chosen)
-    chosen = {name: getattr(o, name) for name in ("batch", "epochs", "lr", "patience") if getattr(o, name) is not None}
-    options = TrainConfig(seed=o.seed, **chosen)
+    given = {name: value for name, value in vars(o).items() if value is not None}
+    config = ModelConfig(**sizes, **{n: given[n] for n in ("embedding", "hidden", "cell", "dropout") if n in given})
+    options = TrainConfig(seed=o.seed, **{n: given[n] for n in ("batch", "epochs", "lr", "patience") if n in given})
     parts = (Encoded.of(pairs, source, target) for pairs in (train, valid, test))
     return Task(config, options, data, target, *parts)
 
@@ -119,9 +117,7 @@ def train_ours(t: Task) -> tuple[Curve, Decode, int]:
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "model"
-        model = dhyan.train(
-            t.config, t.train.pairs, t.valid.pairs, out, options=t.options, data=t.data, on_report=note
-        )
+        model = dhyan.train(t.config, t.train.pairs, t.valid.pairs, out, options=t.options, data=t.data, on_report=note)
     return curve, lambda source, lengths, limit: model.greedy(source, lengths, max_length=limit)[0], len(curve.points)
 
 

@@ -6,13 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import dhyan
 import numpy as np
 import reference_model
 from cases import BOTH, FORWARD, Arrays, Case, model_config
-from reference import Call
-
-import dhyan
 from dhyan import model_ops, ops
+from plain import Call
 
 
 class Side:

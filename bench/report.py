@@ -1,7 +1,7 @@
 """The JSON of a run as Markdown tables; of two runs, what has become faster or slower.
 
-    python bench/report.py RUN.json
-    python bench/report.py BEFORE.json AFTER.json
+python bench/report.py RUN.json
+python bench/report.py BEFORE.json AFTER.json
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def tables(run: dict[str, Any]) -> str:
     for section, head in HEADS.items():
         results = [r for r in run["results"] if r["section"] == section]
         if results:
-            table = memory_table(results) if section == "memory" else section_table(run, section, results)
+            table = memory_table(results) if section == "memory" else section_table(run, results)
             parts.append(f"### {head}\n\n{table}")
     if run["failures"]:
         parts.append("### Failures\n\n" + "\n".join(f"- {failure}" for failure in run["failures"]))
@@ -67,11 +67,15 @@ def machine_lines(run: dict[str, Any]) -> str:
     """Where, when, with what, and whether the machine was quiet."""
     m, sides = run["machine"], run["sides"]
     ours, torch, numpy = sides["dhyan"], sides.get("torch"), sides["numpy"]
+    torch_words = "without PyTorch"
+    if torch:
+        torch_words = f"PyTorch {torch['torch']}: {torch['isa']}, {torch['threads']} threads, {torch['blas']}"
+    openmp = "" if ours["openmp"] else ", built without OpenMP"
     lines = [
         f"- {run['started']}: {m['processor']}, {m['cores']} cores, {m['system']}, Python {m['python']}"
         + (f", {m['environment']}" if m["environment"] else ""),
-        f"- dhyan {ours['version']}: {ours['isa']}, {ours['threads']} threads" + (", built without OpenMP" if not ours["openmp"] else ""),
-        f"- PyTorch {torch['torch']}: {torch['isa']}, {torch['threads']} threads, {torch['blas']}" if torch else "- without PyTorch",
+        f"- dhyan {ours['version']}: {ours['isa']}, {ours['threads']} threads{openmp}",
+        f"- {torch_words}",
         f"- NumPy {numpy['numpy']}: {numpy['blas']}",
         f"- peak: {peak_words(run)}",
     ]
@@ -113,11 +117,12 @@ def peak_words(run: dict[str, Any]) -> str:
     return "; ".join(words) or "not measured"
 
 
-def section_table(run: dict[str, Any], section: str, results: list[dict[str, Any]]) -> str:
+def section_table(run: dict[str, Any], results: list[dict[str, Any]]) -> str:
     """One row a case and pass."""
-    head = ["case", "pass", "dhyan ms", "rate", "of peak", "PyTorch ms (best form)", "ratio", "must / aim", "x NumPy", "error d / t / n"]
+    head = "case, pass, dhyan ms, rate, of peak, PyTorch ms (best form), ratio, must / aim, x NumPy"
+    heads = [*head.split(", "), "error d / t / n"]
     rows = [row(run, r, which) for r in results for which in r["passes"]]
-    return markdown(head, rows)
+    return markdown(heads, rows)
 
 
 def row(run: dict[str, Any], r: dict[str, Any], which: str) -> list[str]:
@@ -214,12 +219,14 @@ def comparison(before: dict[str, Any], after: dict[str, Any]) -> str:
             unsure = abs(change - 1) <= spread(first) + spread(second)
             word = "within the spread" if unsure else "faster" if change > 1 else "SLOWER"
             peers = [f"{peer_ratio(times):.2f}" if peer_ratio(times) else "-" for times in (a, b)]
-            rows.append([r["name"], which, time_cell(first), time_cell(second), f"{change:.2f}x", word, " -> ".join(peers)])
+            cells = [time_cell(first), time_cell(second), f"{change:.2f}x", word, " -> ".join(peers)]
+            rows.append([r["name"], which, *cells])
     head = ["case", "pass", "before ms", "after ms", "speed", "verdict", "ratio to PyTorch"]
     notes = []
     for key in ("processor", "cores"):
         if before["machine"][key] != after["machine"][key]:
-            notes.append(f"- not the same {key}: {before['machine'][key]} and {after['machine'][key]}; read the ratios only")
+            pair = f"{before['machine'][key]} and {after['machine'][key]}"
+            notes.append(f"- not the same {key}: {pair}; read the ratios only")
     if before["sides"]["dhyan"]["isa"] != after["sides"]["dhyan"]["isa"]:
         notes.append(f"- instruction sets: {before['sides']['dhyan']['isa']} and {after['sides']['dhyan']['isa']}")
     header = f"- before: {before['started']}\n- after: {after['started']}"

@@ -33,7 +33,7 @@ INSTALL = "PyTorch is not here, ours runs alone; to compare: pip install torch==
 EPS = float(np.finfo(np.float32).eps)
 PAUSE = 0.02  # seconds between sides: OpenMP's threads wait actively for some milliseconds before they sleep
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-MEMORY_FORMS = {"dhyan": 1, "torch": 3}  # how many of a case's forms have their memory measured
+MEMORY_FORMS = ("dhyan", "weights", "eager", "compile-sum")  # compiling whole models takes minutes a process
 
 
 class WorkerError(RuntimeError):
@@ -125,14 +125,16 @@ def errors(outputs: dict[str, np.ndarray], exact: dict[str, np.ndarray]) -> dict
 
 
 def allowed(case: Case, plain: dict[str, float], name: str, side: str) -> float:
-    """The gate before timing: does the kernel compute the right thing? (How accurately is what the tests promise.)
+    """The gate before timing: does this compute the right thing? (How accurately is what the tests promise.)
 
     Kernels: 4 times the error of plain float32 NumPy on the same inputs, and 16 eps. Whole models have no NumPy form:
-    200 eps on sizes below 10, where a wrong term is off by percents. Decoded ids are equal or not.
+    200 eps on sizes below 10, where a wrong term is off by percents. A peer need only compute the same thing: 1e-4.
+    Decoded ids are equal or not.
     """
     if case.section == "decode":
         return 0.0
-    return 200 * EPS if case.modelled else 4 * plain.get(name, 0.0) + 16 * EPS
+    ours = 200 * EPS if case.modelled else 4 * plain.get(name, 0.0) + 16 * EPS
+    return max(ours, 1e-4) if side == "torch" else ours
 
 
 class Bench:
@@ -172,8 +174,12 @@ class Bench:
                 if side is not numpy and bad:
                     name = bad[0]
                     got = found[label].get(name)
-                    what = f"{name} is missing" if got is None else f"{name} is off by {got:.1e}, allowed {gates[name]:.1e}"
-                    self.fail(case, label, what + " (relative to the largest value); it is not timed")
+                    off = (
+                        "missing"
+                        if got is None
+                        else f"off by {got:.1e} of its largest value, allowed {gates[name]:.1e}"
+                    )
+                    self.fail(case, label, f"{name} is {off}; it is not timed")
                     wrong.add(label)
         return found, wrong
 
@@ -245,10 +251,10 @@ def measure_memory(case: Case, sides: list[Remote]) -> dict[str, Any]:
     peaks = {}
     for side in sides:
         forms = side.ask("forms", case=case.name, quick=False)["forms"]
-        for form in forms[: MEMORY_FORMS.get(side.name, 0)]:
+        for form in (form for form in forms if form in MEMORY_FORMS):
             command = [side.python, str(HERE / "worker.py"), side.name, "--memory", case.name, form]
             done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
+            if done.returncode:  # its last line says why
                 raise WorkerError(f"{side.name}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
             peaks[f"{side.name}/{form}"] = json.loads(done.stdout.splitlines()[-1])
     return {"name": case.name.replace(case.section, "memory", 1), "section": "memory", "shape": case.shape,
@@ -279,11 +285,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--only", default="", help=f"sections ({', '.join(SECTIONS)}) or parts of names, comma between")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: a check that all cases run and agree")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: do all cases run and agree?")
     parser.add_argument("--torch", metavar="PYTHON", help="interpreter that has PyTorch; none: leave PyTorch out")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side (7)")
     parser.add_argument("--budget", type=float, default=0.25, help="seconds of a turn (0.25)")
-    parser.add_argument("--cpu-time", action="store_true", help="one thread, processor time: for a machine that is busy")
+    parser.add_argument("--cpu-time", action="store_true", help="one thread, processor time: for a busy machine")
     parser.add_argument("--one-process", action="store_true", help="all sides in one process, to see what that does")
     parser.add_argument("--out", type=Path, help="the JSON file (bench/results/DATE.json)")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")

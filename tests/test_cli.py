@@ -59,7 +59,10 @@ def fails(capsys, code, message, *arguments):
 def test_version_is_fast_and_imports_nothing_heavy():
     done = start("--version")
     assert done.returncode == 0 and done.stdout.startswith(b"dhyan ") and done.stderr == b""
-    code = "import sys; from dhyan.cli import main; main(['--version']); print([m for m in ('numpy', 'rich', 'matplotlib') if m in sys.modules])"
+    code = (
+        "import sys; from dhyan.cli import main; main(['--version'])\n"
+        "print([m for m in ('numpy', 'rich', 'matplotlib') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     # Without an installed package the version comes from the compiled core, which needs numpy.
     assert done.stdout.endswith("[]\n") or "numpy" in done.stdout

@@ -6,7 +6,10 @@ Longer than other test files because the hand-checked sentences are meant to be 
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import subprocess
+import sys
 import unicodedata
 from collections import Counter
 
@@ -315,6 +318,18 @@ def test_same_arguments_give_the_same_pairs(languages: str) -> None:
     assert first == corpus.generate(300, languages=languages, seed=5, clauses=(1, 3))
     assert first[:100] == corpus.generate(100, languages=languages, seed=5, clauses=(1, 3))
     assert first != corpus.generate(300, languages=languages, seed=6, clauses=(1, 3))
+
+
+def test_pairs_do_not_depend_on_the_hash_seed() -> None:
+    """Sets of strings iterate differently in every process."""
+    code = "from dhyan import corpus; import hashlib; t = corpus.to_tsv(corpus.generate(300, clauses=(1, 3)));"
+    code += "print(hashlib.sha256(t.encode()).hexdigest())"
+    digests = set()
+    for seed in ("0", "1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        digests.add(run.stdout)
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("languages", BOTH)

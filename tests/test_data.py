@@ -298,7 +298,7 @@ def test_other_columns(write):
 
 @pytest.mark.parametrize("columns", ["", "1", "0:1", "1:0", "1:2:3", "1,2,3:4", "a:b", "1-2", "1:2 ", "99999:1"])
 def test_malformed_columns(write, columns):
-    with pytest.raises(ValueError, match="columns is .*expected SOURCE:TARGET"):
+    with pytest.raises(ValueError, match=r"columns is .*expected SOURCE:TARGET"):
         read_pairs(write("a\tb\n"), columns=columns)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ CPP = ROOT / "cpp"
 KERNELS = CPP / "src" / "cpu" / "kernels"
 
 
+@cache
 def python_order() -> list[str]:
     """The modules of the ```layers block of CONTRIBUTING.md, left to right and line after line."""
     block = re.search(r"```layers\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -49,10 +51,13 @@ def is_module(name: str) -> bool:
     return bool(name) and (name == "_core" or where.is_dir() or where.with_suffix(".py").exists())
 
 
-def unit(path: Path) -> str:
-    """What the layers block calls the file: its module, or the sub-package it is in."""
-    first = path.relative_to(PACKAGE).parts[0]
-    return first.removesuffix(".py")
+def unit(module: str) -> str:
+    """What the layers block calls a module: its name, or the sub-package it is in."""
+    return module if module in python_order() else module.split(".")[0]
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
@@ -60,20 +65,20 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py
 
 def test_the_order_lists_every_module_once() -> None:
     order = python_order()
-    assert sorted(order) == sorted({unit(p) for p in MODULES} | {"_core"})
+    assert sorted(order) == sorted({unit(module_of(p)) for p in MODULES} | {"_core"})
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_to_the_left(path: Path) -> None:
     place = {name: i for i, name in enumerate(python_order())}
-    here = unit(path)
-    others = {name.split(".")[0] for name in imports(path)} - {here}
+    here = unit(module_of(path))
+    others = {unit(name) for name in imports(path)} - {here}
     wrong = {name for name in others if place.get(name, len(place)) > place[here]}
     assert not wrong, f"{here} imports {sorted(wrong)}, which CONTRIBUTING.md lists to its right or not at all"
 
 
 def test_only_the_ops_import_the_core() -> None:
-    users = {unit(p) for p in MODULES if "_core" in imports(p)}
+    users = {module_of(p) for p in MODULES if "_core" in imports(p)}
     assert users == {"ops", "model_ops", "decoder"}
 
 

@@ -6,7 +6,7 @@ import dhyan
 import numpy as np
 import pytest
 import reference_model as reference
-from dhyan import ops
+from dhyan import model_ops as ops
 
 # N, E, V
 SHAPES = [(1, 1, 1), (2, 5, 7), (5, 2, 13), (7, 13, 2), (13, 7, 40), (40, 40, 5), (100, 5, 100), (5, 100, 133)]

@@ -1,4 +1,4 @@
-"""The whole model: loss and every gradient, bits that depend on nothing else, dropout, configurations, bad input."""
+"""The whole model: loss and every gradient, bits, dropout, configurations, bad input. One file, as model.py is one."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import dhyan
 import numpy as np
 import pytest
 import reference_model as reference
-from dhyan import ops
+from dhyan import model_ops as ops
 
 DEFAULTS = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0, "clip": 1.0}
 

@@ -49,7 +49,14 @@ def test_show_config_has_these_keys() -> None:
     assert config["isas"][0] == "base"
     assert config["threads"] == dhyan.get_num_threads() >= 1
     assert isinstance(config["openmp"], bool)
-    assert (config["cuda"] is None) == (config["cuda_devices"] == 0) or config["cuda"]
+    assert config["cuda"] is not None or config["cuda_devices"] == 0  # devices are counted by a CUDA build only
+
+
+@pytest.mark.skipif(not _core.show_config()["openmp"], reason="this build has no threads")
+def test_the_number_of_threads_comes_from_the_environment_or_the_machine() -> None:
+    code = "import json, dhyan; print(json.dumps(dhyan.get_num_threads()))"
+    assert result(code, OMP_NUM_THREADS="3") == 3
+    assert result(code, OMP_NUM_THREADS="") == len(os.sched_getaffinity(0))
 
 
 def test_every_public_name_is_there() -> None:

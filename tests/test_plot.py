@@ -73,7 +73,7 @@ def test_colours_run_from_light_to_dark_in_one_hue():
 def test_svg_curves():
     document = svg.bleu_by_length_svg(CURVES)
     found = texts(document)
-    assert {"3–8", "9+", "with 96", "without 40", "source words"} <= set(found)
+    assert {"3–8", "9+", "with 96.5", "without 40.0", "source words"} <= set(found)
     lines = list(ElementTree.fromstring(document).iter(f"{XML}polyline"))
     heights = [[float(point.split(",")[1]) for point in line.get("points").split()] for line in lines]
     assert heights[0][0] < heights[1][0] < heights[1][1]  # a lower BLEU is further down

@@ -6,7 +6,7 @@ import dhyan
 import numpy as np
 import pytest
 import reference_model as reference
-from dhyan import ops
+from dhyan import model_ops as ops
 
 CELLS = ["rnn", "lstm", "gru"]
 # B, S, I, H: every size of reference.SIZES on every axis, without the full product

@@ -158,7 +158,7 @@ void score_gradients(const Sentence<T>& x, Index t, Index n, const T* dscores, T
   const Index work = n * S * H;
   if (x.in.term == Term::tanh) {
     if (t == 0) std::fill_n(dk, S * H, T(0));
-    const Index slice = 64;  // hidden units; they share nothing, so threads may take them in any order
+    const Index slice = 128;  // hidden units; they share nothing, so threads may take them in any order
     if (H > 0 && n > 0)
       parallel_for((H + slice - 1) / slice, work, [&](Index i) {
         x.kernels.tanh_backward(dscores, x.q(t), H, n, x.k(), x.prepared, S, H, x.in.w.data, x.scale(), begin, end,

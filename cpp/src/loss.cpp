@@ -86,7 +86,17 @@ void cross_entropy_backward(T scale, View<const T, 2> r, View<const T, 2> w, Vie
       }
     });
     product(rows, rows_of<T>(tile.get(), V), back, dr.data + first * E, E);
-    product(E, columns_of(r.data + first * E, E), Packed<T>::of(tile.get(), rows, V), dw.data, V, static_cast<const T*>(nullptr),
+    // A row that is left out must not be seen: 0 * NaN would carry it into dw.
+    const T* inputs = r.data + first * E;
+    Buffer<T> kept;
+    if (std::any_of(targets.data + first, targets.data + first + rows, [](Index target) { return target < 0; })) {
+      kept = Buffer<T>(rows * E);
+      std::copy_n(inputs, rows * E, kept.get());
+      for (Index i = 0; i < rows; ++i)
+        if (targets.data[first + i] < 0) std::fill_n(kept.get() + i * E, E, T(0));
+      inputs = kept.get();
+    }
+    product(E, columns_of(inputs, E), Packed<T>::of(tile.get(), rows, V), dw.data, V, static_cast<const T*>(nullptr),
             true);
     const Index width = 256;
     parallel_for((V + width - 1) / width, rows * V, [&](Index i) {

@@ -5,7 +5,6 @@ Arrays are float32 or float64, one dtype a call; ids, lengths and ranges are int
 
 from typing import Any, final
 
-import numpy as np
 import numpy.typing as npt
 
 _Array = npt.NDArray[Any]

@@ -78,6 +78,7 @@ def attend(
     context, weights, _ = ops.attention_forward(
         q, k, v, term="product", scale=factor, begin=begin, end=end, mask=mask
     )
+    assert weights is not None  # need_weights is True
     if rank == 1:
         return Read(context[0, 0], weights[0, 0])
     return Read(context[0], weights[0]) if rank == 2 else Read(context, weights)

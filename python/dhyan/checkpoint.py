@@ -39,6 +39,8 @@ VERSION = 1
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _STAGED = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9._-]*\.tmp")
+_NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)  # strings, so as to pass over them, and brackets
+_MAX_DEPTH = 32
 _MAX_JSON = 16 << 20  # bytes of a manifest or of a tensor file's header
 _DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64, "U64": np.uint64, "U8": np.uint8}
 _DTYPE_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
@@ -101,7 +103,8 @@ def load_file(folder: str | Path, name: str) -> bytes:
     manifest = _read_manifest(folder)
     while True:
         if name not in manifest:
-            raise CheckpointError(f"{folder / name}: {MANIFEST} lists no such file, only {', '.join(sorted(manifest))}")
+            listed = ", ".join(sorted(manifest)) or "none"
+            raise CheckpointError(f"{folder}: {MANIFEST} does not list {_short(name)}, only {listed}")
         new, *replaced = manifest[name]
         for path, entry in (
             (folder / name, new),
@@ -396,16 +399,27 @@ def _json_object(data: bytes, where: str) -> dict[str, Any]:
         raise CheckpointError(f"{where}: holds {constant}, expected JSON without it")
 
     try:
-        value = json.loads(data.decode(), object_pairs_hook=unique, parse_constant=refuse)
+        text = data.decode()
+        if _is_nested_deeply(text):
+            raise CheckpointError(f"{where}: is nested more than {_MAX_DEPTH} deep")
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
     except CheckpointError:
         raise
-    except RecursionError:
-        raise CheckpointError(f"{where}: is nested too deeply") from None
     except ValueError as error:  # not UTF-8, not JSON, or an integer of thousands of digits
         raise CheckpointError(f"{where}: is not valid JSON ({_short(str(error), 80)})") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{where}: holds a {type(value).__name__}, expected a JSON object")
     return value
+
+
+def _is_nested_deeply(text: str) -> bool:
+    """Counted before parsing: where a program has raised its recursion limit, json overruns the stack instead."""
+    depth = 0
+    for token in _NESTING.finditer(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
+        if depth > _MAX_DEPTH:
+            return True
+    return False
 
 
 def _json_header(data: bytes, where: str) -> dict[str, Any]:

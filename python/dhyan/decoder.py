@@ -64,7 +64,8 @@ def read_memory(config: ModelConfig, p: Arrays, values: np.ndarray, lengths: np.
 def initial_states(config: ModelConfig, p: Arrays, final: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Any]:
     """h0, c0 (L, B, H) = tanh(final W + b), c0 for the lstm only; and what initial_states_backward reads."""
     states = np.tanh(ops.linear_forward(final, p["initial.weight"], p["initial.bias"]))
-    parts = states.reshape(len(final), -1, config.layers, config.hidden).transpose(1, 2, 0, 3)
+    kinds = 2 if config.cell == "lstm" else 1
+    parts = states.reshape(len(final), kinds, config.layers, config.hidden).transpose(1, 2, 0, 3)
     h0 = np.ascontiguousarray(parts[0])
     c0 = np.ascontiguousarray(parts[1]) if config.cell == "lstm" else None
     return h0, c0, (final, states)

@@ -31,13 +31,13 @@ from .vocab import END, Vocabulary
 class Recipe:
     """How much of the corpus, which model, how long. The default is what `dhyan demo` runs."""
 
-    pairs: int = 12_000
+    pairs: int = 24_000
     valid: int = 200
     test_per_bucket: int = 150
     embedding: int = 64
     hidden: int = 128
-    epochs: int = 8
-    lr: float = 4e-3
+    epochs: int = 6
+    lr: float = 5e-3
     batch: int = 64
 
     @property
@@ -62,7 +62,7 @@ class Recipe:
             hidden=self.hidden,
             cell="gru",
             attention=attention,
-            dropout=0.1,
+            dropout=0.0,
         )
 
 
@@ -144,7 +144,7 @@ def _train(recipe: Recipe, attention: str, training: list[Pair], valid: list[Pai
 
 def _greedy(model: Seq2Seq, source: Vocabulary, target: Vocabulary) -> list[str]:
     ids, lengths = pad([[*source.encode(text), END] for text, _ in corpus.DEMO])
-    found, _ = model.greedy(ids, lengths, max_length=20)
+    found, _ = model.greedy(ids, lengths, max_length=14)
     return [target.decode(row) for row in found.tolist()]
 
 

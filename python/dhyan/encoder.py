@@ -39,7 +39,7 @@ def encoder_forward(
     config: ModelConfig, p: Arrays, source: np.ndarray, lengths: np.ndarray, dropout: Dropout
 ) -> tuple[np.ndarray, np.ndarray, EncoderCache]:
     """memory (N_s, D), the final state (B, H) that starts the decoder, cache. source (B, S) ids or (B, S, F)."""
-    valid = ops.tokens_mask(lengths, source.shape[1], "Seq2Seq")
+    valid = ops.tokens_mask(lengths, source.shape[:2], "Seq2Seq")
     ids = None
     if config.source == "tokens":
         ids = source[valid]

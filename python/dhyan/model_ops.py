@@ -24,8 +24,10 @@ GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
 def set_num_threads(n: int) -> None:
-    """Use n threads from now on. ValueError below 1. Results do not depend on it, bit for bit."""
-    _core.set_num_threads(n)
+    """Use n threads from now on; results do not depend on it, bit for bit. TypeError unless int, ValueError below 1."""
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+        raise TypeError(f"set_num_threads: n is of type {type(n).__name__}, expected an int")
+    _core.set_num_threads(int(n))
 
 
 def get_num_threads() -> int:
@@ -40,7 +42,7 @@ def show_config() -> dict[str, Any]:
 
 def embedding_forward(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Rows of table (V, E) at ids (...) int64 -> (..., E). IndexError for an id outside 0 <= id < V."""
-    flat = np.ascontiguousarray(ids).reshape(-1)
+    flat = _flat_ids("embedding_forward", ids)
     try:
         rows = _core.embedding_forward(table, flat)
     except IndexError:
@@ -52,7 +54,7 @@ def embedding_backward(
     dout: np.ndarray, ids: np.ndarray, V: int, *, out: np.ndarray | None = None
 ) -> np.ndarray:
     """dtable (V, E): the rows of dout (..., E) added at their ids (...), in the order of the ids. out: written to."""
-    flat = np.ascontiguousarray(ids).reshape(-1)
+    flat = _flat_ids("embedding_backward", ids)
     if V < 0:
         raise ValueError(f"embedding_backward: V is {V}, expected at least 0")
     table = np.empty((V, np.shape(dout)[-1]), dout.dtype) if out is None else out
@@ -61,6 +63,13 @@ def embedding_backward(
     except IndexError:
         raise _id_error("embedding_backward", ids, V) from None
     return table
+
+
+def _flat_ids(op: str, ids: object) -> np.ndarray:
+    if not isinstance(ids, np.ndarray) or ids.dtype != np.int64:
+        got = ids.dtype if isinstance(ids, np.ndarray) else type(ids).__name__
+        raise TypeError(f"{op}: ids has type {got}, expected an int64 array")
+    return np.ascontiguousarray(ids).reshape(-1)
 
 
 def _id_error(op: str, ids: np.ndarray, V: int) -> IndexError:
@@ -140,7 +149,11 @@ def recurrent_forward(
     give 0; a sentence of length 0 ends in its initial state.
     Errors: ValueError for shapes and lengths that disagree, TypeError for dtypes.
     """
-    valid = tokens_mask(lengths, x.shape[1], "recurrent_forward")
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"recurrent_forward: x is of type {type(x).__name__}, expected a float32 or float64 array")
+    if x.ndim != 3:
+        raise ValueError(f"recurrent_forward: x has shape {x.shape}, expected (B, S, I)")
+    valid = tokens_mask(lengths, x.shape[:2], "recurrent_forward")
     rows, final_h, final_c, cache = recurrent_rows_forward(
         x[valid], lengths, parameters, cell=cell, reverse=reverse, h0=h0, c0=c0
     )
@@ -187,17 +200,18 @@ def recurrent_backward(
     return dx, gradients, dh0, dc0
 
 
-def tokens_mask(lengths: np.ndarray, size: int, where: str) -> np.ndarray:
-    """(B, size) bool, True on the first lengths[b] positions. ValueError for lengths outside 0..size."""
+def tokens_mask(lengths: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """(B, S) bool, True on the first lengths[b] positions; shape = (B, S). ValueError for lengths outside 0..S."""
+    B, S = shape
     if not isinstance(lengths, np.ndarray) or lengths.dtype != np.int64:
         got = lengths.dtype if isinstance(lengths, np.ndarray) else type(lengths).__name__
         raise TypeError(f"{where}: lengths has type {got}, expected an int64 array")
-    if lengths.ndim != 1:
-        raise ValueError(f"{where}: lengths has shape {lengths.shape}, expected (B,)")
-    if lengths.size and (lengths.min() < 0 or lengths.max() > size):
-        b = int(np.flatnonzero((lengths < 0) | (lengths > size))[0])
-        raise ValueError(f"{where}: lengths[{b}] is {lengths[b]}, expected 0 to {size}")
-    return np.arange(size) < lengths[:, None]
+    if lengths.shape != (B,):
+        raise ValueError(f"{where}: lengths has shape {lengths.shape}, expected (B={B},)")
+    if B and (lengths.min() < 0 or lengths.max() > S):
+        b = int(np.flatnonzero((lengths < 0) | (lengths > S))[0])
+        raise ValueError(f"{where}: lengths[{b}] is {lengths[b]}, expected 0 to {S}")
+    return np.arange(S) < lengths[:, None]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""The compiled operations under their C++ names: allocate, call, return. The only importer of ``_core``.
+"""The compiled operations under their C++ names: allocate, call, return.
+
+Attention is here; the ops a model needs besides it (recurrent layers, loss, optimiser) stand in ``model_ops``.
 
 Letters: B sentences, T target rows, S source positions, H width of queries and keys, D width of values.
 Arrays are float32 or float64, one dtype a call; any stride is read correctly, results are C-contiguous.
@@ -9,12 +11,26 @@ from __future__ import annotations
 
 import numbers
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from dhyan import _core
+
+from .model_ops import adam_step as adam_step
+from .model_ops import cross_entropy_backward as cross_entropy_backward
+from .model_ops import cross_entropy_forward as cross_entropy_forward
+from .model_ops import dropout_mask as dropout_mask
+from .model_ops import embedding_backward as embedding_backward
+from .model_ops import embedding_forward as embedding_forward
+from .model_ops import get_num_threads as get_num_threads
+from .model_ops import linear_backward as linear_backward
+from .model_ops import linear_forward as linear_forward
+from .model_ops import recurrent_backward as recurrent_backward
+from .model_ops import recurrent_forward as recurrent_forward
+from .model_ops import set_num_threads as set_num_threads
+from .model_ops import show_config as show_config
 
 Array = npt.NDArray[Any]
 Term = Literal["product", "tanh"]
@@ -41,7 +57,7 @@ def score_forward(q: Array, k: Array, w: Array | None = None, *, term: Term, sca
     q (B, T, H), k (B, S, H), w (H,) for ``tanh`` only. A score depends on its query and its key alone, to the last bit.
     """
     op = "score_forward"
-    return cast(Array, _core.score_forward(q, k, w, _term(op, term), _number(op, "scale", scale)))
+    return _core.score_forward(q, k, w, _term(op, term), _number(op, "scale", scale))
 
 
 def score_backward(
@@ -52,10 +68,7 @@ def score_backward(
     Where dscores (B, T, S) is exactly 0 its query and key are not looked at.
     """
     op = "score_backward"
-    return cast(
-        "tuple[Array, Array, Array | None]",
-        _core.score_backward(dscores, q, k, w, _term(op, term), _number(op, "scale", scale)),
-    )
+    return _core.score_backward(dscores, q, k, w, _term(op, term), _number(op, "scale", scale))
 
 
 def softmax_forward(
@@ -73,7 +86,7 @@ def softmax_forward(
     begin, end: int64 (B, T), 0 <= begin <= end <= S (ValueError otherwise); mask: bool, broadcastable to (B, T, S).
     A row with nothing to attend, or with scores of -inf only, gets zero weights. NaN stays in its row.
     """
-    return cast(Array, _core.softmax_forward(scores, begin, end, mask))
+    return _core.softmax_forward(scores, begin, end, mask)
 
 
 def softmax_backward(dweights: Array, weights: Array) -> Array:
@@ -81,7 +94,7 @@ def softmax_backward(dweights: Array, weights: Array) -> Array:
 
     Where a weight is 0 the gradient is 0 and dweights is not looked at.
     """
-    return cast(Array, _core.softmax_backward(dweights, weights))
+    return _core.softmax_backward(dweights, weights)
 
 
 def context_forward(weights: Array, v: Array) -> Array:
@@ -89,12 +102,12 @@ def context_forward(weights: Array, v: Array) -> Array:
 
     Values of weight 0 are left out: NaN in a masked value is not seen.
     """
-    return cast(Array, _core.context_forward(weights, v))
+    return _core.context_forward(weights, v)
 
 
 def context_backward(dcontext: Array, weights: Array, v: Array) -> tuple[Array, Array]:
     """Gradients dweights (B, T, S) = dcontext . v and dv (B, S, D) = sum_t weights dcontext of the context."""
-    return cast("tuple[Array, Array]", _core.context_backward(dcontext, weights, v))
+    return _core.context_backward(dcontext, weights, v)
 
 
 @dataclass(frozen=True)
@@ -156,36 +169,16 @@ def attention_backward(
             f"attention_backward: cache is of type {type(cache).__name__}, expected the cache of attention_forward"
         )
     c = cache
-    return cast(
-        "tuple[Array, Array, Array, Array | None]",
-        _core.attention_backward(
-            dcontext, dweights, c.q, c.k, c.v, c.w, c.term, c.scale, c.begin, c.end, c.mask, c.weights
-        ),
+    return _core.attention_backward(
+        dcontext, dweights, c.q, c.k, c.v, c.w, c.term, c.scale, c.begin, c.end, c.mask, c.weights
     )
 
 
 def exp_array(x: Array) -> Array:
     """exp of every element of x (N,), by the function inside the kernels: at most 1 ULP off, subnormals included."""
-    return cast(Array, _core.exp_array(x))
+    return _core.exp_array(x)
 
 
 def tanh_array(x: Array) -> Array:
     """tanh of every element of x (N,), by the function inside the kernels: at most 1.5 ULP off, odd, never above 1."""
-    return cast(Array, _core.tanh_array(x))
-
-
-def show_config() -> dict[str, Any]:
-    """version, isa (in use), isas (built and runnable here), threads, openmp, cuda, cuda_devices."""
-    return cast("dict[str, Any]", _core.show_config())
-
-
-def set_num_threads(n: int) -> None:
-    """Threads a kernel may use from now on, at least 1. Results have the same bits for any number."""
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-        raise TypeError(f"set_num_threads: n is of type {type(n).__name__}, expected an int")
-    _core.set_num_threads(int(n))
-
-
-def get_num_threads() -> int:
-    """Threads a kernel may use."""
-    return cast(int, _core.get_num_threads())
+    return _core.tanh_array(x)

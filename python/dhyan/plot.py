@@ -148,8 +148,9 @@ def bleu_by_length(curves: Mapping[str, Sequence[Bucket]], *, title: str | None 
     names = check_curves("bleu_by_length", curves)
     _need_matplotlib()
     families, missing = _families(frozenset("".join([*curves, title or ""])))
-    figure = _figure(6.4, 3.9)
-    axes = figure.add_axes((0.09, 0.16, 0.68, 0.7))
+    width = 4.55 + 0.1 * max(len(model) + 5 for model in curves)  # the names stand at the ends of their curves
+    figure = _figure(width, 3.9)
+    axes = figure.add_axes((0.58 / width, 0.16, 4.4 / width, 0.7))
     axes.set_ylim(0, 100)
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_xticks(range(len(names)), names)
@@ -167,14 +168,14 @@ def bleu_by_length(curves: Mapping[str, Sequence[Bucket]], *, title: str | None 
         axes.text(
             len(names) - 0.85,
             ends[k],
-            f"{model} {values[-1]:.0f}",
+            f"{model} {values[-1]:.1f}",
             color=shade,
             weight="bold",
             va="center",
             fontsize=11,
         )
     heading = title or "BLEU by length of the source sentence"
-    figure.text(0.03, 0.95, heading, va="top", fontsize=12, weight="bold", color=INK)
+    figure.text(0.19 / width, 0.95, heading, va="top", fontsize=12, weight="bold", color=INK)
     return _set_fonts(figure, families, missing)
 
 

@@ -235,7 +235,7 @@ def bleu_by_length_svg(curves: Mapping[str, Sequence[Bucket]], *, title: str | N
             tip = f"{model}, {names[i]} words: BLEU {float(b['bleu']):.1f}, {b.get('pairs', '?')} pairs"
             dot = _attributes(cx=round(x(i), 1), cy=round(y(float(b["bleu"])), 1), r=4, fill=stroke)
             body.append(f"<circle {dot}><title>{_escape(tip)}</title></circle>")
-        words = f"{model} {float(buckets[-1]['bleu']):.0f}"
+        words = f"{model} {float(buckets[-1]['bleu']):.1f}"
         body.append(_text(x(len(names) - 1) + 12, y(ends[k]) + 5, words, fill=stroke, font_weight="600"))
-    reach = x(len(names) - 1) + 24 + max(_pixels(f"{model} 100") for model in curves)
+    reach = x(len(names) - 1) + 24 + max(_pixels(f"{model} 100.0") for model in curves)
     return _svg(max(left + wide + 12, reach), top + high + 56, body, title or "BLEU by source length")

@@ -195,7 +195,7 @@ class _Run:
                     p.seconds += time.monotonic() - started
                     report = self._validate()
                     with stopper.hold():
-                        self._settle(report)
+                        self._settle(report, whole_epoch=p.batch == len(batches))
                     if on_report:
                         on_report(report, self.model)
             except Stopped as stopped:
@@ -271,17 +271,22 @@ class _Run:
             best=(combined, loss) < (p.best_error, p.best_loss),
         )
 
-    def _settle(self, report: Report) -> None:
-        """Book the validation, save, and move to the next epoch."""
+    def _settle(self, report: Report, *, whole_epoch: bool) -> None:
+        """Book the validation, save, and move to the next epoch.
+
+        A limit of updates may end an epoch early: its validation chooses a model, but leaves no trace in the progress,
+        so that a resumed run is one that never stopped.
+        """
         p, o = self.progress, self.options
-        p.epoch, p.batch, p.loss_sum, p.tokens, p.seconds = p.epoch + 1, 0, 0.0, 0, 0.0
         if report.best:
-            p.best_error = 0.5 * (report.token_error_rate + 1 - report.exact_match)
-            p.best_loss, p.waited = report.valid_loss, 0
             save_best(self.out, self.model)
-        else:
-            p.waited += 1
-            if o.schedule == "plateau" and p.waited % max(1, o.patience // 2) == 0:
+        if whole_epoch:
+            p.epoch, p.batch, p.loss_sum, p.tokens, p.seconds = p.epoch + 1, 0, 0.0, 0, 0.0
+            p.waited = 0 if report.best else p.waited + 1
+            if report.best:
+                p.best_error = 0.5 * (report.token_error_rate + 1 - report.exact_match)
+                p.best_loss = report.valid_loss
+            elif o.schedule == "plateau" and p.waited % max(1, o.patience // 2) == 0:
                 p.lr *= o.lr_decay
         self._save_last()
         checkpoint.append_log(self.out, dataclasses.asdict(report))
@@ -293,7 +298,8 @@ class _Run:
 def _pairs(examples: Examples, data: DataConfig, what: str) -> list[Pair]:
     if isinstance(examples, str | Path):
         skipped: list[str] = []
-        pairs = read_pairs(examples, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped)
+        levels = (data.source_level, data.target_level)
+        pairs = read_pairs(examples, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, levels=levels)
         if skipped:
             print(f"{examples}: {len(skipped)} bad lines skipped, the first: {skipped[0]}", file=sys.stderr)
     else:

@@ -104,7 +104,7 @@ PRONOUNS: dict[str, Pronoun] = {
 
 
 class Verb(NamedTuple):
-    """objects: kinds of noun it takes ("" means it can stand alone). goes: tenses it is used in, empty for all.
+    """objects: kinds of noun it takes ("" means it can stand alone).
 
     hindi: (preverb, its gender or "", stem); mark: what follows the object ("" or को or की); ergative: ने in the past.
     english: (base, third person, -ing, past, preposition). spanish: infinitive and what stands before the object.
@@ -281,14 +281,13 @@ ADVERBS: dict[str, tuple[str, str, str]] = {
 
 
 class Place(NamedTuple):
-    """Where: (words before or after the noun, "+" marks the word that says how) per language."""
+    """Where, in each language: "*" marks the place itself, "+" the adposition that carries meaning."""
 
     hindi: str
     english: str
     spanish: str
 
 
-# "*" the place itself, "+" the adposition that carries meaning.
 PLACES: dict[str, Place] = {
     "in the garden": Place("*बगीचे +में", "+in the *garden", "+en el *jardín"),
     "in the park": Place("*पार्क +में", "+in the *park", "+en el *parque"),

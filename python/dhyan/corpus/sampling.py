@@ -187,7 +187,8 @@ def with_adjuncts(rng: Random, clause: Clause) -> Clause:
     """Add up to two of time, place, companion, manner and frequency."""
     times = ADVERBIAL_TIMES[clause.tense]
     kinds = {"time": 0.35, "place": 0.3, "companion": 0.12, "manner": 0.1, "frequency": 0.13}
-    for kind in {pick(rng, kinds) for _ in range(rng.choices((0, 1, 2), (0.35, 0.4, 0.25))[0])}:
+    wanted = rng.choices((0, 1, 2), (0.35, 0.4, 0.25))[0]
+    for kind in dict.fromkeys(pick(rng, kinds) for _ in range(wanted)):  # a set would be ordered by the hash seed
         if kind == "time" and not clause.frequency:
             clause = replace(clause, time=rng.choice(times))
         elif kind == "place" and clause.verb not in ("go", "come"):

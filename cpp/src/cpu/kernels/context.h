@@ -58,8 +58,8 @@ inline __attribute__((noinline)) void add_tile(const T* a, Index row, Index col,
       const Index n = width - j * kWidth<T>;
       Vec<T> total = (end.first ? Vec<T>{} : load_upto<T>(p, n)) + acc[i][j];
       if (end.last) {
-        end.bad[i] += total - total;
-        total = total * end.factor;
+        end.bad[i] += total * T(0);
+        if (end.factor != T(1)) total = total * end.factor;
       }
       store_upto<T>(p, total, n);
     }
@@ -158,8 +158,8 @@ inline void weighted_sum_rows(const WeightedSum<T>& p, Index m0, Index m1, T fac
     const Index left = p.N - n;
     const int vectors = one && left >= 8 * W ? 8 : 2;
     const Index width = left < vectors * W ? left : vectors * W;
-    // At a power-of-two row stride the rows of b fall into few cache sets: more than two row tiles read a packed copy.
-    const bool pack = width < vectors * W || m1 - m0 > 2 * kRows;
+    // At a power-of-two row stride the rows of b fall into few cache sets: more than four row tiles read a packed copy.
+    const bool pack = width < vectors * W || m1 - m0 > 4 * kRows;
     for (Index k0 = all.first / kSumBlock * kSumBlock; k0 < all.last; k0 += kSumBlock) {
       const Index k1 = k0 + kSumBlock < all.last ? k0 + kSumBlock : all.last;
       if (pack)

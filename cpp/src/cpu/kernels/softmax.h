@@ -68,6 +68,28 @@ DHYAN_INLINE V exp_difference(V x, V most) {
   return vexp<V>(d, d < T(-1000) ? zero : low);  // infinities: low would be NaN where the result is 0
 }
 
+// 16 running sums in double, whatever the type of the terms.
+struct DoubleSums {
+  Vec<double> v[kParts<double>] = {};
+
+  void add(const Block<double>& b) {
+    for (Index i = 0; i < kParts<double>; ++i) v[i] += b.v[i];
+  }
+  void add(const Block<float>& b) {
+    for (Index i = 0; i < kParts<float>; ++i) {
+      v[2 * i] += half<0>(b.v[i], std::make_index_sequence<kWidth<double>>());
+      v[2 * i + 1] += half<kWidth<double>>(b.v[i], std::make_index_sequence<kWidth<double>>());
+    }
+  }
+  double total() const { return sum_lanes<double>(v); }
+
+ private:
+  template <Index First, std::size_t... I>
+  static DHYAN_INLINE Vec<double> half(Vec<float> x, std::index_sequence<I...>) {
+    return __builtin_convertvector(__builtin_shufflevector(x, x, static_cast<int>(First + I)...), Vec<double>);
+  }
+};
+
 template <class T>
 inline void softmax_row(T* row, Index S, Index begin, Index end, const unsigned char* mask) {
   if (mask)
@@ -76,22 +98,21 @@ inline void softmax_row(T* row, Index S, Index begin, Index end, const unsigned 
   zero_outside(row, S, begin, end);
   const T most = largest(row, begin, end);
   const Vec<T> shift = broadcast(most == T(-__builtin_huge_val()) ? T(0) : most);
-  double lanes[kLanes] = {};
+  DoubleSums sums;
   for (Index s0 = begin / kLanes * kLanes; s0 < end; s0 += kLanes) {
     Block<T> x = load_block<T>(row, s0, begin, end, T(-__builtin_huge_val()));
-    T e[kLanes];
-    for (Index i = 0; i < kParts<T>; ++i) {
-      x.v[i] = exp_difference<Vec<T>>(x.v[i], shift);
-      store<T>(e + i * kWidth<T>, x.v[i]);
-    }
-    for (Index i = 0; i < kLanes; ++i) lanes[i] += static_cast<double>(e[i]);
+    for (Index i = 0; i < kParts<T>; ++i) x.v[i] = exp_difference<Vec<T>>(x.v[i], shift);
+    sums.add(x);
     store_block<T>(row, s0, begin, end, x);
   }
-  for (Index n = kLanes / 2; n > 0; n /= 2)
-    for (Index i = 0; i < n; ++i) lanes[i] += lanes[i + n];
-  const double scale = lanes[0] == 0.0 ? 0.0 : 1.0 / lanes[0];  // nothing to attend: all stays 0
-  for (Index s = begin; s < end; ++s)  // what is masked stays 0 even where the row came out NaN
-    row[s] = row[s] == T(0) ? T(0) : static_cast<T>(static_cast<double>(row[s]) * scale);
+  const double total = sums.total(), scale = total == 0.0 ? 0.0 : 1.0 / total;  // nothing to attend: all stays 0
+  const T high = static_cast<T>(scale), low = static_cast<T>(scale - static_cast<double>(high));
+  const Vec<T> zero{};
+  for (Index s = begin; s < end; s += kWidth<T>) {
+    const Vec<T> e = load_upto<T>(row + s, end - s);
+    // What is masked stays 0 even where the row came out NaN.
+    store_upto<T>(row + s, e == zero ? zero : e * high + e * low, end - s);
+  }
 }
 
 template <class T>

@@ -65,7 +65,8 @@ def softmax_case(a: Arrays, backward: bool) -> Arrays:
     """softmax over s < end and its gradient."""
     allowed = np.arange(a["scores"].shape[2]) < a["end"][..., None]
     weights = softmax(np.where(allowed, a["scores"], -np.inf))
-    return {"weights": weights, "dscores": softmax_backward(a["dweights"], weights)} if backward else {"weights": weights}
+    out = {"weights": weights}
+    return out | {"dscores": softmax_backward(a["dweights"], weights)} if backward else out
 
 
 def context(a: Arrays, backward: bool) -> Arrays:
