@@ -1,6 +1,6 @@
 """Measure dhyan beside PyTorch and NumPy: every case is checked first, then timed in turns, side after side.
 
-    python bench/run.py                          everything, about 20 minutes with PyTorch
+    python bench/run.py                          everything, 20 to 30 minutes with PyTorch
     python bench/run.py --only train,decode      sections, or any part of a case's name
     python bench/run.py --quick                  every case at tiny sizes in seconds: does it all still run and agree?
     python bench/run.py --torch PYTHON           the interpreter that has PyTorch; by default this one
@@ -322,7 +322,11 @@ def main(argv: list[str] | None = None) -> int:
     sides = [Remote(name, shared or hosts[name]) for name in pythons]
     results: list[dict[str, Any]] = []
     try:
-        facts = {side.name: side.ask("facts")["facts"] for side in sides}
+        try:
+            facts = {side.name: side.ask("facts")["facts"] for side in sides}
+        except WorkerError as error:  # the worker itself has said why, on stderr
+            print(f"run.py: {error}", file=sys.stderr)
+            return 1
         peak = None if o.quick else machine.fma_peak(1 if o.cpu_time else machine.cores())
         if peak is None and not o.quick:  # no compiler: shares are then of the best matrix product of the run
             cases = [c for c in CASES if c.section == "gemm"] + [c for c in cases if c.section != "gemm"]

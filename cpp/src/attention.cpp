@@ -75,10 +75,16 @@ constexpr Index kBackwardRows = 256;  // target rows whose dscores exist at once
 
 // Sentences to threads where there are enough of them; else one after the other, each dealt out by f itself (a
 // parallel_for inside a parallel one runs serial).
+bool by_sentence(Index B) { return B >= 2 * num_threads(); }
 template <class F>
 void for_sentences(Index B, Index work, F&& f) {
-  if (B >= 2 * num_threads()) return parallel_for(B, work, f);
+  if (by_sentence(B)) return parallel_for(B, work, f);
   for (Index b = 0; b < B; ++b) f(b);
+}
+
+// Rows of a tile: few where threads share a sentence, else as many as let their scores stay in L2.
+Index row_tile(Index B, Index S) {
+  return by_sentence(B) ? std::clamp<Index>(65536 / std::max<Index>(S, 1), kRowTile, kBackwardRows) : kRowTile;
 }
 
 template <class F>
@@ -158,7 +164,7 @@ void score_gradients(const Sentence<T>& x, Index t, Index n, const T* dscores, T
   const Index work = n * S * H;
   if (x.in.term == Term::tanh) {
     if (t == 0) std::fill_n(dk, S * H, T(0));
-    const Index slice = 128;  // hidden units; they share nothing, so threads may take them in any order
+    const Index slice = by_sentence(x.in.q[0]) ? (H + 63) / 64 * 64 : 64;  // hidden units; they share nothing, so threads may take them in any order
     if (H > 0 && n > 0)
       parallel_for((H + slice - 1) / slice, work, [&](Index i) {
         x.kernels.tanh_backward(dscores, x.q(t), H, n, x.k(), x.prepared, S, H, x.in.w.data, x.scale(), begin, end,
@@ -166,7 +172,7 @@ void score_gradients(const Sentence<T>& x, Index t, Index n, const T* dscores, T
       });
     return;
   }
-  for_row_tiles(n, kRowTile, work, [&](Index i, Index rows) {
+  for_row_tiles(n, row_tile(x.in.q[0], S), work, [&](Index i, Index rows) {
     x.kernels.weighted_sum(dscores + i * S, S, 1, rows, S, x.k(), H, H, begin ? begin + i : nullptr,
                            end ? end + i : nullptr, x.scale(), dq + i * H, H);
   });
@@ -230,7 +236,7 @@ void score_forward(const Scoring<T>& in, View<T, 3> scores) {
   const RangeTable none(all, B, rows, S);
   for_sentences(B, B * rows * S * H, [&](Index b) {
     const Sentence<T> x(in, all, none, b);
-    for_row_tiles(rows, kRowTile, rows * S * H,
+    for_row_tiles(rows, row_tile(B, S), rows * S * H,
                   [&](Index t, Index n) { x.scores(t, n, scores.data + (b * rows + t) * S); });
   });
 }
@@ -286,7 +292,7 @@ void context_forward(View<const T, 3> weights, View<const T, 3> v, View<T, 3> co
               ("to match weights " + shape_of(weights)).c_str());
   const auto& kernels = attention_kernels<T>();
   for_sentences(B, B * rows * S * D, [&](Index b) {
-    for_row_tiles(rows, kRowTile, rows * S * D, [&](Index t, Index n) {
+    for_row_tiles(rows, row_tile(B, S), rows * S * D, [&](Index t, Index n) {
       const Index row = b * rows + t;
       kernels.context_rows(weights.data + row * S, n, v.data + b * S * D, S, D, nullptr, nullptr,
                            context.data + row * D, D);
@@ -306,7 +312,7 @@ void context_backward(View<const T, 3> dcontext, View<const T, 3> weights, View<
   for_sentences(B, 2 * B * rows * S * D, [&](Index b) {
     const PreparedValues<T> values(kernels, v.data + b * S * D, S, D);
     T* dv_b = dv.data + b * S * D;
-    for_row_tiles(rows, kRowTile, rows * S * D, [&](Index t, Index n) {
+    for_row_tiles(rows, row_tile(B, S), rows * S * D, [&](Index t, Index n) {
       const Index row = b * rows + t;
       values.dweights(dcontext.data + row * D, n, nullptr, nullptr, dweights.data + row * S);
     });
@@ -328,7 +334,7 @@ void attention_forward(const Scoring<T>& in, View<const T, 3> v, const Restricti
   const RangeTable ranges(may, B, rows, S);
   for_sentences(B, B * rows * S * (H + D), [&](Index b) {
     const Sentence<T> x(in, may, ranges, b);
-    for_row_tiles(rows, kRowTile, rows * S * (H + D), [&](Index t, Index n) {
+    for_row_tiles(rows, row_tile(B, S), rows * S * (H + D), [&](Index t, Index n) {
       const Index row = b * rows + t;
       const Buffer<T> unkept(weights ? 0 : n * S);
       T* tile = weights ? weights.data + row * S : unkept.get();
@@ -365,7 +371,7 @@ void attention_backward(View<const T, 3> dcontext, View<const T, 3> dweights, co
     for (Index t0 = 0; t0 < rows; t0 += kBackwardRows) {
       const Index n0 = std::min(kBackwardRows, rows - t0), row0 = b * rows + t0;
       const T* w = weights ? weights.data + row0 * S : computed;
-      for_row_tiles(n0, kRowTile, n0 * S * (H + D), [&](Index i, Index n) {
+      for_row_tiles(n0, row_tile(B, S), n0 * S * (H + D), [&](Index i, Index n) {
         const Index t = t0 + i, *begin = ranges.begin(b, t), *end = ranges.end(b, t);
         T* d = dscores + i * S;
         if (computed) x.weights(t, n, computed + i * S);

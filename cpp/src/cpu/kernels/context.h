@@ -14,7 +14,7 @@ constexpr int kDotKeys = 4;
 constexpr int kRows = 6;
 constexpr int kDotKeys = 2;
 #endif
-constexpr Index kSumBlock = 32;  // additions in a row before the partial sum joins the total (rounding grows with it)
+constexpr Index kSumBlock = 64;  // additions in a row before the partial sum joins the total (rounding grows with it)
 
 // Rows k of a matrix as vectors: vector j of row k at data + k * row + j * next.
 template <class T>
@@ -158,8 +158,8 @@ inline void weighted_sum_rows(const WeightedSum<T>& p, Index m0, Index m1, T fac
     const Index left = p.N - n;
     const int vectors = one && left >= 8 * W ? 8 : 2;
     const Index width = left < vectors * W ? left : vectors * W;
-    // At a power-of-two row stride the rows of b fall into few cache sets: more than four row tiles read a packed copy.
-    const bool pack = width < vectors * W || m1 - m0 > 4 * kRows;
+    // At a power-of-two row stride the rows of b fall into few cache sets: several row tiles read a packed copy.
+    const bool pack = width < vectors * W || (m1 - m0 > 2 * kRows && all.last - all.first > 24);
     for (Index k0 = all.first / kSumBlock * kSumBlock; k0 < all.last; k0 += kSumBlock) {
       const Index k1 = k0 + kSumBlock < all.last ? k0 + kSumBlock : all.last;
       if (pack)
@@ -194,8 +194,10 @@ inline void weighted_sum_rows(const WeightedSum<T>& p, Index m0, Index m1, T fac
 
 template <class T>
 inline void weighted_sum(const WeightedSum<T>& p, T factor, T* out, Index ldo) {
-  for (Index m = 0; m < p.M; m += kRowGroup)
-    weighted_sum_rows(p, m, m + kRowGroup < p.M ? m + kRowGroup : p.M, factor, out, ldo);
+  // Few terms: the output is what costs, so its rows are written one after the other.
+  const Index group = p.K <= 4 ? 1 : kRowGroup;
+  for (Index m = 0; m < p.M; m += group)
+    weighted_sum_rows(p, m, m + group < p.M ? m + group : p.M, factor, out, ldo);
 }
 
 // out[i][j] = x_i . y_j over n elements in 16 fixed lanes.
