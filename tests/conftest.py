@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 from dhyan import _core, ops
+
+# A shell starts background jobs with SIGINT ignored, and children inherit that: here Ctrl-C is to mean something.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=ops.show_config()["isas"])

@@ -10,7 +10,7 @@ template <class T>
 Packed<T>::Packed(const T* b, Index row, Index col, Index K, Index N) : K_(K), N_(N), nr_(dense_kernels<T>().nr) {
   const Index panels = (N + nr_ - 1) / nr_;
   data_ = Buffer<T>(panels * K * nr_);
-  const Index step = 4;
+  const Index step = 8;
   const auto pack = dense_kernels<T>().pack_panels;
   parallel_for((panels + step - 1) / step, 4 * K * N, [&](Index i) {
     pack(b, row, col, K, N, i * step, std::min(panels, (i + 1) * step), data_.get());
@@ -22,9 +22,12 @@ void product(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, const T
   const Panels<T> panels = b.panels();
   if (M == 0 || panels.N == 0) return;
   const auto& kernels = dense_kernels<T>();
-  // Tiles of about 128 rows by 512 columns: A's block and one panel stay in cache, and there are enough tiles to deal.
-  const Index tile_m = 128, tile_j = std::max<Index>(1, 512 / panels.nr);
-  const Index rows = (M + tile_m - 1) / tile_m, columns = (panels.count() + tile_j - 1) / tile_j;
+  // Many rows to a tile, so that a block of B is fetched once for all of them (128 rows: 136 GFLOP/s a core, limited by
+  // the third-level cache); fewer where there would be too few tiles to deal.
+  Index tile_m = 512;
+  const Index tile_j = std::max<Index>(1, 512 / panels.nr), columns = (panels.count() + tile_j - 1) / tile_j;
+  while (tile_m > 64 && (M + tile_m - 1) / tile_m * columns < 4 * num_threads()) tile_m /= 2;
+  const Index rows = (M + tile_m - 1) / tile_m;
   parallel_for(rows * columns, 2 * M * panels.N * panels.K, [&](Index tile) {
     static thread_local Buffer<T> scratch;
     if (scratch.size() < kernels.gemm_scratch) scratch = Buffer<T>(kernels.gemm_scratch);

@@ -112,16 +112,19 @@ DHYAN_INLINE V power_of_two(V shifted) {
 }
 
 // exp(x + low) for every x, to subnormal results and infinity. Two factors of 2^(n/2), since 2^n itself may not exist.
+// What is below them all is 0 by a select: a product that underflows costs 150 cycles on Intel.
 template <class V>
 DHYAN_INLINE V vexp(V x, V low) {
   using T = ScalarOf<V>;
   using C = ExpConstants<T>;
-  x = x < C::lowest ? splat<V>(C::lowest) : x;  // written so that NaN passes through
+  const V wanted = x;
+  x = x < C::lowest ? V{} : x;  // written so that NaN passes through
   x = x > C::highest ? splat<V>(C::highest) : x;
   const ExpParts<V> e = exp_parts<V>(x, low);
   const V half = e.n * T(0.5) + C::magic;
   const V remainder = (e.n - (half - C::magic)) + C::magic;
-  return ((e.high + e.rest) * power_of_two(half)) * power_of_two(remainder);
+  const V y = ((e.high + e.rest) * power_of_two(half)) * power_of_two(remainder);
+  return wanted < C::lowest ? V{} : y;
 }
 template <class V>
 DHYAN_INLINE V vexp(V x) {

@@ -15,8 +15,8 @@ struct Lanes {
   static constexpr Index count = DHYAN_VECTOR_BYTES / sizeof(T);
 };
 
-constexpr Index kBlockK = 256;  // a K x nr block of B (32 KiB on AVX-512) stays in L1 while row tiles pass over it
-constexpr Index kBlockM = 128;  // rows of A packed at a time (128 KiB of float: half of a small L2)
+constexpr Index kBlockK = 512;  // a tile of A (16 KiB) stays in L1, a block of B comes from L2 at 16 bytes a cycle
+constexpr Index kBlockM = 128;  // rows of a transposed A packed at a time
 #if DHYAN_VECTOR_BYTES == 64 || defined(__aarch64__)
 constexpr int kTileM = 8;  // 16 accumulators of 32 registers
 #else
@@ -29,22 +29,27 @@ constexpr Index kPanel = 2 * Lanes<T>::count;
 template <class T>
 void pack_panels(const T* b, Index row, Index col, Index K, Index N, Index first, Index last, T* out) {
   constexpr Index nr = kPanel<T>;
-  for (Index j = first; j < last; ++j) {
+  const Index whole = col == 1 ? (last < N / nr ? last : N / nr) : first;  // panels of full width, rows contiguous
+  if (whole > first) {
+    // All panels of a row at once: a panel at a time would touch a new page for every 128 bytes.
+    for (Index k = 0; k < K; ++k)
+      for (Index j = first; j < whole; ++j) {
+        const T* from = b + k * row + j * nr;
+        T* to = out + j * K * nr + k * nr;
+        for (Index n = 0; n < nr; ++n) to[n] = from[n];
+      }
+  }
+  for (Index j = whole > first ? whole : first; j < last; ++j) {
     T* panel = out + j * K * nr;
     const T* from = b + j * nr * col;
     const Index width = N - j * nr < nr ? N - j * nr : nr;
-    if (col == 1 && width == nr) {
-      for (Index k = 0; k < K; ++k)
-        for (Index n = 0; n < nr; ++n) panel[k * nr + n] = from[k * row + n];
-    } else {
-      // Transposed source: short runs of k per column keep both sides in L1.
-      for (Index k0 = 0; k0 < K; k0 += 16) {
-        const Index k1 = k0 + 16 < K ? k0 + 16 : K;
-        for (Index n = 0; n < width; ++n)
-          for (Index k = k0; k < k1; ++k) panel[k * nr + n] = from[k * row + n * col];
-        for (Index n = width; n < nr; ++n)
-          for (Index k = k0; k < k1; ++k) panel[k * nr + n] = T(0);
-      }
+    // Transposed source: short runs of k per column keep both sides in L1.
+    for (Index k0 = 0; k0 < K; k0 += 16) {
+      const Index k1 = k0 + 16 < K ? k0 + 16 : K;
+      for (Index n = 0; n < width; ++n)
+        for (Index k = k0; k < k1; ++k) panel[k * nr + n] = from[k * row + n * col];
+      for (Index n = width; n < nr; ++n)
+        for (Index k = k0; k < k1; ++k) panel[k * nr + n] = T(0);
     }
   }
 }
@@ -56,6 +61,7 @@ inline __attribute__((always_inline)) void tile(Index K, const T* a, Index row, 
   using V = typename Lanes<T>::type;
   constexpr Index L = Lanes<T>::count;
   V acc[MR][2];
+#pragma GCC unroll 8
   for (int i = 0; i < MR; ++i) acc[i][0] = acc[i][1] = V{};
   for (Index k = 0; k < K; ++k) {
     const V b0 = *reinterpret_cast<const V*>(panel + k * 2 * L);
@@ -84,7 +90,8 @@ inline __attribute__((always_inline)) void tile(Index K, const T* a, Index row, 
       }
     }
   } else {
-    for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) {  // unrolled here too: an index at run time would put the accumulators in memory
       T row_values[2 * L];
       *reinterpret_cast<V*>(row_values) = acc[i][0];
       *reinterpret_cast<V*>(row_values + L) = acc[i][1];
@@ -141,18 +148,19 @@ void gemm(Index M, Operand<T> a, Panels<T> b, Index first, Index last, T* c, Ind
       for (Index n = first * nr; n < (last * nr < b.N ? last * nr : b.N); ++n) c[m * ldc + n] = bias ? bias[n] : T(0);
     return;
   }
-  // Packing A costs one pass over it and pays from a few panels on; short A is read in place.
-  const bool pack = a.col != 1 || (M > kTileM && last - first >= 4);
-  for (Index m0 = 0; m0 < M; m0 += kBlockM) {
-    const Index m1 = m0 + kBlockM < M ? m0 + kBlockM : M;
-    for (Index k0 = 0; k0 < K; k0 += kBlockK) {
-      const Index k1 = k0 + kBlockK < K ? k0 + kBlockK : K;
+  // Rows are read in place (packing them cost 5 to 10 % on AVX-512); only a transposed A is packed.
+  const bool pack = a.col != 1;
+  // k outside, rows inside: a block of B (kBlockK x the caller's columns) stays in L2 while all rows pass over it.
+  for (Index k0 = 0; k0 < K; k0 += kBlockK) {
+    const Index k1 = k0 + kBlockK < K ? k0 + kBlockK : K;
+    const bool from_c = accumulate || k0 > 0;
+    for (Index m0 = 0; m0 < M; m0 += kBlockM) {
+      const Index m1 = m0 + kBlockM < M ? m0 + kBlockM : M;
       if (pack) pack_rows(a, m0, m1, k0, k1, scratch);
       for (Index j = first; j < last; ++j) {
         const T* panel = b.panel(j) + k0 * nr;
         const Index width = b.N - j * nr < nr ? b.N - j * nr : nr;
         const T* start = bias ? bias + j * nr : nullptr;
-        const bool from_c = accumulate || k0 > 0;
         for (Index m = m0; m < m1; m += kTileM) {
           const Index rows = m1 - m < kTileM ? m1 - m : kTileM;
           T* out = c + m * ldc + j * nr;

@@ -61,37 +61,37 @@ DHYAN_INLINE Vec<T> broadcast(T x) {
   return splat<Vec<T>>(x);
 }
 
-// The first n elements, zeros behind them; reads and writes nothing else.
+// The first n elements, 0 <= n < width, zeros behind them; reads and writes nothing else.
 template <class T>
 DHYAN_INLINE Vec<T> load_some(const T* p, Index n) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+  if constexpr (sizeof(T) == 8) return (Vec<T>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p);
+#elif defined(__AVX2__)
+  BitsOf<Vec<T>> lane;
+  for (Index i = 0; i < kWidth<T>; ++i) lane[i] = static_cast<BitsOf<T>>(i);
+  const auto mask = lane < static_cast<BitsOf<T>>(n);
+  if constexpr (sizeof(T) == 4) return (Vec<T>)_mm256_maskload_ps(p, (__m256i)mask);
+  if constexpr (sizeof(T) == 8) return (Vec<T>)_mm256_maskload_pd(p, (__m256i)mask);
+#else
   T buffer[kWidth<T>] = {};
   for (Index i = 0; i < n; ++i) buffer[i] = p[i];
   return load<T>(buffer);
+#endif
 }
+// In halves, quarters and so on: a masked store holds up later loads from its neighbourhood.
 template <class T>
 DHYAN_INLINE void store_some(T* p, Vec<T> v, Index n) {
   T buffer[kWidth<T>];
   store<T>(buffer, v);
-  for (Index i = 0; i < n; ++i) p[i] = buffer[i];
+  const T* from = buffer;
+#pragma GCC unroll 4
+  for (Index part = kWidth<T> / 2; part > 0; part /= 2)
+    if (n & part) {
+      std::memcpy(p, from, static_cast<std::size_t>(part) * sizeof(T));
+      p += part, from += part;
+    }
 }
-#if defined(__AVX512F__)
-template <>
-DHYAN_INLINE Vec<float> load_some<float>(const float* p, Index n) {
-  return (Vec<float>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
-}
-template <>
-DHYAN_INLINE void store_some<float>(float* p, Vec<float> v, Index n) {
-  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
-}
-template <>
-DHYAN_INLINE Vec<double> load_some<double>(const double* p, Index n) {
-  return (Vec<double>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p);
-}
-template <>
-DHYAN_INLINE void store_some<double>(double* p, Vec<double> v, Index n) {
-  _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), (__m512d)v);
-}
-#endif
 
 // Vector load and store of min(n, width) elements; n may be 0 or negative.
 template <class T>
@@ -104,6 +104,32 @@ DHYAN_INLINE void store_upto(T* p, Vec<T> v, Index n) {
     store<T>(p, v);
   else if (n > 0)
     store_some<T>(p, v, n);
+}
+
+// `x` in lanes [first, last), `other` outside.
+template <class T>
+DHYAN_INLINE Vec<T> between(Vec<T> x, Index first, Index last, T other) {
+  using Bits = BitsOf<Vec<T>>;
+  using Lane = BitsOf<T>;
+  Bits lane;
+  for (Index i = 0; i < kWidth<T>; ++i) lane[i] = static_cast<Lane>(i);
+  const Lane from = static_cast<Lane>(first < 0 ? 0 : first), to = static_cast<Lane>(last < kWidth<T> ? last : kWidth<T>);
+  return (lane >= from) & (lane < to) ? x : broadcast(other);
+}
+
+// The largest lane; NaN lanes lose.
+template <class T, Index N, std::size_t... I>
+DHYAN_INLINE Vec<T> turned(Vec<T> v, std::index_sequence<I...>) {
+  return __builtin_shufflevector(v, v, static_cast<int>((I + N) % kWidth<T>)...);
+}
+template <class T, Index N = kWidth<T> / 2>
+DHYAN_INLINE T largest_lane(Vec<T> v) {
+  if constexpr (N == 0) {
+    return v[0];
+  } else {
+    const Vec<T> other = turned<T, N>(v, std::make_index_sequence<kWidth<T>>());
+    return largest_lane<T, N / 2>(other > v ? other : v);
+  }
 }
 
 // Lane l + lane l + n/2, then quarters, down to one: the same tree for every vector width.

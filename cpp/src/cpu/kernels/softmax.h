@@ -24,24 +24,17 @@ struct Block {
 template <class T>
 DHYAN_INLINE Block<T> load_block(const T* row, Index s0, Index begin, Index end, T other) {
   Block<T> b;
-  if (s0 >= begin && s0 + kLanes <= end) {
-    for (Index i = 0; i < kParts<T>; ++i) b.v[i] = load<T>(row + s0 + i * kWidth<T>);
-    return b;
+  for (Index i = 0; i < kParts<T>; ++i) {
+    const Index s = s0 + i * kWidth<T>;
+    b.v[i] = load_upto<T>(row + s, end - s);
+    if (begin > s || end < s + kWidth<T>) b.v[i] = between<T>(b.v[i], begin - s, end - s, other);
   }
-  T buffer[kLanes];
-  for (Index i = 0; i < kLanes; ++i) buffer[i] = s0 + i >= begin && s0 + i < end ? row[s0 + i] : other;
-  for (Index i = 0; i < kParts<T>; ++i) b.v[i] = load<T>(buffer + i * kWidth<T>);
   return b;
 }
+// Elements before `begin` are written too: they must be the zeros that stand there.
 template <class T>
-DHYAN_INLINE void store_block(T* row, Index s0, Index begin, Index end, const Block<T>& b) {
-  if (s0 >= begin && s0 + kLanes <= end) {
-    for (Index i = 0; i < kParts<T>; ++i) store<T>(row + s0 + i * kWidth<T>, b.v[i]);
-    return;
-  }
-  T buffer[kLanes];
-  for (Index i = 0; i < kParts<T>; ++i) store<T>(buffer + i * kWidth<T>, b.v[i]);
-  for (Index i = begin > s0 ? begin - s0 : 0; i < kLanes && s0 + i < end; ++i) row[s0 + i] = buffer[i];
+DHYAN_INLINE void store_block(T* row, Index s0, Index end, const Block<T>& b) {
+  for (Index i = 0; i < kParts<T>; ++i) store_upto<T>(row + s0 + i * kWidth<T>, b.v[i], end - s0 - i * kWidth<T>);
 }
 
 template <class T>
@@ -52,9 +45,7 @@ inline T largest(const T* row, Index begin, Index end) {
     const Block<T> x = load_block<T>(row, s0, begin, end, lowest);
     for (Index i = 0; i < kParts<T>; ++i) most = x.v[i] > most ? x.v[i] : most;
   }
-  T top = most[0];
-  for (Index i = 1; i < kWidth<T>; ++i) top = most[i] > top ? most[i] : top;
-  return top;
+  return largest_lane<T>(most);
 }
 
 // exp(x - most) with the rounding error of the difference carried along.
@@ -99,19 +90,21 @@ inline void softmax_row(T* row, Index S, Index begin, Index end, const unsigned 
   const T most = largest(row, begin, end);
   const Vec<T> shift = broadcast(most == T(-__builtin_huge_val()) ? T(0) : most);
   DoubleSums sums;
+  Block<T> x;  // after the loop the last block, which is not read back from memory
   for (Index s0 = begin / kLanes * kLanes; s0 < end; s0 += kLanes) {
-    Block<T> x = load_block<T>(row, s0, begin, end, T(-__builtin_huge_val()));
+    x = load_block<T>(row, s0, begin, end, T(-__builtin_huge_val()));
     for (Index i = 0; i < kParts<T>; ++i) x.v[i] = exp_difference<Vec<T>>(x.v[i], shift);
     sums.add(x);
-    store_block<T>(row, s0, begin, end, x);
+    if (s0 + kLanes <= end) store_block<T>(row, s0, end, x);
   }
   const double total = sums.total(), scale = total == 0.0 ? 0.0 : 1.0 / total;  // nothing to attend: all stays 0
   const T high = static_cast<T>(scale), low = static_cast<T>(scale - static_cast<double>(high));
   const Vec<T> zero{};
-  for (Index s = begin; s < end; s += kWidth<T>) {
-    const Vec<T> e = load_upto<T>(row + s, end - s);
-    // What is masked stays 0 even where the row came out NaN.
-    store_upto<T>(row + s, e == zero ? zero : e * high + e * low, end - s);
+  for (Index s0 = begin / kLanes * kLanes; s0 < end; s0 += kLanes) {
+    if (s0 + kLanes <= end) x = load_block<T>(row, s0, s0, end, T(0));
+    for (Index i = 0; i < kParts<T>; ++i)  // what is masked stays 0 even where the row came out NaN
+      x.v[i] = x.v[i] == zero ? zero : x.v[i] * high + x.v[i] * low;
+    store_block<T>(row, s0, end, x);
   }
 }
 
@@ -136,7 +129,7 @@ inline void softmax_backward_row(const T* weights, T* dweights, Index S, Index b
     const Block<T> w = load_block<T>(weights, s0, begin, end, T(0));
     Block<T> d = load_block<T>(dweights, s0, begin, end, T(0));
     for (Index i = 0; i < kParts<T>; ++i) d.v[i] = w.v[i] == T(0) ? zero : w.v[i] * (d.v[i] - mean);
-    store_block<T>(dweights, s0, begin, end, d);
+    store_block<T>(dweights, s0, end, d);
   }
 }
 
