@@ -196,6 +196,17 @@ def test_the_tanh_term_is_right_at_any_magnitude(isa: str, dtype: type, spread: 
             assert_close(a, b, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("size", [1e-45, 1e-20, 1e9, 1e12, 1e17, 1e21])
+def test_the_tanh_term_bears_any_weight(isa: str, size: float) -> None:
+    """Shared divisions multiply w by other denominators: a huge w must take a path that does not overflow."""
+    rng = np.random.default_rng(19)
+    q, k = (rng.normal(size=(1, n, 70)).astype(np.float32) * np.float32(1.3) for n in (5, 9))
+    w = (rng.choice([-1.0, 1.0], 70) * size).astype(np.float32)
+    exact = reference.score(q.astype(float), k.astype(float), w.astype(float), "tanh")
+    error = np.abs(ops.score_forward(q, k, w, term="tanh") - exact)
+    assert error.max() <= max(8 * EPS * 70 * size, 70 * 2.0**-149)
+
+
 @pytest.mark.parametrize("magnitude", [1e-45, 1e-30, 1e-10, 1e10, 1e17])
 @pytest.mark.parametrize("term", ["product", "tanh"])
 def test_finite_inputs_give_finite_outputs(isa: str, term: str, magnitude: float) -> None:

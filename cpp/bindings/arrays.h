@@ -107,12 +107,18 @@ py::array_t<T> output(std::initializer_list<Index> shape, const char* op) {
     empty |= n == 0;
     text += (text.empty() ? "" : ", ") + std::to_string(n);
   }
-  if (overflow && !empty) {
+  const auto refuse = [&] {
     PyErr_SetString(PyExc_MemoryError, (std::string(op) + ": an array of shape (" + text + ") exceeds memory").c_str());
     throw py::error_already_set();
-  }
+  };
+  if (overflow && !empty) refuse();
   if (empty || bytes < Index(1) << 16) return py::array_t<T>(std::vector<py::ssize_t>(shape.begin(), shape.end()));
-  auto* block = new Buffer<T>(bytes / static_cast<Index>(sizeof(T)));
+  Buffer<T>* block = nullptr;
+  try {
+    block = new Buffer<T>(bytes / static_cast<Index>(sizeof(T)));
+  } catch (const std::bad_alloc&) {
+    refuse();
+  }
   const py::capsule owner(block, [](void* p) { delete static_cast<Buffer<T>*>(p); });
   return py::array_t<T>(std::vector<py::ssize_t>(shape.begin(), shape.end()), block->get(), owner);
 }

@@ -52,7 +52,7 @@ _HOMES = {
     "train": "training",
 }
 
-__all__ = ["ops", *sorted(_HOMES)]  # noqa: PLE0604
+__all__ = ["ops", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:

@@ -53,7 +53,7 @@ def attend(
     """
     if score not in PARAMETERLESS:
         if score in scorings():
-            raise ValueError(f"attend: score {score!r} has parameters or needs no query, expected one of {PARAMETERLESS}")
+            raise ValueError(f"attend: score {score!r} has parameters or no query, expected one of {PARAMETERLESS}")
         raise unknown_name("attend: score", score, PARAMETERLESS)
     q, k = _array(query, "query"), _array(keys, "keys")
     v = k if values is None else _array(values, "values")
@@ -68,7 +68,7 @@ def attend(
         lengths = np.array([lengths], np.int64) if isinstance(lengths, int | np.integer) else lengths
     if q.shape[2] != k.shape[2] or q.shape[0] != k.shape[0] or k.shape[:2] != v.shape[:2]:
         raise ValueError(
-            f"attend: query, keys and values have shapes {np.shape(query)}, {np.shape(keys)} and {v.shape[3 - k.ndim:]}, "
+            f"attend: query, keys and values have shapes {q.shape}, {k.shape} and {v.shape} as (B, rows, width), "
             "expected equal B, equal S of keys and values, equal H of query and keys"
         )
     factor = _scale(score, scale, q.shape[2])

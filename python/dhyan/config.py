@@ -44,7 +44,8 @@ class _Table:
         known = [f.name for f in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise ValueError(f"{where}: unknown key {key!r}, did you mean: {', '.join(nearest_first(key, known)[:3])}")
+                near = ", ".join(nearest_first(key, known)[:3])
+                raise ValueError(f"{where}: unknown key {key!r}, did you mean: {near}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -219,7 +220,8 @@ def parse_toml(text: str, name: str) -> dict[str, dict[str, Any]]:
         raise DataError(f"{name}: {error}") from None
     for title, values in tables.items():
         if title not in TABLES:
-            raise DataError(f"{name}: unknown table [{title}], expected one of: {', '.join(nearest_first(title, TABLES))}")
+            near = ", ".join(nearest_first(title, TABLES))
+            raise DataError(f"{name}: unknown table [{title}], expected one of: {near}")
         if not isinstance(values, dict):
             raise DataError(f"{name}: {title} is a value, expected a table [{title}]")
     return tables

@@ -113,7 +113,9 @@ def decoder_forward(
     y = ops.embedding_forward(p["target_embedding"], ids)
     mask = dropout.mask("target embedding", y.shape)
     y = apply(y, mask)
-    between = dropout.mask("decoder layers", (config.layers - 1, len(ids), config.hidden)) if config.layers > 1 else None
+    between = None
+    if config.layers > 1:
+        between = dropout.mask("decoder layers", (config.layers - 1, len(ids), config.hidden))
     parameters = _core_parameters(config, p)
     readout, weights, core = _core.decoder_forward(parameters, memory.core, y, steps, h0, c0, between)
     return readout, weights, DecoderCache(core, parameters, memory, ids, y, mask, between, h0, c0, states)

@@ -100,7 +100,7 @@ class Seq2Seq:
         return gradients
 
     def force(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Teacher forcing: log-probabilities (B, T) of the given target tokens and the weights (B, T, S) that read them.
+        """Teacher forcing: log-probabilities (B, T) of the given target tokens, and the weights (B, T, S).
 
         Row t belongs to target[:, t + 1]; rows from target_lengths - 1 on are 0.
         """

@@ -13,7 +13,6 @@ import numbers
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
 from dhyan import _core

@@ -87,7 +87,8 @@ class Adam:
             raise ValueError(f"Adam: gradients and parameters differ in {odd[0]!r}, expected the same names")
         arrays = self.model._parameters.like()
         for name, array in arrays.items():
-            if np.shape(gradients[name]) != array.shape:
-                raise ValueError(f"Adam: the gradient of {name} has shape {np.shape(gradients[name])}, expected {array.shape}")
+            got = np.shape(gradients[name])
+            if got != array.shape:
+                raise ValueError(f"Adam: the gradient of {name} has shape {got}, expected {array.shape}")
             array[...] = gradients[name]
         return arrays.flat

@@ -1,8 +1,8 @@
 """The registered scorings: how a query and the memory become attention weights.
 
 A scoring is one class. It says which of the core's two terms it is (product: q . k, tanh: w . tanh(q + k)) or which
-rule replaces them, which parameters it has, how keys are made from the memory once per sentence, and the gradient of that.
-Masking, softmax, context and the decoder loop are the same for all.
+rule replaces them, which parameters it has, how keys are made from the memory once per sentence, and the gradient of
+that. Masking, softmax, context and the decoder loop are the same for all.
 
 To add one: subclass Scoring, set `name`, implement what differs, and decorate it with @register. Tests, gradient
 checks, the benches and the README's table list it from there.

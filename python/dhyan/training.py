@@ -200,7 +200,8 @@ class _Run:
                         on_report(report, self.model)
             except Stopped as stopped:
                 self._save_last()
-                raise Stopped(stopped.signal, f"saved after step {p.step}; continue with --resume --out {self.out}") from None
+                how = f"saved after step {p.step}; continue with --resume --out {self.out}"
+                raise Stopped(stopped.signal, how) from None
         best = checkpoint.tensors_from_bytes(
             checkpoint.load_file(self.out, "model.safetensors"),
             {name: (array.shape, array.dtype) for name, array in self.model.parameters().items()},

@@ -5,6 +5,10 @@
 #include <unordered_map>
 #include <vector>
 
+#ifdef __unix__
+#include <pthread.h>
+#endif
+
 namespace dhyan {
 namespace {
 
@@ -12,13 +16,19 @@ constexpr std::size_t kSmallest = 1 << 16;             // below this the C libra
 constexpr std::size_t kKept = std::size_t(512) << 20;  // bytes that may wait here for the next taker
 
 struct Pool {
-  std::mutex lock;
+  std::mutex lock;  // also held over a fork, so that a child never inherits it taken
   std::unordered_map<std::size_t, std::vector<void*>> free;
   std::size_t kept = 0;
 };
 
 Pool& pool() {
-  static Pool* one = new Pool;  // never destroyed: arrays may outlive every static destructor
+  static Pool* one = [] {
+    static Pool* made = new Pool;  // never destroyed: arrays may outlive every static destructor
+#ifdef __unix__
+    pthread_atfork([] { made->lock.lock(); }, [] { made->lock.unlock(); }, [] { made->lock.unlock(); });
+#endif
+    return made;
+  }();
   return *one;
 }
 
@@ -57,9 +67,12 @@ void give_block(void* block, std::size_t bytes) {
     Pool& p = pool();
     const std::lock_guard<std::mutex> held(p.lock);
     if (p.kept + size <= kKept) {
-      p.free[size].push_back(block);
-      p.kept += size;
-      return;
+      try {
+        p.free[size].push_back(block);
+        p.kept += size;
+        return;
+      } catch (const std::bad_alloc&) {  // called from destructors: freeing is always possible
+      }
     }
   }
   std::free(block);

@@ -11,7 +11,7 @@
 
 namespace dhyan {
 
-void* take_block(std::size_t bytes);              // 64-byte aligned; std::bad_alloc naming nothing
+void* take_block(std::size_t bytes);              // 64-byte aligned; std::bad_alloc
 void give_block(void* block, std::size_t bytes);  // kept for the next taker up to a limit, else freed
 
 template <class T>

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #ifdef __linux__
@@ -16,6 +17,7 @@
 #endif
 #ifdef __unix__
 #include <pthread.h>
+#include <signal.h>
 #endif
 
 namespace dhyan {
@@ -82,10 +84,7 @@ class Pool {
     {
       const std::lock_guard<std::mutex> held(lock_);
       if (current_) return false;
-      while (workers_ < threads - 1) {
-        std::thread([this] { work_for_ever(); }).detach();
-        ++workers_;
-      }
+      while (workers_ < threads - 1 && add_worker()) ++workers_;
       region.guests_wanted = threads - 1;
       current_ = &region;
       generation_.fetch_add(1, std::memory_order_release);
@@ -106,6 +105,23 @@ class Pool {
   }
 
  private:
+  // False where the system gives no more threads: those there are do the work.
+  bool add_worker() {
+    try {
+      std::thread([this] {
+#ifdef __unix__
+        sigset_t all;  // signals belong to the program's own threads
+        sigfillset(&all);
+        pthread_sigmask(SIG_BLOCK, &all, nullptr);
+#endif
+        work_for_ever();
+      }).detach();
+      return true;
+    } catch (const std::system_error&) {
+      return false;
+    }
+  }
+
   void work_for_ever() {
     std::uint64_t seen = 0;
     for (;;) {

@@ -2,7 +2,7 @@
 #include "cpu/kernels/attention_table.h"
 
 #include "cpu/kernels/context.h"
-#include "cpu/kernels/score.h"
+#include "cpu/kernels/score_backward.h"
 #include "cpu/kernels/softmax.h"
 
 #define DHYAN_JOIN_(a, b) a##b

@@ -90,18 +90,18 @@ inline void softmax_row(T* row, Index S, Index begin, Index end, const unsigned 
   const T most = largest(row, begin, end);
   const Vec<T> shift = broadcast(most == T(-__builtin_huge_val()) ? T(0) : most);
   DoubleSums sums;
-  Block<T> x;  // after the loop the last block, which is not read back from memory
+  Block<T> last;  // a partial last block is not read back from memory
   for (Index s0 = begin / kLanes * kLanes; s0 < end; s0 += kLanes) {
-    x = load_block<T>(row, s0, begin, end, T(-__builtin_huge_val()));
-    for (Index i = 0; i < kParts<T>; ++i) x.v[i] = exp_difference<Vec<T>>(x.v[i], shift);
-    sums.add(x);
-    if (s0 + kLanes <= end) store_block<T>(row, s0, end, x);
+    last = load_block<T>(row, s0, begin, end, T(-__builtin_huge_val()));
+    for (Index i = 0; i < kParts<T>; ++i) last.v[i] = exp_difference<Vec<T>>(last.v[i], shift);
+    sums.add(last);
+    if (s0 + kLanes <= end) store_block<T>(row, s0, end, last);
   }
   const double total = sums.total(), scale = total == 0.0 ? 0.0 : 1.0 / total;  // nothing to attend: all stays 0
   const T high = static_cast<T>(scale), low = static_cast<T>(scale - static_cast<double>(high));
   const Vec<T> zero{};
   for (Index s0 = begin / kLanes * kLanes; s0 < end; s0 += kLanes) {
-    if (s0 + kLanes <= end) x = load_block<T>(row, s0, s0, end, T(0));
+    Block<T> x = s0 + kLanes <= end ? load_block<T>(row, s0, s0, end, T(0)) : last;
     for (Index i = 0; i < kParts<T>; ++i)  // what is masked stays 0 even where the row came out NaN
       x.v[i] = x.v[i] == zero ? zero : x.v[i] * high + x.v[i] * low;
     store_block<T>(row, s0, end, x);

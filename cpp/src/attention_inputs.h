@@ -1,0 +1,67 @@
+// What the attention ops check about their inputs, and the ranges as the kernels want them.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "dhyan/attention.h"
+
+namespace dhyan {
+
+template <class T>
+void check_scoring(const char* op, const Scoring<T>& in) {
+  const std::string match = "to match q " + shape_of(in.q);
+  check_shape(op, "k", in.k, {{"B", in.q[0]}, {"S", -1}, {"H", in.q[2]}}, match.c_str());
+  if (in.term == Term::tanh && !in.w)
+    fail(std::string(op) + ": w is None, expected shape (H=" + std::to_string(in.q[2]) + ",) for term 'tanh'");
+  if (in.term == Term::product && in.w) fail(std::string(op) + ": w is given, expected None for term 'product'");
+  if (in.w) check_shape(op, "w", in.w, {{"H", in.q[2]}}, match.c_str());
+  if (!std::isfinite(in.scale))
+    fail(std::string(op) + ": scale is " + std::to_string(in.scale) + ", expected a finite number");
+}
+
+inline std::string at(const char* op, const char* name, Index b, Index t) {
+  return std::string(op) + ": " + name + "[" + std::to_string(b) + ", " + std::to_string(t) + "] is ";
+}
+
+inline void check_restriction(const char* op, const Restriction& may, Index B, Index T, Index S) {
+  if (may.begin) check_shape(op, "begin", may.begin, {{"B", B}, {"T", T}});
+  if (may.end) check_shape(op, "end", may.end, {{"B", B}, {"T", T}});
+  for (Index i = 0; i < B * T; ++i) {
+    const Index first = may.begin ? may.begin.data[i] : 0, last = may.end ? may.end.data[i] : S;
+    const bool good = 0 <= first && first <= last && last <= S;
+    if (good) continue;
+    if (!may.end || first < 0)
+      fail(at(op, "begin", i / T, i % T) + std::to_string(first) + ", expected 0 <= begin <= " +
+           (may.end ? "end" : "S=" + std::to_string(S)));
+    fail(at(op, "end", i / T, i % T) + std::to_string(last) + ", expected begin=" + std::to_string(first) +
+         " <= end <= S=" + std::to_string(S));
+  }
+}
+
+// Both ends of the ranges as the kernels want them: both given, or neither.
+class RangeTable {
+ public:
+  RangeTable(const Restriction& may, Index B, Index T, Index S) : T_(T), begin_(may.begin.data), end_(may.end.data) {
+    if (!may.begin && !may.end) return;
+    if (!may.begin) begin_ = fill(B * T, 0);
+    if (!may.end) end_ = fill(B * T, S);
+  }
+  const Index* begin(Index b, Index t) const { return begin_ ? begin_ + b * T_ + t : nullptr; }
+  const Index* end(Index b, Index t) const { return end_ ? end_ + b * T_ + t : nullptr; }
+
+ private:
+  const Index* fill(Index n, Index value) {
+    filled_.assign(static_cast<std::size_t>(std::max<Index>(n, 1)), value);
+    return filled_.data();
+  }
+  Index T_;
+  const Index* begin_;
+  const Index* end_;
+  std::vector<Index> filled_;
+};
+
+}  // namespace dhyan
