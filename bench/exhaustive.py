@@ -1,6 +1,6 @@
 """Every float32 through the kernels' exp and tanh, on every instruction set: ``python bench/exhaustive.py [STEP]``.
 
-Takes about four minutes an instruction set on one core; STEP > 1 visits every STEP-th bit pattern. Exit status 1
+Takes about eight minutes an instruction set on one core; STEP > 1 visits every STEP-th bit pattern. Exit status 1
 when a gate of the accuracy table is missed.
 """
 

@@ -9,7 +9,7 @@ from dhyan.data import read_pairs
 from dhyan.demo import Recipe, _sentences, demo
 from dhyan.translator import load
 
-SMALL = Recipe(pairs=300, valid=20, test_per_bucket=5, embedding=12, hidden=16, epochs=2)
+SMALL = Recipe(pairs=200, short_pairs=100, valid=20, test_per_bucket=5, embedding=12, hidden=16, epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_the_default_test_set_fills_every_bucket():
 def test_without_the_extras_it_still_runs(tmp_path, monkeypatch, capsys):
     for name in ("matplotlib", "sacrebleu"):
         monkeypatch.setitem(sys.modules, name, None)
-    recipe = Recipe(pairs=120, valid=10, test_per_bucket=2, embedding=8, hidden=8, epochs=1)
+    recipe = Recipe(pairs=100, short_pairs=20, valid=10, test_per_bucket=2, embedding=8, hidden=8, epochs=1)
     results = demo(tmp_path / "out", recipe)
     captured = capsys.readouterr()
     assert results["additive"]["bleu"] is None

@@ -125,7 +125,7 @@ class TrainConfig(_Table):
     lr_decay: float = 0.3
     schedule: str = "plateau"
     warmup: int = 0
-    patience: int = 10
+    patience: int = 12
     clip: float = 1.0
     beta1: float = 0.9
     beta2: float = 0.998

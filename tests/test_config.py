@@ -1,0 +1,237 @@
+"""Configurations: every bad value refused by name, and the way through TOML and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dhyan import DataConfig, DataError, ModelConfig, TrainConfig, Window
+from dhyan.config import TABLES, parse_toml, read_toml, to_toml
+
+MODEL = dict(source_size=6, target_size=7)
+NOT_INTEGERS = (1.0, "1", True, None)
+NOT_NUMBERS = ("0.1", True, None, [0.1])
+
+INTEGERS = [
+    (ModelConfig, "source_size", 1),
+    (ModelConfig, "target_size", 4),
+    (ModelConfig, "embedding", 1),
+    (ModelConfig, "hidden", 1),
+    (ModelConfig, "layers", 1),
+    (TrainConfig, "batch", 1),
+    (TrainConfig, "epochs", 1),
+    (TrainConfig, "patience", 1),
+    (TrainConfig, "updates", 0),
+    (TrainConfig, "warmup", 0),
+    (TrainConfig, "seed", 0),
+    (DataConfig, "source_vocabulary", 0),
+    (DataConfig, "target_vocabulary", 0),
+    (DataConfig, "min_count", 1),
+    (DataConfig, "max_length", 1),
+]
+
+# name, inside, outside
+NUMBERS = [
+    (ModelConfig, "dropout", (0, 0.0, 0.999), (-0.1, 1, 1.0)),
+    (TrainConfig, "lr", (1e-30, 1, 1e30), (0, 0.0, -1e-3)),
+    (TrainConfig, "lr_decay", (0.1, 0.99), (0.0, 1.0, -0.5)),
+    (TrainConfig, "clip", (0, 5.0), (-1.0,)),
+    (TrainConfig, "weight_decay", (0, 0.01), (-0.01,)),
+    (TrainConfig, "beta1", (0, 0.9), (1.0, -0.1)),
+    (TrainConfig, "beta2", (0, 0.999), (1.0, -0.1)),
+    (TrainConfig, "label_smoothing", (0, 0.1), (1.0, -0.1)),
+]
+
+NAMES = [
+    (ModelConfig, "cell", "lstn", "lstm"),
+    (ModelConfig, "attention", "aditive", "additive"),
+    (ModelConfig, "order", "bahdanu", "bahdanau"),
+    (ModelConfig, "normalize", "sofmax", "softmax"),
+    (ModelConfig, "source", "feature", "features"),
+    (TrainConfig, "schedule", "cosin", "cosine"),
+    (TrainConfig, "precision", "float46", "float64"),
+    (DataConfig, "source_level", "chars", "char"),
+    (DataConfig, "target_level", "words", "word"),
+    (DataConfig, "bad_lines", "skipped", "skip"),
+]
+
+
+def make(table: type, **values: Any) -> Any:
+    return table(**((MODEL if table is ModelConfig else {}) | values))
+
+
+def refused(error: type[Exception], words: str, table: type, **values: Any) -> None:
+    with pytest.raises(error, match=words) as caught:
+        make(table, **values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("table, name, least", INTEGERS, ids=lambda x: getattr(x, "__name__", x))
+def test_integers(table: type, name: str, least: int) -> None:
+    assert getattr(make(table, **{name: least}), name) == least
+    for value in (least - 1, -(2**70)):
+        refused(ValueError, rf"{table.__name__}: {name} is {value}, expected at least {least}", table, **{name: value})
+    for value in NOT_INTEGERS:
+        refused(TypeError, rf"{table.__name__}: {name} is .*expected an integer", table, **{name: value})
+
+
+@pytest.mark.parametrize("table, name, inside, outside", NUMBERS, ids=lambda x: getattr(x, "__name__", None))
+def test_numbers(table: type, name: str, inside: tuple[float, ...], outside: tuple[float, ...]) -> None:
+    for value in inside:
+        assert getattr(make(table, **{name: value}), name) == value
+    for value in (*outside, math.nan, math.inf, -math.inf):
+        refused(ValueError, rf"{table.__name__}: {name} is {value}, expected ", table, **{name: value})
+    for value in NOT_NUMBERS:
+        refused(TypeError, rf"{table.__name__}: {name} is .*expected a number", table, **{name: value})
+
+
+@pytest.mark.parametrize("table, name, wrong, nearest", NAMES)
+def test_unknown_names_list_the_nearest_first(table: type, name: str, wrong: str, nearest: str) -> None:
+    refused(ValueError, rf"{name} is '{wrong}', expected one of: {nearest}\b", table, **{name: wrong})
+    assert getattr(make(table, **{name: nearest}), name) == nearest
+    for value in (None, 3, ""):
+        refused(ValueError, rf"{name} is {value!r}, expected one of", table, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["bidirectional", "input_feeding"])
+def test_booleans(name: str) -> None:
+    for value in (0, 1, "true", None):
+        refused(TypeError, rf"ModelConfig: {name} is .*expected true or false", ModelConfig, **{name: value})
+
+
+def test_heads_is_the_integer_1() -> None:
+    for value in (0, 2, -1, "1", None, 1.0, True):
+        with pytest.raises((TypeError, ValueError), match=r"ModelConfig: heads is .*expected"):
+            make(ModelConfig, heads=value)
+
+
+def test_windows() -> None:
+    assert make(ModelConfig).window is None and make(ModelConfig).radius == -1
+    for window in (3, Window(3)):
+        config = make(ModelConfig, window=window)
+        assert config.window == Window(3) and config.radius == 3 and config.to_dict()["window"] == 3
+    refused(ValueError, "radius is -1", ModelConfig, window=-1)
+    for window in (1.0, math.nan, True, "2"):
+        refused(TypeError, "radius is", ModelConfig, window=window)
+
+
+def test_every_field_but_one_has_its_bad_values_here() -> None:
+    """A new field needs a line above. `columns` is checked where the file is read."""
+    checked = {(t, n) for t, n, *_ in [*INTEGERS, *NUMBERS, *NAMES]}
+    checked |= {(ModelConfig, n) for n in ("bidirectional", "input_feeding", "heads", "window")}
+    checked |= {(DataConfig, "columns")}
+    assert checked == {(t, f.name) for t in TABLES.values() for f in dataclasses.fields(t)}
+
+
+def test_a_configuration_does_not_change() -> None:
+    for table in TABLES.values():
+        config = make(table)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            config.seed = 3
+        with pytest.raises(TypeError):
+            table(1, 2)
+    assert make(ModelConfig) == make(ModelConfig) and hash(make(ModelConfig)) == hash(make(ModelConfig))
+
+
+def test_memory_size_is_the_width_of_both_directions() -> None:
+    assert make(ModelConfig, hidden=8).memory_size == 16
+    assert make(ModelConfig, hidden=8, bidirectional=False).memory_size == 8
+
+
+# ------------------------------------------------------------------------------------------------ TOML
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        dict(model={}, train={}, data={}),
+        dict(model=dict(window=0, dropout=0.0, bidirectional=False, input_feeding=False, cell="gru", attention="none")),
+        dict(model=dict(dropout=1 / 3, order="luong", source="features")),
+        dict(train=dict(lr=1e-300, clip=1e22, weight_decay=5e-324, seed=2**53 + 1, lr_decay=0.1 + 0.2)),
+        dict(train=dict(lr=1, clip=0, schedule="cosine", precision="float64")),
+        dict(data=dict(columns="1,2:3", source_level="char")),
+    ],
+    ids=str,
+)
+def test_the_round_trip_changes_nothing(values: dict[str, dict[str, Any]]) -> None:
+    configs = {title: make(TABLES[title], **given) for title, given in values.items()}
+    text = to_toml({title: config.to_dict() for title, config in configs.items()})
+    back = parse_toml(text, "config.toml")
+    assert list(back) == list(configs)
+    assert {title: TABLES[title].from_dict(back[title], "config.toml") for title in back} == configs
+
+
+@pytest.mark.parametrize(
+    "name, value", [("lr", np.float64(1e-3)), ("clip", np.float64(5.0)), ("label_smoothing", np.float64(0.25))]
+)
+def test_numbers_of_numpy_make_the_round_trip(name: str, value: float) -> None:
+    """A sweep over np.geomspace gives these; a model whose config.toml cannot be read again would be lost."""
+    config = TrainConfig(**{name: value})
+    back = parse_toml(to_toml({"train": config.to_dict()}), "config.toml")
+    assert TrainConfig.from_dict(back["train"], "config.toml") == config
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a b", 'say "x"', "C:\\new\\table", "tab\tline\nend\r\x00\x1f\x7f", "हिन्दी 🙂", "'#=[]"]
+)
+def test_any_text_makes_the_round_trip(text: str) -> None:
+    assert parse_toml(to_toml({"data": {"columns": text}}), "x") == {"data": {"columns": text}}
+
+
+def test_none_is_left_out() -> None:
+    assert to_toml({"model": {"window": None, "hidden": 3}}) == "[model]\nhidden = 3\n"
+
+
+def test_unknown_keys_name_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"f\.toml: \[train\]: unknown key 'epoch', did you mean: epochs\b") as caught:
+        TrainConfig.from_dict({"epoch": 3}, "f.toml: [train]")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"unknown key 'hiden', did you mean: hidden\b"):
+        ModelConfig.from_dict(MODEL | {"hiden": 3}, "f.toml: [model]")
+    with pytest.raises(ValueError, match=r"hidden is 0"):
+        ModelConfig.from_dict(MODEL | {"hidden": 0}, "f.toml: [model]")
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("[modle]\nhidden = 3\n", r"f\.toml: unknown table \[modle\], expected one of: model, "),
+        ("hidden = 3\n", r"f\.toml: unknown table \[hidden\]"),
+        ("train = 3\n", r"f\.toml: train is a value, expected a table \[train\]"),
+        ("[[train]]\nlr = 1\n", r"f\.toml: train is a value, expected a table"),
+        ("[train]\nlr = \n", r"f\.toml: .*line 2"),
+        ("[train]\nlr = 1\nlr = 2\n", r"f\.toml: .*line 3"),
+        ("[train]\n[train]\n", r"f\.toml: .*line 2"),
+        ("\ufeff[train]\n", r"f\.toml: "),
+        ("a = " + "[" * 5000, r"f\.toml: "),
+    ],
+    ids=lambda x: repr(x[:30]),
+)
+def test_bad_files_are_named(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        parse_toml(text, "f.toml")
+    assert "\n" not in str(caught.value)
+    path = tmp_path / "f.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=words):
+        read_toml(path)
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.toml", tmp_path):
+        with pytest.raises(DataError, match=path.name):
+            read_toml(path)
+    path = tmp_path / "latin.toml"
+    path.write_bytes(b"[train] # caf\xe9\n")
+    with pytest.raises(DataError, match=r"latin\.toml"):
+        read_toml(str(path))
+
+
+def test_a_file_is_read_in_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "good.toml"
+    path.write_text('# ध्यान\n[data]\ncolumns = "1,2:3"\n[train]\nlr = 1e-3\n', encoding="utf-8")
+    assert read_toml(path) == {"data": {"columns": "1,2:3"}, "train": {"lr": 1e-3}}

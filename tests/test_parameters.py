@@ -1,0 +1,147 @@
+"""Parameters: one flat buffer of named views, the shapes of every model, and initial values."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from dhyan import ModelConfig, scorings
+from dhyan.model_ops import CELLS, GATES
+from dhyan.parameters import Arrays, cell_shapes, initial_parameters, parameter_shapes
+
+CONFIG = ModelConfig(source_size=30, target_size=20, embedding=12, hidden=16, layers=2)
+
+
+def test_arrays_are_views_into_one_buffer() -> None:
+    arrays = Arrays({"a": (2, 3), "b.c": (17,), "b.d": (), "e": (0, 4), "f": (16,)}, np.float32)
+    assert {name: array.shape for name, array in arrays.items()} == {
+        "a": (2, 3), "b.c": (17,), "b.d": (), "e": (0, 4), "f": (16,),
+    }  # fmt: skip
+    assert arrays.flat.ndim == 1 and arrays.flat.dtype == np.float32
+    gaps = np.ones(len(arrays.flat), bool)
+    for number, array in enumerate(arrays.values(), 1):
+        array[...] = number
+        assert array.base is not None and (array.size == 0 or np.shares_memory(array, arrays.flat))
+        offset = (array.ctypes.data - arrays.flat.ctypes.data) // 4
+        assert array.size == 0 or (offset % 16 == 0 and (arrays.flat[offset : offset + array.size] == number).all())
+        assert gaps[offset : offset + array.size].all(), "two arrays overlap"
+        gaps[offset : offset + array.size] = False
+    assert not arrays.flat[gaps].any() and gaps.any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_parameter_starts_on_a_cache_line(dtype: type) -> None:
+    for array in initial_parameters(CONFIG, 0, dtype).values():
+        assert array.ctypes.data % 64 == 0 and array.flags.c_contiguous
+
+
+def test_like_has_the_same_names_and_shapes_and_other_memory() -> None:
+    arrays = Arrays({"a": (2, 3), "b": (5,)}, np.float64)
+    other = arrays.like()
+    assert list(other) == list(arrays) and other.flat.dtype == np.float64
+    assert all(other[name].shape == arrays[name].shape for name in arrays)
+    assert not np.shares_memory(other.flat, arrays.flat)
+
+
+def test_a_group_is_what_stands_under_its_prefix() -> None:
+    arrays = Arrays({"layer.1.w": (2,), "layer.10.w": (3,), "layer.1.b": (4,), "layer": (5,)}, np.float32)
+    group = arrays.group("layer.1")
+    assert {name: array.shape for name, array in group.items()} == {"w": (2,), "b": (4,)}
+    group["w"][...] = 7
+    assert (arrays["layer.1.w"] == 7).all()
+    assert arrays.group("nothing") == {}
+
+
+@pytest.mark.parametrize("cell, gates", [("rnn", 1), ("lstm", 4), ("gru", 3)])
+def test_shapes_of_a_cell(cell: str, gates: int) -> None:
+    width = gates * 5
+    assert cell_shapes(cell, 3, 5) == {
+        "weight_ih": (3, width), "weight_hh": (5, width), "bias_ih": (width,), "bias_hh": (width,),
+    }  # fmt: skip
+
+
+def test_shapes_follow_the_choices() -> None:
+    """Bahdanau's cell reads [y; c], Luong's [y; r] or y alone; readout reads [y; s; c] or [s; c]."""
+    E, H = CONFIG.embedding, CONFIG.hidden
+    for order, bidirectional, fed, cell in itertools.product(
+        ("bahdanau", "luong"), (True, False), (True, False), CELLS
+    ):
+        config = dataclasses.replace(CONFIG, order=order, bidirectional=bidirectional, input_feeding=fed, cell=cell)
+        shapes, D, G = parameter_shapes(config), 2 * H if bidirectional else H, GATES[cell]
+        first = E + (D if order == "bahdanau" else E if fed else 0)
+        assert shapes["decoder.0.weight_ih"] == (first, G * H) and shapes["decoder.1.weight_ih"] == (H, G * H)
+        assert shapes["encoder.0.forward.weight_ih"] == (E, G * H)
+        assert shapes["encoder.1.forward.weight_ih"] == (D, G * H)
+        assert ("encoder.0.backward.weight_ih" in shapes) == bidirectional
+        assert shapes["initial.weight"] == (H, 2 * H * (2 if cell == "lstm" else 1))
+        assert shapes["readout.weight"] == (H + D + (E if order == "bahdanau" else 0), E)
+        assert shapes["output.weight"] == (E, 20) and shapes["output.bias"] == (20,)
+        assert shapes["source_embedding"] == (30, E) and shapes["target_embedding"] == (20, E)
+
+
+def test_feature_vectors_need_no_source_embedding() -> None:
+    shapes = parameter_shapes(dataclasses.replace(CONFIG, source="features", cell="rnn"))
+    assert "source_embedding" not in shapes and shapes["encoder.0.forward.weight_ih"] == (30, CONFIG.hidden)
+
+
+@pytest.mark.parametrize("attention", scorings())
+def test_initial_values_are_a_function_of_config_seed_and_dtype(attention: str) -> None:
+    config = dataclasses.replace(CONFIG, attention=attention)
+    first, again, other = (initial_parameters(config, seed, np.float64) for seed in (3, 3, 4))
+    assert first.flat.tobytes() == again.flat.tobytes() and first.flat.tobytes() != other.flat.tobytes()
+    assert {name: array.shape for name, array in first.items()} == parameter_shapes(config)
+    single = initial_parameters(config, 3, np.float32)
+    assert all((single[name] == first[name].astype(np.float32)).all() for name in first)
+
+
+def test_the_streams_of_two_parameters_differ() -> None:
+    arrays = initial_parameters(CONFIG, 3, np.float64)
+    one, other = arrays["encoder.0.forward.weight_ih"], arrays["encoder.0.backward.weight_ih"]
+    assert one.shape == other.shape and abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 5 * one.size**-0.5
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_biases_are_zero_but_for_the_forget_gate(cell: str) -> None:
+    config = dataclasses.replace(CONFIG, cell=cell)
+    for name, array in initial_parameters(config, 0, np.float32).items():
+        if "bias" not in name.rsplit(".", 1)[-1]:
+            continue
+        expected = np.zeros(array.shape)
+        if cell == "lstm" and name.endswith("bias_ih"):
+            expected.reshape(4, -1)[1] = 1  # gates i f g o
+        assert (array == expected).all(), name
+
+
+def uniform_bound(config: ModelConfig, name: str, shape: tuple[int, ...]) -> float:
+    """Glorot's sqrt(6 / (in + out)), a gate counted by itself; 1 / sqrt(H) for what feeds a state back."""
+    if name.endswith("weight_hh"):
+        return shape[0] ** -0.5
+    out = shape[1] if len(shape) > 1 else 1
+    return math.sqrt(6 / (shape[0] + (out // GATES[config.cell] if name.endswith("weight_ih") else out)))
+
+
+@pytest.mark.parametrize(
+    "change", [dict(), dict(cell="gru", attention="concat"), dict(cell="rnn", attention="general")]
+)
+def test_weights_fill_their_range(change: dict[str, Any]) -> None:
+    config = dataclasses.replace(CONFIG, **change)
+    checked = 0
+    for name, array in initial_parameters(config, 0, np.float64).items():
+        if "bias" in name or name.endswith("_embedding") or array.size < 100:
+            continue
+        bound = uniform_bound(config, name, array.shape)
+        assert np.abs(array).max() <= bound, name
+        assert np.abs(array).max() > bound * (1 - 10 / array.size), name  # missed with probability e^-10
+        assert abs(array.mean()) < 5 * bound / math.sqrt(3 * array.size), name
+        checked += 1
+    assert checked >= 8
+
+
+def test_embeddings_are_standard_normal() -> None:
+    table = initial_parameters(dataclasses.replace(CONFIG, source_size=2000), 0, np.float64)["source_embedding"]
+    n = table.size
+    assert abs(table.mean()) < 5 * n**-0.5 and abs(table.var() - 1) < 5 * (2 / n) ** 0.5
