@@ -29,7 +29,7 @@ import report
 from cases import CASES, SECTIONS, Case, memory_cases, work
 
 HERE = Path(__file__).resolve().parent
-INSTALL = "PyTorch is not here, ours runs alone; to compare: pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+INSTALL = "PyTorch is not here, ours runs alone; to compare: pip install torch==2.13.0"
 EPS = float(np.finfo(np.float32).eps)
 PAUSE = 0.02  # seconds between sides: OpenMP's threads wait actively for some milliseconds before they sleep
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

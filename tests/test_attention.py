@@ -41,6 +41,7 @@ def plain(
     B, T, S, H = *q.shape[:2], k.shape[1], q.shape[2]
     if scale is None:
         scale = H**-0.5 if score == "scaled_dot" else 1.0
+    scale = float(scale)
     allowed = np.ones((B, T, S), bool) if mask is None else np.broadcast_to(mask, (B, T, S))
     context, weights = np.zeros((B, T, v.shape[2])), np.zeros((B, T, S))
     for b, t in itertools.product(range(B), range(T)):
@@ -109,7 +110,7 @@ def test_every_combination_agrees_with_the_loop(isa: str, score: str, dtype: typ
 
 
 @pytest.mark.parametrize("score", PARAMETERLESS)
-@pytest.mark.parametrize("scale", [0.0, -1.5, 3, np.float32(0.25)])
+@pytest.mark.parametrize("scale", [0.0, -1.5, 3, np.float32(0.25), np.int64(2)])
 def test_a_scale_replaces_that_of_the_score(score: str, scale: float) -> None:
     q, k, v = draw(2, 3, 4)
     read, (context, weights) = dhyan.attend(q, k, v, score=score, scale=scale), plain(q, k, v, score=score, scale=scale)

@@ -78,6 +78,12 @@ GOLDEN = [
         "la muchacha comió dos mangos dulces en el jardín",
     ),
     (
+        do("eat", "past", np("girl", "the"), np("banana", count=2, adjective="sweet"), place="in the garden"),
+        "लड़की ने बगीचे में दो मीठे केले खाए",
+        "the girl ate two sweet bananas in the garden",
+        "la muchacha comió dos plátanos dulces en el jardín",
+    ),
+    (
         do("play", "future", YOU, np("cricket"), companion=np("friend", "own"), time="tomorrow", question="yes/no"),
         "क्या तुम कल अपने दोस्त के साथ क्रिकेट खेलोगे ?",
         "will you play cricket with your friend tomorrow ?",

@@ -25,8 +25,7 @@ def block(words: str) -> str:
 
 
 def test_the_lines_without_a_model_print_their_comments() -> None:
-    lines, rest = block("dhyan.attend(").split("\n\n", 1)[0], block("dhyan.attend(").split("\n\n", 2)[1]
-    lines = "\n".join([lines, rest]) if "attend" not in lines else lines
+    lines = block("dhyan.attend(").partition("translator =")[0]
     assert "dhyan.attend(" in lines and "dhyan.load(" not in lines
     printed, expected = io.StringIO(), re.findall(r"print\(.*\) +# (.*)", lines)
     with contextlib.redirect_stdout(printed):
@@ -41,7 +40,7 @@ def test_the_sentence_about_the_example() -> None:
     assert scores.round(12).tolist() == [[[0.7, 0.5, 0.3]]]
     rounded = dhyan.attend(query, states).weights.round(4) @ states
     assert "articles print the context as .5663 .4337" in README.replace("\n", " ")
-    assert np.abs(rounded - [0.5663, 0.4337]).max() < 1e-4  # what rounding the weights first gives, to its last digit
+    assert np.abs(rounded - [0.5663, 0.4337]).max() < 0.51e-4  # what rounding the weights first gives, .56625 .43375
 
 
 def test_every_public_name_of_the_example_is_there() -> None:
@@ -51,12 +50,9 @@ def test_every_public_name_of_the_example_is_there() -> None:
 
 def test_the_table_lists_every_scoring_with_its_paper() -> None:
     (table,) = re.findall(r"\| scoring \|.*?\n\n", README, re.DOTALL)
-    listed = {
-        name: row.rsplit("|", 2)[1]
-        for row in table.splitlines()[2:]
-        for name in re.findall(r"`(\w+)`", row.split("|")[1])
-    }
-    assert list(dict.fromkeys(listed)) and set(listed) == set(dhyan.scorings())
+    rows = [row.split("|") for row in table.strip().splitlines()[2:]]
+    listed = {name: row[3] for row in rows for name in re.findall(r"`(\w+)`", row[1])}
+    assert set(listed) == set(dhyan.scorings())
     for name, papers in listed.items():
         assert scoring.scoring(name).source in ("baseline", *re.split(r", *", papers.strip())), name
 

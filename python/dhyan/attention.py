@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import ops
 from .names import unknown_name
-from .scoring import Window, inverse_norms, scorings
+from .scoring import Window, scorings, unit_vectors
 
 PARAMETERLESS = ("dot", "scaled_dot", "cosine")
 
@@ -64,7 +65,7 @@ def attend(
             "(B, T, H), (B, S, H), (B, S, D), or the same without B, or (H,), (S, H), (S, D)"
         )
     if rank < 3:
-        q, k, v = q.reshape(1, -1, q.shape[-1]), k[None], v[None]
+        q, k, v = q[None] if rank == 2 else q[None, None], k[None], v[None]
         lengths = np.array([lengths], np.int64) if isinstance(lengths, int | np.integer) else lengths
     if q.shape[2] != k.shape[2] or q.shape[0] != k.shape[0] or k.shape[:2] != v.shape[:2]:
         raise ValueError(
@@ -73,7 +74,7 @@ def attend(
         )
     factor = _scale(score, scale, q.shape[2])
     if score == "cosine":
-        q, k = (x * inverse_norms(x) for x in (q, k))
+        q, k = unit_vectors(q), unit_vectors(k)
     begin, end = _ranges(q, k, lengths, mask, window, causal, position)
     context, weights, _ = ops.attention_forward(
         q, k, v, term="product", scale=factor, begin=begin, end=end, mask=mask
@@ -86,17 +87,19 @@ def attend(
 
 def _array(value: Any, name: str) -> np.ndarray:
     """CPU arrays of other libraries through DLPack, without a copy. TypeError for what is not an array."""
+    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
+        value = np.from_dlpack(value)
     if isinstance(value, np.ndarray):
+        if value.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise TypeError(f"attend: {name} has dtype {value.dtype}, expected float32 or float64")
         return value
-    if hasattr(value, "__dlpack__"):
-        return np.from_dlpack(value)
     raise TypeError(f"attend: {name} is of type {type(value).__name__}, expected a float32 or float64 array")
 
 
 def _scale(score: str, scale: float | None, H: int) -> float:
     if scale is None:
         return H**-0.5 if score == "scaled_dot" and H else 1.0
-    if isinstance(scale, bool) or not isinstance(scale, int | float | np.floating):
+    if isinstance(scale, bool) or not isinstance(scale, Real):
         raise TypeError(f"attend: scale is of type {type(scale).__name__}, expected a number")
     if not math.isfinite(scale):
         raise ValueError(f"attend: scale is {scale}, expected a finite number")
@@ -139,8 +142,9 @@ def _ranges(
     if causal:
         end = np.clip(rows + own - T + 1, 0, own)
     if window is not None:
-        centre = np.minimum(rows + position, own - 1)
-        begin = np.maximum(begin, centre - window.radius)
-        end = np.minimum(end, centre + window.radius + 1)
+        radius = min(window.radius, S)  # a wider one reaches no further, and 64 bits hold it
+        centre = np.minimum(rows + min(position, S), own - 1)
+        begin = np.maximum(begin, centre - radius)
+        end = np.minimum(end, centre + radius + 1)
     end = np.maximum(end, 0)
     return np.minimum(begin, end), np.ascontiguousarray(end)

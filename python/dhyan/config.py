@@ -18,6 +18,7 @@ ORDERS = ("bahdanau", "luong")
 NORMALIZERS = ("softmax",)
 SOURCES = ("tokens", "features")
 SCHEDULES = ("plateau", "cosine", "constant")
+MOST_LAYERS = 64  # a damaged configuration must not make us list a billion parameters
 
 Table = TypeVar("Table", bound="_Table")
 
@@ -83,6 +84,8 @@ class ModelConfig(_Table):
         _positive(where, "target_size", self.target_size, 4)
         for name in ("embedding", "hidden", "layers"):
             _positive(where, name, getattr(self, name))
+        if self.layers > MOST_LAYERS:
+            raise ValueError(f"{where}: layers is {self.layers}, expected at most {MOST_LAYERS}")
         for name in ("bidirectional", "input_feeding"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{where}: {name} is {getattr(self, name)!r}, expected true or false")
@@ -92,6 +95,7 @@ class ModelConfig(_Table):
                 raise unknown_name(f"{where}: {name}", getattr(self, name), valid)
         if self.window is not None and not isinstance(self.window, Window):
             object.__setattr__(self, "window", Window(self.window))  # a radius, as TOML and the command line have it
+        _positive(where, "heads", self.heads)
         if self.heads != 1:
             raise ValueError(f"{where}: heads is {self.heads!r}, expected 1 in this version")
         scoring(self.attention).check(self.hidden, self.memory_size)
@@ -115,7 +119,7 @@ class ModelConfig(_Table):
 class TrainConfig(_Table):
     """How a model is trained. `schedule` of lr: plateau: times lr_decay after half of `patience`
     validations without a better one; cosine: to 0 over `epochs`; constant. updates: stop after so many (0: no limit).
-    patience: stop after so many validations (one an epoch) without a better one. criterion of "better": see train.
+    patience: stop after so many validations (one an epoch) without a lower error; see train.
     """
 
     batch: int = 64
@@ -140,6 +144,8 @@ class TrainConfig(_Table):
             _positive(where, name, getattr(self, name))
         for name in ("updates", "warmup", "seed"):
             _positive(where, name, getattr(self, name), 0)
+        if self.seed >= 1 << 63:
+            raise ValueError(f"{where}: seed is {self.seed}, expected less than 2**63")
         _number(where, "lr", self.lr, 0, math.inf, open_low=True)
         _number(where, "lr_decay", self.lr_decay, 0, 1, open_low=True)
         _number(where, "clip", self.clip, 0, math.inf)
@@ -195,8 +201,10 @@ def to_toml(tables: dict[str, dict[str, Any]]) -> str:
 def _toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
+    if isinstance(value, int):
+        return repr(int(value))
+    if isinstance(value, float):
+        return repr(float(value))  # np.float64 is a float, and its repr no TOML
     escaped = "".join(
         f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else "\\" + c if c in '\\"' else c for c in str(value)
     )
@@ -216,7 +224,7 @@ def parse_toml(text: str, name: str) -> dict[str, dict[str, Any]]:
     """read_toml of a text. Errors: DataError naming `name`; unknown tables list the nearest first."""
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise DataError(f"{name}: {error}") from None
     for title, values in tables.items():
         if title not in TABLES:

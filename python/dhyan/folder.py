@@ -19,6 +19,7 @@ from .config import TABLES, DataConfig, ModelConfig, TrainConfig, parse_toml, to
 from .errors import CheckpointError, DataError
 from .model import Seq2Seq
 from .optim import Adam
+from .parameters import parameter_shapes
 from .vocab import Vocabulary
 
 Tables = dict[str, dict[str, Any]]
@@ -105,8 +106,13 @@ def load_folder(path: str | Path) -> Loaded:
         if size != len(vocabulary):
             raise CheckpointError(f"{out}: {name}.vocab holds {len(vocabulary)} ids, config.toml says {size}")
     # The header of the weights is checked against the configuration before anything of that size is allocated.
+    expected = {key: (shape, options.precision) for key, shape in parameter_shapes(config).items()}
+    loaded = checkpoint.tensors_from_bytes(
+        checkpoint.load_file(out, "model.safetensors"), expected, name=str(out / "model.safetensors")
+    )
     model = Seq2Seq(config, seed=options.seed, dtype=options.precision)
-    _restore(out, "model.safetensors", model.parameters())
+    for key, array in model.parameters().items():
+        array[...] = loaded[key]
     return Loaded(model, source, target, options, data)
 
 
@@ -129,7 +135,7 @@ def load_training(
     try:
         state = json.loads(checkpoint.load_file(out, "state.json"))
         optimizer.steps = int(state.pop("optimizer_steps"))
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{out / 'state.json'}: {error}") from None

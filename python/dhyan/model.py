@@ -48,8 +48,8 @@ class Seq2Seq:
             raise TypeError(f"Seq2Seq: config is of type {type(config).__name__}, expected ModelConfig")
         if np.dtype(dtype) not in (np.dtype("float32"), np.dtype("float64")):
             raise TypeError(f"Seq2Seq: dtype is {dtype}, expected float32 or float64")
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"Seq2Seq: seed is {seed!r}, expected an integer, 0 or more")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
+            raise ValueError(f"Seq2Seq: seed is {seed!r}, expected an integer, 0 to 2**63 - 1")
         self.config = config
         self.seed = seed
         self.dtype = np.dtype(dtype)

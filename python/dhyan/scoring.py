@@ -219,7 +219,7 @@ class Cosine(_Product):
 
     def keys(self, p: Parameters, memory: np.ndarray, query_size: int) -> np.ndarray:
         plain = super().keys(p, memory, query_size)
-        return plain * inverse_norms(plain)
+        return unit_vectors(plain)
 
     def scorer(self, p: Parameters, query_size: int) -> Scorer:
         return Scorer("product", scale=float(np.exp(p["log_sharpness"][0])), normalize_query=True)
@@ -235,6 +235,13 @@ def inverse_norms(vectors: np.ndarray) -> np.ndarray:
     """1 / |x| (..., 1) of vectors (..., H); 0 for a zero vector."""
     norms = np.sqrt((vectors.astype(np.float64) ** 2).sum(-1, keepdims=True))
     return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0).astype(vectors.dtype)
+
+
+def unit_vectors(vectors: np.ndarray) -> np.ndarray:
+    """x / |x| of vectors (..., H); a zero vector stays zero. In double: 1 / |x| of a subnormal float32 is too large."""
+    wide = vectors.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # inf * 0 where a mask may hide it
+        return (wide * inverse_norms(wide)).astype(vectors.dtype)
 
 
 @register

@@ -22,7 +22,7 @@ from . import checkpoint, metrics
 from .batch import Batch, make_batches
 from .config import DataConfig, ModelConfig, TrainConfig
 from .data import Pair, read_pairs
-from .errors import DataError, NumericError
+from .errors import CheckpointError, DataError, NumericError
 from .folder import load_training, save_best, save_last, start_folder
 from .model import Seq2Seq
 from .optim import Adam
@@ -85,7 +85,7 @@ class Progress:
     lr: float = 0.0
     best_error: float = math.inf
     best_loss: float = math.inf
-    waited: int = 0  # validations since the best one
+    waited: int = 0  # validations since the error last fell
     loss_sum: float = 0.0  # of this epoch, over its tokens
     tokens: int = 0
     seconds: float = 0.0
@@ -171,7 +171,10 @@ class _Run:
         tables = {"model": config.to_dict(), "train": options.to_dict(), "data": data.to_dict()}
         if resume:
             values = load_training(out, tables, source_vocabulary, target_vocabulary, self.model, self.optimizer)
-            self.progress = Progress(**values)
+            try:
+                self.progress = Progress(**values)
+            except TypeError as error:
+                raise CheckpointError(f"{out / 'state.json'}: {error}") from None
         else:
             start_folder(out, tables, source_vocabulary, target_vocabulary)
 
@@ -283,11 +286,13 @@ class _Run:
             save_best(self.out, self.model)
         if whole_epoch:
             p.epoch, p.batch, p.loss_sum, p.tokens, p.seconds = p.epoch + 1, 0, 0.0, 0, 0.0
-            p.waited = 0 if report.best else p.waited + 1
+            error = 0.5 * (report.token_error_rate + 1 - report.exact_match)
+            # A lower loss at the same error makes a better model, but does not buy more patience: where the error has
+            # come to rest (at 0, say), a loss that still creeps would keep a run going for nothing.
+            p.waited = 0 if error < p.best_error else p.waited + 1
             if report.best:
-                p.best_error = 0.5 * (report.token_error_rate + 1 - report.exact_match)
-                p.best_loss = report.valid_loss
-            elif o.schedule == "plateau" and p.waited % max(1, o.patience // 2) == 0:
+                p.best_error, p.best_loss = error, report.valid_loss
+            if p.waited and o.schedule == "plateau" and p.waited % max(1, o.patience // 2) == 0:
                 p.lr *= o.lr_decay
         self._save_last()
         checkpoint.append_log(self.out, dataclasses.asdict(report))

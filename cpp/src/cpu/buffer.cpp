@@ -5,9 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
-#ifdef __unix__
-#include <pthread.h>
-#endif
+#include "cpu/parallel.h"
 
 namespace dhyan {
 namespace {
@@ -24,9 +22,7 @@ struct Pool {
 Pool& pool() {
   static Pool* one = [] {
     static Pool* made = new Pool;  // never destroyed: arrays may outlive every static destructor
-#ifdef __unix__
-    pthread_atfork([] { made->lock.lock(); }, [] { made->lock.unlock(); }, [] { made->lock.unlock(); });
-#endif
+    around_fork([] { made->lock.lock(); }, [] { made->lock.unlock(); });
     return made;
   }();
   return *one;

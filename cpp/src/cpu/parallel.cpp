@@ -229,6 +229,15 @@ void check_interrupt() {
   if (InterruptCheck check = interrupt_check) check();
 }
 
+void around_fork(void (*before)(), void (*after)()) {
+#ifdef __unix__
+  pthread_atfork(before, after, after);
+#else
+  (void)before;
+  (void)after;
+#endif
+}
+
 namespace detail {
 
 void run(std::int64_t items, bool parallel, Body body, void* context) {

@@ -26,6 +26,9 @@ struct InterruptScope {
   ~InterruptScope();
 };
 
+// `before` runs before every fork of this process, `after` after it, in parent and child.
+void around_fork(void (*before)(), void (*after)());
+
 namespace detail {
 using Body = void (*)(void* context, std::int64_t item);
 void run(std::int64_t items, bool parallel, Body body, void* context);

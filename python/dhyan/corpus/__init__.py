@@ -24,7 +24,7 @@ ARTICLE = ("मैं खाना खा रहा हूँ", "I am eating")
 # Three sentences to watch while a Hindi-English model learns.
 DEMO = (
     ARTICLE,
-    ("लड़की ने बगीचे में दो मीठे आम खाए", "the girl ate two sweet mangoes in the garden"),
+    ("लड़की ने बगीचे में दो मीठे केले खाए", "the girl ate two sweet bananas in the garden"),
     ("क्या तुम कल अपने दोस्त के साथ क्रिकेट खेलोगे ?", "will you play cricket with your friend tomorrow ?"),
 )
 BUCKETS = ((3, 8), (9, 14), (15, 20), (21, 26))
