@@ -76,9 +76,7 @@ def attend(
     if score == "cosine":
         q, k = unit_vectors(q), unit_vectors(k)
     begin, end = _ranges(q, k, lengths, mask, window, causal, position)
-    context, weights, _ = ops.attention_forward(
-        q, k, v, term="product", scale=factor, begin=begin, end=end, mask=mask
-    )
+    context, weights, _ = ops.attention_forward(q, k, v, term="product", scale=factor, begin=begin, end=end, mask=mask)
     assert weights is not None  # need_weights is True
     if rank == 1:
         return Read(context[0, 0], weights[0, 0])

@@ -148,9 +148,7 @@ def decoder_backward(
     ops.embedding_backward(dy, c.ids, config.target_size, out=gradients["target_embedding"])
     if c.memory.keys is not None:
         more = chosen.keys_backward(
-            KeysGradient(
-                p.group("attention"), c.memory.values, c.memory.keys, dkeys, log_scale, own, config.hidden
-            )
+            KeysGradient(p.group("attention"), c.memory.values, c.memory.keys, dkeys, log_scale, own, config.hidden)
         )
         if more is not None:
             dvalues += more

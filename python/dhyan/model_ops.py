@@ -50,9 +50,7 @@ def embedding_forward(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return rows.reshape(*np.shape(ids), table.shape[1])
 
 
-def embedding_backward(
-    dout: np.ndarray, ids: np.ndarray, V: int, *, out: np.ndarray | None = None
-) -> np.ndarray:
+def embedding_backward(dout: np.ndarray, ids: np.ndarray, V: int, *, out: np.ndarray | None = None) -> np.ndarray:
     """dtable (V, E): the rows of dout (..., E) added at their ids (...), in the order of the ids. out: written to."""
     flat = _flat_ids("embedding_backward", ids)
     if V < 0:
@@ -260,9 +258,7 @@ def cross_entropy_backward(
     c = cache
     dw = np.empty(c.w.shape, c.w.dtype) if dw is None else dw
     db = np.empty(c.b.shape, c.b.dtype) if db is None else db
-    dr = _core.cross_entropy_backward(
-        scale, c.r, c.w, c.b, c.targets, c.smoothing, c.log_sums, c.logits, dw, db
-    )
+    dr = _core.cross_entropy_backward(scale, c.r, c.w, c.b, c.targets, c.smoothing, c.log_sums, c.logits, dw, db)
     return dr, dw, db
 
 

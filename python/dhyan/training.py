@@ -317,6 +317,7 @@ def _pairs(examples: Examples, data: DataConfig, what: str) -> list[Pair]:
 
 def _short_enough(pairs: list[Pair], data: DataConfig) -> list[Pair]:
     """Leave out what is longer than max_length tokens, and say so."""
+
     def length(text: Any, level: str) -> int:
         return len(tokenize(text, level)) if isinstance(text, str) else len(text)
 
