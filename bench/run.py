@@ -290,6 +290,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side (7)")
     parser.add_argument("--budget", type=float, default=0.25, help="seconds of a turn (0.25)")
     parser.add_argument("--cpu-time", action="store_true", help="one thread, processor time: for a busy machine")
+    parser.add_argument("--eager", action="store_true", help="leave torch.compile out: minutes less, a weaker peer")
     parser.add_argument("--one-process", action="store_true", help="all sides in one process, to see what that does")
     parser.add_argument("--out", type=Path, help="the JSON file (bench/results/DATE.json)")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
@@ -300,6 +301,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run what was asked for; 1 if anything did not match."""
     o = arguments(argv)
     cases = chosen(o.only)
+    if o.eager:
+        cases = [dataclasses.replace(c, peers=tuple(p for p in c.peers if not p.startswith("compile"))) for c in cases]
     wants_memory = not o.quick and (not o.only or "memory" in o.only)
     if o.list:
         print("\n".join(case.name for case in cases))
