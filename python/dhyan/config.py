@@ -118,7 +118,7 @@ class ModelConfig(_Table):
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(_Table):
     """How a model is trained. `schedule` of lr: plateau: times lr_decay after half of `patience`
-    validations without a better one; cosine: to 0 over `epochs`; constant. updates: stop after so many (0: no limit).
+    validations without a lower error; cosine: to 0 over `epochs`; constant. updates: stop after so many (0: no limit).
     patience: stop after so many validations (one an epoch) without a lower error; see train.
     """
 
