@@ -148,6 +148,7 @@ DecoderParameters<T> decoder_parameters(Holder<T>& hold, const py::dict& d) {
                   : term == "read"  ? Rule::read
                                     : Rule::scored;
   p.scorer.term = term == "tanh" ? Term::tanh : Term::product;
+  p.scorer.sparsemax = d["sparsemax"].cast<bool>();
   p.scorer.normalize_query = d["normalize_query"].cast<bool>();
   p.scorer.scale = d["scale"].cast<T>();
   p.scorer.radius = d["radius"].cast<Index>();

@@ -150,7 +150,8 @@ void read_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
     k.context_backward_rows(d.dcontext.get() + row * z.D, z.D, 1, memory.values(b), S, z.D, &range.begin, &range.end, ds);
     if (dweights)
       for (Index s = range.begin; s < range.end; ++s) ds[s] += dweights.data[row * z.S + s];
-    k.softmax_backward_rows(cache.weights.get() + row * z.S, ds, 1, S, &range.begin, &range.end);
+    (p.scorer.sparsemax ? k.sparsemax_backward_rows : k.softmax_backward_rows)(cache.weights.get() + row * z.S, ds, 1,
+                                                                              S, &range.begin, &range.end);
     T* dq = d.dquery.get() + row * z.U;
     k.score_backward_query_rows(p.scorer.term, ds, cache.query.get() + row * z.U, z.U, 1, memory.keys(b),
                                 memory.prepared_keys(b), S, z.U, p.scorer.w.data, p.scorer.scale, &range.begin,

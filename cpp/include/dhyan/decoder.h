@@ -30,6 +30,7 @@ template <class T>
 struct Scorer {
   Rule rule = Rule::scored;
   Term term = Term::product;
+  bool sparsemax = false;        // normalises, else softmax
   bool normalize_query = false;  // cosine: q / |q|; the keys come normalised
   T scale = T(1);
   Index radius = -1;             // >= 0: only |s - min(t, length - 1)| <= radius

@@ -210,7 +210,7 @@ struct DecoderStep {
       } else {
         k.score_rows(scorer.term, query.get() + i * z.U, z.U, 1, memory.keys(b), memory.prepared_keys(b), S, z.U,
                      scorer.w.data, scorer.scale, &range.begin, &range.end, row);
-        k.softmax_rows(row, 1, S, &range.begin, &range.end, nullptr);
+        (scorer.sparsemax ? k.sparsemax_rows : k.softmax_rows)(row, 1, S, &range.begin, &range.end, nullptr);
       }
       k.context_rows(row, 1, memory.values(b), S, z.D, &range.begin, &range.end, context.get() + i * z.D, z.D);
     }
