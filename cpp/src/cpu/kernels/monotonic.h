@@ -1,8 +1,9 @@
 // Monotonic alignment and its gradient (Raffel et al. 2017): a row starts where the row before it stopped, walks to the
 // right and stops at s with probability p_s = logistic(score_s).
 //
-// A recurrence over s instead of the paper's cumulative products and quotients: nothing is divided, so nothing overflows
-// however long the row. What walks on is held in double; 1 - p_s is computed as itself, not as a difference.
+// A recurrence over s instead of the paper's cumulative products and quotients: nothing is divided by what may vanish,
+// so nothing overflows however long the row. What walks on is held in double; 1 - p_s is computed as itself, not as a
+// difference. Only the recurrence is scalar; with all of it in one loop rows of 1,000 took 1.4 to 1.6 times as long.
 #pragma once
 
 #include "cpu/kernels/double_blocks.h"
@@ -10,7 +11,7 @@
 namespace dhyan {
 namespace {
 
-// Of 16 positions: to stop there, and to walk on. 0 and 1 where the row may not attend; such a score is never looked at.
+// Of 16 positions: to stop there, and to walk on. 0 and 1 where the row may not attend, whatever the score.
 struct Steps {
   double stop[kLanes], pass[kLanes];
 };

@@ -27,8 +27,8 @@ struct Excess {
   double total = 0.0, positions = 0.0;  // of the weights; above the threshold
 };
 
-// The total with what rounding drops carried along: nearly equal weights all round the same way, and 65,536 of them came
-// out 11 eps off in plain sums, 8 eps in sums of sums of 1,024.
+// The total with what rounding drops carried along: nearly equal weights all round the same way, and 65,536 of them
+// came out 11 eps off in plain sums, 8 eps in sums of sums of 1,024.
 template <class T>
 inline Excess weights_above(const Threshold& at, const T* row, Index begin, Index end) {
   const Vec<double> zero{}, one = broadcast(1.0);
