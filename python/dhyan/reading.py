@@ -344,7 +344,8 @@ def _head_backward(
     if cache.centre is not None:
         # Where a weight is 0 nothing may be looked at: the value there may be hidden by a mask.
         seen = np.where(head.normal > 0, dfinal, 0)
-        dcentre += (seen * cache.weights[:, i] * cache.centre.slope).sum(2, dtype=np.float64)
+        # Added position by position: the order of NumPy's own sum depends on the padding.
+        dcentre += np.cumsum(seen * cache.weights[:, i] * cache.centre.slope, 2)[:, :, -1:].sum(2)
         dfinal = seen * cache.centre.gaussian
     dprevious = None
     if plan.normalize == "monotonic":
