@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import dhyan
 import numpy as np
 import pytest
 from dhyan import ops
@@ -140,3 +141,38 @@ def test_eight_python_threads_at_once_give_the_serial_bits() -> None:
     for w in workers:
         w.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("choices", [
+    dict(attention="coverage"), dict(attention="dot", heads=2), dict(normalize="monotonic", order="luong"),
+])  # fmt: skip
+def test_python_threads_that_train_with_a_reader_give_the_serial_bits(choices: dict[str, object]) -> None:
+    """The core asks Python once a step and gives the lock away between: models at work at once must not meet."""
+    rng = np.random.default_rng(5)
+    source, target = rng.integers(0, 9, (2, 6, 7))
+    lengths = rng.integers(2, 8, (2, 6))
+    batch = dhyan.Batch(source, lengths[0], target, lengths[1])
+    config = dhyan.ModelConfig(source_size=9, target_size=9, embedding=6, hidden=8, **choices)
+    models = [dhyan.Seq2Seq(config, seed=seed) for seed in range(4)]
+
+    def bits(model: dhyan.Seq2Seq) -> Arrays:
+        loss, cache = model.forward(batch, step=1)
+        found = [np.float64(loss), *model.backward(cache).values(), *model.greedy(source, lengths[0], 6)]
+        return [np.asarray(x) for x in found]
+
+    serial = [bits(model) for model in models]
+    together: list[list[Arrays]] = [[] for _ in models]
+
+    def work(i: int) -> None:
+        for _ in range(5):
+            together[i].append(bits(models[i]))
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    for want, found in zip(serial, together, strict=True):
+        assert len(found) == 5
+        for got in found:
+            assert_same_bits(got, want)

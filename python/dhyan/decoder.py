@@ -75,6 +75,8 @@ def read_memory(
     if config.attention == "oracle":
         if alignment is None:
             raise ValueError("Seq2Seq: attention 'oracle' reads a given alignment (B, T, S), got none")
+        if not isinstance(alignment, np.ndarray):
+            raise TypeError(f"Seq2Seq: alignment is of type {type(alignment).__name__}, expected an array")
         longest = int(lengths.max(initial=0))
         if alignment.ndim != 3 or len(alignment) != len(lengths) or alignment.shape[2] < longest:
             raise ValueError(
