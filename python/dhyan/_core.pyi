@@ -174,6 +174,7 @@ class Stepper:
         h: _Array,
         c: _Array | None,
         readout: _Array,
+        reader: Any = None,
     ) -> tuple[_Array, _Array, _Array, _Array | None, _Array]: ...
     def greedy(
         self, h0: _Array, c0: _Array | None, begin: int, end: int, pad: int, limit: _Array

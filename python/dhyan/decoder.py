@@ -83,6 +83,8 @@ def read_memory(
                 f"Seq2Seq: alignment has shape {alignment.shape}, expected (B={len(lengths)}, T, S), "
                 f"S at least {longest}"
             )
+        if not np.isfinite(alignment).all():
+            raise ValueError("Seq2Seq: alignment holds NaN or infinity, expected weights")
         # Search may write on where the reference has ended: a last row of zeros, which the core reads from there on.
         T = alignment.shape[1]
         whole = np.zeros((len(lengths), T + 1, longest), values.dtype)
