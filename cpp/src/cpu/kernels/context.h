@@ -237,8 +237,27 @@ inline void weighted_sum_rows(const WeightedSum<T>& p, Index m0, Index m1, T fac
   }
 }
 
+// Of a single term: the output is all there is to it.
+template <class T>
+inline void weighted_row(const WeightedSum<T>& p, T factor, T* out, Index ldo) {
+  for (Index m = 0; m < p.M; ++m) {
+    const Span own = range_of(p.ranges, m, 1);
+    const T x = own.first < own.last ? p.a[m * p.row] : T(0);
+    T* row = out + m * ldo;
+    if (x == T(0)) {
+      std::memset(row, 0, static_cast<std::size_t>(p.N) * sizeof(T));
+      continue;
+    }
+    Index n = 0;
+    for (; n + kWidth<T> <= p.N; n += kWidth<T>)
+      store<T>(row + n, (Vec<T>{} + broadcast(x) * load<T>(p.b + n)) * factor);
+    store_upto<T>(row + n, (Vec<T>{} + broadcast(x) * load_upto<T>(p.b + n, p.N - n)) * factor, p.N - n);
+  }
+}
+
 template <class T>
 inline void weighted_sum(const WeightedSum<T>& p, T factor, T* out, Index ldo) {
+  if (p.K == 1) return weighted_row(p, factor, out, ldo);
   // Few terms: the output is what costs, so its rows are written one after the other.
   const Index group = p.K <= 4 ? 1 : kRowGroup;
   for (Index m = 0; m < p.M; m += group)

@@ -250,8 +250,44 @@ struct TanhScores {
   }
 };
 
+// e^2k of units [h, h + W) of one key, 0 behind the last, as exponentiate_keys leaves them.
+template <class T>
+DHYAN_INLINE Vec<T> exp_units(const T* key, Index h, Index H) {
+  if (h + kWidth<T> <= H) return exp_twice<Vec<T>>(load<T>(key + h));
+  return between<T>(exp_twice<Vec<T>>(load_upto<T>(key + h, H - h)), 0, H - h, T(0));
+}
+
+// One row whose keys were not prepared: four keys at a time pass through the first-level cache.
+template <class T>
+inline void tanh_scores_of_one(const ScoreInputs<T>& in, T* scores) {
+  constexpr int N = 4;
+  static_assert(kUnprepared <= kHiddenBlock, "all units of a query must fit one block");
+  HiddenBlock<T, 1> block;
+  T buffer[(kUnprepared + 1) * N];
+  const PathLimits<T> limits = PathLimits<T>::for_weights(largest_magnitude(in.w, in.H));
+  const T q_most = largest_magnitude(in.q, in.H);
+  block.load_weights(in, 0);
+  block.load_queries(in, 0, 1);
+  const Span own = range_of(in.ranges, 0, in.S);
+  for (Index s = own.first; s < own.last; s += N) {
+    ScoreInputs<T> few = in;
+    few.k = in.k + s * in.H;
+    few.S = smaller(N, own.last - s);
+    few.prepared = buffer;
+    exponentiate_keys(few.k, few.S, in.H, buffer);
+    const TanhScores<T, 1> part{few, block, &q_most, limits, 0};
+    T out[1][N];
+    if (few.S == N)
+      part.template tile<1, N>(0, out);
+    else
+      for (Index j = 0; j < few.S; ++j) out[0][j] = part.one(0, j);
+    for (Index j = 0; j < few.S; ++j) scores[s + j] = in.H == 0 ? T(0) : in.scale * out[0][j];
+  }
+}
+
 template <class T>
 inline void tanh_scores(const ScoreInputs<T>& in, T* scores) {
+  if (!in.prepared) return tanh_scores_of_one(in, scores);
   constexpr int M = 4;
   HiddenBlock<T, M> block;
   const PathLimits<T> limits = PathLimits<T>::for_weights(largest_magnitude(in.w, in.H));
