@@ -164,7 +164,9 @@ inline void tanh_backward_units(const ScoreInputs<T>& in, const T* dscores, cons
       for (int g = 0; out.dq && g < G; ++g) {
         T* p = out.dq + t * out.lddq + part.unit(g);
         const Index n = in.H - part.unit(g);
-        store_upto<T>(p, load_upto<T>(p, n) + dq[g], n);
+        Vec<T> total = (own.first >= s0 ? Vec<T>{} : load_upto<T>(p, n)) + dq[g];
+        if (own.last <= block.s1) total = total * (load_upto<T>(in.w + part.unit(g), n) * (T(4) * in.scale));
+        store_upto<T>(p, total, n);
       }
     }
     for (int g = 0; g < G; ++g) {
@@ -221,8 +223,8 @@ inline void tanh_backward_rows(const ScoreInputs<T>& in, const T* dscores, const
 // dq_t = 4 scale w * sum_s g (y - y^2), dk_s the same over t, dw = scale * sum g (1 - 2 y).
 template <class T>
 inline void tanh_backward(const ScoreInputs<T>& in, const T* dscores, const ScoreGradients<T>& out) {
-  if (out.dq)
-    for (Index t = 0; t < in.rows; ++t)
+  for (Index t = 0; out.dq && t < in.rows; ++t)  // the other rows are written by their first block of keys
+    if (const Span own = range_of(in.ranges, t, in.S); own.first >= own.last)
       std::memset(out.dq + t * out.lddq + out.first, 0, static_cast<std::size_t>(out.last - out.first) * sizeof(T));
   if (out.dw) {
     double total = 0;
@@ -242,13 +244,6 @@ inline void tanh_backward(const ScoreInputs<T>& in, const T* dscores, const Scor
     else
       tanh_backward_rows<T, false>(in, dscores, out, t, t1);
   }
-  if (!out.dq) return;
-  for (Index t = 0; t < in.rows; ++t)
-    for (Index h = out.first; h < out.last; h += kWidth<T>) {
-      T* p = out.dq + t * out.lddq + h;
-      const Index n = out.last - h;
-      store_upto<T>(p, load_upto<T>(p, n) * (load_upto<T>(in.w + h, n) * (T(4) * in.scale)), n);
-    }
 }
 
 // dq_t = scale * sum_s g k_s
