@@ -119,6 +119,27 @@ def test_one_row_a_call_gives_the_bits_of_all_rows_at_once(isa: str) -> None:
             assert_same_bits([context[:, row], weights[:, row], dq[:, row]], got[:3])
 
 
+@pytest.mark.parametrize("term", ["product", "tanh"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_of_several_groups_and_blocks_give_the_bits_of_any_part(isa: str, term: str, dtype: type) -> None:
+    """Beyond a group of rows (72), a block of keys (64), and the widest query whose keys are not prepared (1024)."""
+    rng = np.random.default_rng(4)
+    for H in (33, 250, 1024, 1030):
+        arrays = inputs(rng, 2, 101, 131, H, 70, term, dtype)
+        arrays[1] *= rng.choice([1, 20], (2, 131, 1)).astype(dtype)
+        dcontext = rng.normal(size=(2, 101, 70)).astype(dtype)
+        end = rng.integers(0, 130, (2, 101))
+        end[:, :2] = 129
+        context, weights, dq, *_ = everything(arrays, term, dcontext, end=end)
+        for a in arrays[1:3]:
+            a[:, 129:] = np.nan  # no row may see it
+        for part in (slice(0, 1), slice(1, 3), slice(15, 40), slice(100, 101)):
+            got = everything([arrays[0][:, part], *arrays[1:]], term, dcontext[:, part], end=end[:, part])
+            assert_same_bits([context[:, part], weights[:, part], dq[:, part]], got[:3])
+            assert all(np.isfinite(x).all() for x in got)
+            assert (got[3][:, 129:] == 0).all() and (got[4][:, 129:] == 0).all()
+
+
 def test_eight_python_threads_at_once_give_the_serial_bits() -> None:
     rng = np.random.default_rng(4)
     jobs = []
