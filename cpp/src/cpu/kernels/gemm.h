@@ -170,5 +170,94 @@ void gemm(Index M, Operand<T> a, Panels<T> b, Index first, Index last, T* c, Ind
   }
 }
 
+// The same product with B (K,N) read where it lies, rows of `ldb` elements: a few rows of A do not earn back a packing.
+// Columns first..last of C. Every element is the chain of multiply-adds of `tile`, its links kept in `sums` between
+// groups of kGroupK rows of B, which are read as that many forward streams: memory is what limits this form.
+constexpr Index kGroupK = 8;
+constexpr Index kStrip = 512;  // columns whose sums stay in L1
+
+template <class T, int MR, Index G>
+inline __attribute__((always_inline)) void add_group(const T* a, Index row, const T* b, Index ldb, Index width, T* sums) {
+  using V = typename Lanes<T>::type;
+  constexpr Index L = Lanes<T>::count;
+  T x[MR][G];
+#pragma GCC unroll 4
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+    for (Index g = 0; g < G; ++g) x[i][g] = a[i * row + g];
+  Index n = 0;
+  for (; n + L <= width; n += L) {
+    V w[G];
+#pragma GCC unroll 8
+    for (Index g = 0; g < G; ++g) w[g] = *reinterpret_cast<const V*>(b + g * ldb + n);
+#pragma GCC unroll 4
+    for (int i = 0; i < MR; ++i) {
+      V* at = reinterpret_cast<V*>(sums + i * kStrip + n);
+      V sum = *at;
+#pragma GCC unroll 8
+      for (Index g = 0; g < G; ++g) sum += x[i][g] * w[g];
+      *at = sum;
+    }
+  }
+  if (n == width) return;
+  V w[G];  // the last columns in whole vectors too: scalar code could be contracted otherwise
+  for (Index g = 0; g < G; ++g) {
+    T some[L] = {};
+    for (Index l = 0; l < width - n; ++l) some[l] = b[g * ldb + n + l];
+    w[g] = *reinterpret_cast<const V*>(some);
+  }
+  for (int i = 0; i < MR; ++i) {
+    V* at = reinterpret_cast<V*>(sums + i * kStrip + n);
+    V sum = *at;
+    for (Index g = 0; g < G; ++g) sum += x[i][g] * w[g];
+    *at = sum;
+  }
+}
+
+template <class T, int MR>
+inline void thin_rows(const T* a, Index row, const T* b, Index ldb, Index K, Index width, T* sums) {
+  for (Index i = 0; i < MR * kStrip; ++i) sums[i] = T(0);
+  Index k = 0;
+  for (; k + kGroupK <= K; k += kGroupK) add_group<T, MR, kGroupK>(a + k, row, b + k * ldb, ldb, width, sums);
+  for (; k < K; ++k) add_group<T, MR, 1>(a + k, row, b + k * ldb, ldb, width, sums);
+}
+
+template <class T>
+void gemm_thin(Index M, const T* a, Index row, const T* b, Index ldb, Index K, Index first, Index last, T* c, Index ldc,
+               const T* bias, bool accumulate, T* sums) {
+  for (Index n0 = first; n0 < last; n0 += kStrip) {
+    const Index width = last - n0 < kStrip ? last - n0 : kStrip;
+    Index k0 = 0;
+    do {
+      const Index depth = K - k0 < kBlockK ? K - k0 : kBlockK;
+      const T* block = b + k0 * ldb + n0;
+      for (Index m = 0; m < M;) {
+        const T* rows = a + m * row + k0;
+        const Index count = M - m < 4 ? M - m : 4;
+        if (count == 4)
+          thin_rows<T, 4>(rows, row, block, ldb, depth, width, sums);
+        else if (count == 3)
+          thin_rows<T, 3>(rows, row, block, ldb, depth, width, sums);
+        else if (count == 2)
+          thin_rows<T, 2>(rows, row, block, ldb, depth, width, sums);
+        else
+          thin_rows<T, 1>(rows, row, block, ldb, depth, width, sums);
+        for (Index i = 0; i < count; ++i) {
+          T* out = c + (m + i) * ldc + n0;
+          const T* sum = sums + i * kStrip;
+          if (accumulate || k0 > 0)
+            for (Index n = 0; n < width; ++n) out[n] += sum[n];
+          else if (bias)
+            for (Index n = 0; n < width; ++n) out[n] = bias[n0 + n] + sum[n];
+          else
+            for (Index n = 0; n < width; ++n) out[n] = sum[n];
+        }
+        m += count;
+      }
+      k0 += depth;
+    } while (k0 < K);
+  }
+}
+
 }  // namespace
 }  // namespace dhyan
