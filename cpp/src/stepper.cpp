@@ -71,7 +71,8 @@ Index Stepper<T>::sentences() const { return parts_->memory.sources.B; }
 template <class T>
 void Stepper<T>::step(View<const Index, 1> token, View<const Index, 1> sentence, View<const Index, 1> position,
                       View<const T, 3> h_in, View<const T, 3> c_in, View<const T, 2> r_in, View<T, 3> h_out,
-                      View<T, 3> c_out, View<T, 2> r_out, View<T, 2> log_probabilities, View<T, 2> weights) const {
+                      View<T, 3> c_out, View<T, 2> r_out, View<T, 2> log_probabilities, View<T, 2> weights,
+                      const Reader<T>* reader) const {
   const char* op = "Stepper.step";
   const Parts& d = *parts_;
   const auto& z = d.z;
@@ -92,10 +93,13 @@ void Stepper<T>::step(View<const Index, 1> token, View<const Index, 1> sentence,
     if (position.data[i] < 0)
       fail(std::string(op) + ": position[" + std::to_string(i) + "] is negative, expected at least 0");
   }
-  const Index work = loop_work(z, d.p.cell, N), slices = slice_count(N, work);
-  parallel_for(slices, work, [&](Index s) {
+  DecoderParameters<T> p = d.p;
+  p.scorer.reader = reader;
+  if (p.scorer.rule == Rule::read && !reader) fail(std::string(op) + ": there is no reader");
+  const Index work = loop_work(z, p.cell, N), slices = step_slices(p.scorer, N, work);
+  for_slices(p.scorer, slices, work, [&](Index s) {
     const Index first = N * s / slices, rows = N * (s + 1) / slices - first;
-    DecoderStep<T> step(d.p, d.packed, d.memory, z, rows);
+    DecoderStep<T> step(p, d.packed, d.memory, z, rows);
     const Buffer<T> y(rows * z.E);
     for (Index i = 0; i < rows; ++i) {
       std::copy_n(d.table.data + token.data[first + i] * z.E, z.E, y.get() + i * z.E);
@@ -134,6 +138,7 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
   check_shape(op, "h0", h0, {{"L", z.L}, {"B", B}, {"H", z.H}});
   if (d.p.cell == Cell::lstm) check_shape(op, "c0", c0, {{"L", z.L}, {"B", B}, {"H", z.H}});
   check_shape(op, "limit", limit, {{"B", B}});
+  if (d.p.scorer.rule == Rule::read) fail(std::string(op) + ": a scoring with a reader goes step by step");
   std::fill_n(ids.data, ids.count(), pad);
   std::fill_n(weights.data, weights.count(), T(0));
   // Threads own sentences, and one that is finished leaves: nobody waits for the longest output of the batch.

@@ -193,6 +193,7 @@ struct DecoderStep {
             std::copy_n(top().h.get() + i * z.H, z.H, query.get() + i * z.U);
         }
     }
+    if (scorer.rule == Rule::read) return read_outside(rows, sentence, position);
     for (Index i = 0; i < rows; ++i) {
       const Index b = sentence(i), t = position(i), S = memory.sources.length[b];
       T* row = attended_weights.get() + i * z.S;
@@ -209,10 +210,18 @@ struct DecoderStep {
       } else {
         k.score_rows(scorer.term, query.get() + i * z.U, z.U, 1, memory.keys(b), memory.prepared_keys(b), S, z.U,
                      scorer.w.data, scorer.scale, &range.begin, &range.end, row);
-        k.softmax_rows(row, 1, S, &range.begin, &range.end, nullptr);
+        (scorer.sparsemax ? k.sparsemax_rows : k.softmax_rows)(row, 1, S, &range.begin, &range.end, nullptr);
       }
       k.context_rows(row, 1, memory.values(b), S, z.D, &range.begin, &range.end, context.get() + i * z.D, z.D);
     }
+  }
+
+  template <class Sentence, class Position>
+  void read_outside(Index rows, Sentence&& sentence, Position&& position) {
+    std::vector<Index> sentences(rows), positions(rows);
+    for (Index i = 0; i < rows; ++i) sentences[i] = sentence(i), positions[i] = position(i);
+    p.scorer.reader->read({sentences.data(), {rows}}, {positions.data(), {rows}}, {top().h.get(), {rows, z.H}},
+                          {context.get(), {rows, z.D}}, {attended_weights.get(), {rows, z.S}});
   }
 };
 
@@ -247,6 +256,17 @@ void check_decoder(const char* op, const DecoderParameters<T>& p, const Memory<T
     fail(std::string(op) + ": keys have shape " + shape_of(m.keys) + ", expected (N_s, H=" + std::to_string(z.H) +
          ") to match the decoder state");
   if (p.scorer.term == Term::tanh) check_shape(op, "w", p.scorer.w, {{"U", z.U}}, "to match keys");
+}
+
+// f(slice) of a step loop: on all threads, or, where a reader is asked, here.
+template <class T, class F>
+void for_slices(const Scorer<T>& scorer, Index slices, Index work, F&& f) {
+  if (scorer.rule != Rule::read) return parallel_for(slices, work, f);
+  for (Index s = 0; s < slices; ++s) f(s);
+}
+template <class T>
+Index step_slices(const Scorer<T>& scorer, Index rows, Index work) {
+  return scorer.rule == Rule::read ? 1 : slice_count(rows, work);
 }
 
 template <class T>

@@ -52,6 +52,19 @@ struct AttentionKernels {
   void (*tanh_backward)(const T* dscores, const T* q, Index ldq, Index T_, const T* k, const T* prepared, Index S,
                         Index H, const T* w, T scale, const Index* begin, const Index* end, Index first, Index last,
                         T* dq, Index lddq, T* dk, T* dw);
+  // In the place of softmax_rows and softmax_backward_rows: the nearest point of the simplex.
+  // dscores = dweights - their mean over the positions of weight above 0, 0 elsewhere.
+  void (*sparsemax_rows)(T* scores, Index T_, Index S, const Index* begin, const Index* end, const unsigned char* mask);
+  void (*sparsemax_backward_rows)(const T* weights, T* dweights, Index T_, Index S, const Index* begin,
+                                  const Index* end);
+  // Monotonic alignment, in place, row after row; previous: the weights of the row before the first, null: all of it at
+  // position 0. Outside range and mask exactly 0. hard: a row stops at a score above 0, and there alone.
+  void (*monotonic_rows)(T* scores, const T* previous /*(S) or null*/, Index T_, Index S, const Index* begin,
+                         const Index* end, const unsigned char* mask, bool hard);
+  // dscores in place in dweights, last row first. dprevious (S): in, what flows into the weights of the last row from
+  // rows after it; out, the gradient of previous.
+  void (*monotonic_backward_rows)(const T* weights, const T* scores, T* dweights, T* dprevious, Index T_, Index S,
+                                  const Index* begin, const Index* end, const unsigned char* mask);
   // Elementary functions over an array, for the accuracy sweeps.
   void (*exp_array)(const T* x, Index n, T* y);
   void (*tanh_array)(const T* x, Index n, T* y);
