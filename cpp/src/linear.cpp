@@ -27,7 +27,7 @@ void check_ids(const char* op, View<const Index, 1> ids, Index V) {
 template <class T>
 void linear_forward(View<const T, 2> x, View<const T, 2> w, View<const T, 1> b, View<T, 2> y) {
   check_linear("linear_forward", x, w, b);
-  product(x[0], rows_of(x.data, x[1]), Packed<T>::of(w.data, w[0], w[1]), y.data, w[1], b.data);
+  product<T>(x[0], x.data, x[1], Weights<T>(w.data, w[0], w[1], x[0]), y.data, w[1], b.data);
 }
 
 template <class T>

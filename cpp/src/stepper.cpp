@@ -1,16 +1,27 @@
-// The decoder one step at a time, on weights packed once: what greedy and beam search run on.
+// The decoder one step at a time: what greedy and beam search run on. A few sentences read the weights where they lie,
+// all threads sharing the columns of every product; many have them packed once, and threads share the sentences.
+#include <type_traits>
+
 #include "cpu/decoder_step.h"
+#include "cpu/screen.h"
 
 namespace dhyan {
+namespace {
+constexpr Index kFewSentences = 8;
+constexpr Index kScreenedRows = 3;  // from here on reading all weights once costs less than the bytes once a row
+
+template <class T>
+Index arg_max(const T* row, Index n) { return dense_kernels<T>().arg_max(row, n); }
+}  // namespace
 
 template <class T>
 struct Stepper<T>::Parts {
   DecoderParameters<T> p;
   PreparedMemory<T> memory;
   DecoderShape<T> z;
-  PackedDecoder<T> packed;
+  DecoderWeights<T> packed;
   View<const T, 2> table;
-  Packed<T> output;
+  Weights<T> output;
   View<const T, 1> output_bias;
   Index V;
 
@@ -19,11 +30,14 @@ struct Stepper<T>::Parts {
       : p(parameters),
         memory(p.scorer, m),
         z(p, m, memory.sources.longest),
-        packed(p, z),
+        packed(p, z, rows_of_step(m), rows_of_step(m)),
         table(t),
-        output(Packed<T>::of(out.data, out[0], out[1])),
+        output(out.data, out[0], out[1], rows_of_step(m)),
         output_bias(bias),
         V(out[1]) {}
+
+  // How many rows to expect in a product: beams multiply the sentences by a number not known yet.
+  static Index rows_of_step(const Memory<T>& m) { return m.lengths[0] <= kFewSentences ? 1 : kThinRows + 1; }
 
   // Rows [first, first + rows) of one step, on the calling thread.
   template <class Sentence, class Position>
@@ -96,7 +110,7 @@ void Stepper<T>::step(View<const Index, 1> token, View<const Index, 1> sentence,
   DecoderParameters<T> p = d.p;
   p.scorer.reader = reader;
   if (p.scorer.rule == Rule::read && !reader) fail(std::string(op) + ": there is no reader");
-  const Index work = loop_work(z, p.cell, N), slices = step_slices(p.scorer, N, work);
+  const Index work = loop_work(z, p.cell, N), slices = d.packed.thin() ? 1 : step_slices(p.scorer, N, work);
   for_slices(p.scorer, slices, work, [&](Index s) {
     const Index first = N * s / slices, rows = N * (s + 1) / slices - first;
     DecoderStep<T> step(p, d.packed, d.memory, z, rows);
@@ -120,7 +134,7 @@ void Stepper<T>::step(View<const Index, 1> token, View<const Index, 1> sentence,
     std::copy_n(step.readout.get(), rows * z.E, r_out.data + first * z.E);
     std::copy_n(step.attended_weights.get(), rows * z.S, weights.data + first * z.S);
   });
-  product(N, rows_of<T>(r_out.data, z.E), d.output, log_probabilities.data, d.V, d.output_bias.data);
+  product<T>(N, r_out.data, z.E, d.output, log_probabilities.data, d.V, d.output_bias.data);
   parallel_for(N, 16 * N * d.V, [&](Index i) {
     T total, *row = log_probabilities.data + i * d.V;
     const T log_sum = dense_kernels<T>().log_sum_exp(row, d.V, &total);
@@ -142,7 +156,7 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
   std::fill_n(ids.data, ids.count(), pad);
   std::fill_n(weights.data, weights.count(), T(0));
   // Threads own sentences, and one that is finished leaves: nobody waits for the longest output of the batch.
-  const Index work = loop_work(z, d.p.cell, B) + 2 * B * z.E * d.V, slices = slice_count(B, work);
+  const Index work = loop_work(z, d.p.cell, B) + 2 * B * z.E * d.V, slices = d.packed.thin() ? 1 : slice_count(B, work);
   std::vector<Index> longest(slices, 0);
   parallel_for(slices, work * 16, [&](Index s) {
     const Index first = B * s / slices, rows = B * (s + 1) / slices - first;
@@ -152,6 +166,24 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
     Index active = sentence.size();
     DecoderStep<T> step(d.p, d.packed, d.memory, z, active);
     const Buffer<T> y(active * z.E), logits(active * d.V);
+    const T* bias = d.output_bias.data;
+    const auto layer = [&](Index i, Index count) {  // logits of rows i, i + 1, ...
+      product_here(count, rows_of<T>(step.readout.get() + i * z.E, z.E), d.output, logits.get() + i * d.V, d.V,
+                   thread_scratch<T>(), bias);
+    };
+    std::unique_ptr<Screen> screen;
+    if constexpr (std::is_same_v<T, float>)
+      if (d.packed.thin() && active <= kScreenedRows && ids[1] >= 4 && Screen::pays(z.E, d.V))
+        screen = std::make_unique<Screen>(d.output.data(), z.E, d.V, bias);
+    const auto likeliest = [&](Index i) {
+      if constexpr (std::is_same_v<T, float>)
+        if (screen) {
+          const Index best = screen->best(step.readout.get() + i * z.E);
+          if (best >= 0) return best;
+          layer(i, 1);
+        }
+      return arg_max<T>(logits.get() + i * d.V, d.V);
+    };
     for (Index i = 0; i < active; ++i) {
       std::copy_n(d.table.data + begin * z.E, z.E, y.get() + i * z.E);
       for (Index l = 0; l < z.L; ++l) {
@@ -163,15 +195,10 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
     for (Index t = 0; active > 0; ++t) {
       check_interrupt();
       d.step(step, active, y.get(), [&](Index i) { return sentence[i]; }, [&](Index) { return t; });
-      product_here(active, rows_of<T>(step.readout.get(), z.E), d.output, logits.get(), d.V, thread_scratch<T>(),
-                   d.output_bias.data);
+      if (!screen) layer(0, active);
       Index kept = 0;
       for (Index i = 0; i < active; ++i) {
-        const T* row = logits.get() + i * d.V;
-        Index best = 0;
-        for (Index v = 1; v < d.V; ++v)
-          if (row[v] > row[best]) best = v;
-        const Index b = sentence[i];
+        const Index best = likeliest(i), b = sentence[i];
         ids.data[b * ids[1] + t] = best;
         std::copy_n(step.attended_weights.get() + i * z.S, z.S, weights.data + (b * weights[1] + t) * weights[2]);
         if (best == end || t + 1 >= std::min(limit.data[b], ids[1])) {

@@ -39,6 +39,22 @@ void product(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, const T
 }
 
 template <class T>
+void thin_product(Index M, const T* a, Index lda, const Weights<T>& b, T* c, Index ldc, const T* bias, bool accumulate) {
+  const Index N = b.N();
+  if (M == 0 || N == 0) return;
+  const auto& kernels = dense_kernels<T>();
+  // One part a thread, the same every time: a part of a recurrent matrix then stays in that core's cache over the steps.
+  const Index parts = std::max<Index>(1, std::min<Index>(num_threads(), N / 64)), unit = 32;
+  const Index units = (N + unit - 1) / unit;
+  parallel_for(parts, M * N * b.K() / 2, [&](Index i) {
+    static thread_local Buffer<T> sums;
+    if (sums.size() < kernels.gemm_scratch) sums = Buffer<T>(kernels.gemm_scratch);
+    const Index first = units * i / parts * unit, last = std::min(N, units * (i + 1) / parts * unit);
+    kernels.gemm_thin(M, a, lda, b.data(), N, b.K(), first, last, c, ldc, bias, accumulate, sums.get());
+  });
+}
+
+template <class T>
 void column_sums(Index N, Index O, const T* x, T* sum) {
   const Index width = 256;
   std::fill_n(sum, O, T(0));
@@ -98,6 +114,7 @@ void scatter_rows(const Ragged& r, const T* rows, Index W, T* x, Index S) {
 #define DHYAN_INSTANTIATE(T)                                                                                 \
   template class Packed<T>;                                                                                  \
   template void product<T>(Index, Operand<T>, const Packed<T>&, T*, Index, const T*, bool);                  \
+  template void thin_product<T>(Index, const T*, Index, const Weights<T>&, T*, Index, const T*, bool);       \
   template void weight_gradient<T>(Index, const T*, Index, Index, const T*, Index, T*, T*);                  \
   template void column_sums<T>(Index, Index, const T*, T*);                                                  \
   template void gather_rows<T>(const Ragged&, const T*, Index, Index, T*);                                   \

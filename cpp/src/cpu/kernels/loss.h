@@ -31,6 +31,22 @@ T row_max(const T* x, Index n) {
   return top;
 }
 
+template <class T>
+Index arg_max(const T* x, Index n) {
+  const T top = row_max(x, n);
+  for (Index i = 0; i < n;) {  // whole blocks first: a loop that may stop anywhere stays scalar
+    const Index end = n - i < 64 ? n : i + 64;
+    int hits = 0;
+#pragma omp simd reduction(+ : hits)
+    for (Index j = i; j < end; ++j) hits += x[j] == top;
+    if (hits)
+      for (Index j = i; j < end; ++j)
+        if (x[j] == top) return j;
+    i = end;
+  }
+  return 0;
+}
+
 // max + log sum exp(x - max) in double from the sum on; `total` receives sum x.
 template <class T>
 T log_sum_exp(const T* x, Index n, T* total) {
