@@ -39,7 +39,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
   const PreparedMemory<T> prepared(p.scorer, memory);
   const auto slices = targets.slices(step_slices(p.scorer, B, loop_work(z, p.cell, N)));
   // A slice a thread: thin products would only share the columns of a slice that is alone.
-  const DecoderWeights<T> packed(p, z, slices.size() > 1 ? kThinRows + 1 : B, N);
+  const DecoderWeights<T> packed(p, z, slices.size() > 1 ? kThinRows + 1 : loop_rows(B), N);
   T* token_part = cache->cells[0].gates.get();
   product(N, y.data, z.E, packed.token, token_part, width,
           static_cast<const T*>(packed.cells[0].input_bias.get()));

@@ -60,7 +60,7 @@ std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, Vi
       RecurrentCache<T>{cell, reverse, H, sentences, CellTrace<T>(cell, N, H)});
   // A single sentence has nobody to share its steps with: then the threads share the columns of the product.
   const auto slices = sentences.slices(slice_count(sentences.B, 2 * N * H * width));
-  const CellWeights<T> weights = cell_weights(cell, p, slices.size() > 1 ? kThinRows + 1 : sentences.B);
+  const CellWeights<T> weights = cell_weights(cell, p, slices.size() > 1 ? kThinRows + 1 : loop_rows(sentences.B));
   T* gates = cache->trace.gates.get();
   product<T>(N, x.data, I, Weights<T>(p.weight_ih.data, I, width, N), gates, width, weights.input_bias.get());
 

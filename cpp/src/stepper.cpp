@@ -7,7 +7,6 @@
 
 namespace dhyan {
 namespace {
-constexpr Index kFewSentences = 8;
 constexpr Index kScreenedRows = 3;  // from here on reading all weights once costs less than the bytes once a row
 
 template <class T>
@@ -36,8 +35,7 @@ struct Stepper<T>::Parts {
         output_bias(bias),
         V(out[1]) {}
 
-  // How many rows to expect in a product: beams multiply the sentences by a number not known yet.
-  static Index rows_of_step(const Memory<T>& m) { return m.lengths[0] <= kFewSentences ? 1 : kThinRows + 1; }
+  static Index rows_of_step(const Memory<T>& m) { return loop_rows(m.lengths[0]); }
 
   // Rows [first, first + rows) of one step, on the calling thread.
   template <class Sentence, class Position>

@@ -32,6 +32,8 @@ class Packed {
 // A weight matrix (K,N) as B of products of `rows` rows: packed where the rows earn that back, else read where it lies
 // (which the caller then keeps alive). Both forms give the same bits.
 constexpr Index kThinRows = 32;
+// What to expect of a loop over steps of `rows` rows: its weights are used again and again.
+inline Index loop_rows(Index rows) { return rows <= 8 ? rows : kThinRows + 1; }
 template <class T>
 class Weights {
  public:
