@@ -65,8 +65,8 @@ class RangeTable {
   std::vector<Index> filled_;
 };
 
-// Rows of the mask as the kernels want them. A broadcast mask is never spread out: one row at a time is copied, and only
-// where its elements lie apart. A row is valid until the next is asked for.
+// Rows of the mask as the kernels want them. A broadcast mask is never spread out: one row at a time is copied, and
+// only where its elements lie apart. A row is valid until the next is asked for.
 class MaskRows {
  public:
   MaskRows(const Restriction& may, Index S) : may_(may), S_(S), copy_(apart() ? S : 0) {}

@@ -111,7 +111,7 @@ def sparsemax_forward(
 
     begin, end and mask as in :func:`softmax_forward`, errors and edges too: exactly 0 where a row may not attend, zero
     weights for a row with nothing to attend or with scores of -inf only. A NaN or +inf makes its own row NaN.
-    Rows sum to 1 within 2 eps.
+    Rows of up to 65,536 positions sum to 1 within 2 eps.
     """
     return _core.sparsemax_forward(scores, begin, end, mask)
 

@@ -13,7 +13,6 @@ import numpy as np
 from . import model_ops as ops
 from .config import ModelConfig
 from .model_ops import CELL_PARAMETERS, GATES
-from .scoring import scoring
 
 _ALIGN = 16  # elements: every parameter starts on a cache line
 
@@ -69,7 +68,7 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
                 shapes[f"encoder.{layer}.{direction}.{name}"] = shape
     states = c.layers * H * (2 if c.cell == "lstm" else 1)
     shapes["initial.weight"], shapes["initial.bias"] = (H, states), (states,)
-    for name, shape in scoring(c.attention).shapes(H, D, H).items():
+    for name, shape in c.plan.shapes().items():
         shapes[f"attention.{name}"] = shape
     fed = D if c.order == "bahdanau" else E if c.input_feeding else 0
     for layer in range(c.layers):
@@ -92,7 +91,7 @@ def initial_parameters(config: ModelConfig, seed: int, dtype: np.dtype | str) ->
 
 def _initial(config: ModelConfig, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     if name.startswith("attention."):
-        return scoring(config.attention).initial(name.removeprefix("attention."), shape, rng)
+        return config.plan.initial(name.removeprefix("attention."), shape, rng)
     if name.endswith("_embedding"):
         return rng.normal(0.0, 1.0, shape)
     if ".bias" in name:

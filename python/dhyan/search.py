@@ -41,6 +41,7 @@ def beam_search(
     max_length: int | np.ndarray | None = None,
     nbest: int = 1,
     length_penalty: float = 1.0,
+    alignment: np.ndarray | None = None,
 ) -> list[list[Hypothesis]]:
     """The `nbest` best hypotheses of every sentence, best first; all sentences of the batch advance together.
 
@@ -48,7 +49,7 @@ def beam_search(
     each (B,), the end symbol counts as one; None = 2 length + 10. A finished hypothesis leaves the beam and narrows it
     by one (Bahdanau et al. 2014); a sentence is done when its beam is empty, or when no open hypothesis can beat its
     nbest-th finished one. Finished ones rank before those cut at max_length. Of equal scores the lower token id wins,
-    then the earlier hypothesis. beam=1 is greedy search.
+    then the earlier hypothesis. beam=1 is greedy search. alignment (B, T, S): what the scoring "oracle" reads by.
 
     ValueError: beam < 1, nbest outside 1..beam, max_length < 1, length_penalty negative or not finite.
     NumericError: the model returns NaN.
@@ -59,7 +60,7 @@ def beam_search(
     if not len(lengths):
         return []
     search = _Search(lengths, limits, beam, nbest, length_penalty)
-    state = model.start(source, lengths)
+    state = model.start(source, lengths) if alignment is None else model.start(source, lengths, alignment)
     while len(search.sentence):
         log_probabilities, weights, state = model.advance(state, search.tokens, search.sentence)
         state = state.select(search.step(log_probabilities, weights))

@@ -15,11 +15,11 @@ from dhyan import metrics, model_ops
 from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
 from dhyan.cli.progress import Progress
 from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml, to_toml
-from dhyan.data import Line, Pair, read_pairs, scan_file, scan_stream
+from dhyan.data import Line, Pair, check_links, read_pairs, scan_file, scan_stream
 from dhyan.errors import DataError
 from dhyan.evaluation import evaluate
 from dhyan.folder import load_tables
-from dhyan.training import train
+from dhyan.training import check_gold, train
 from dhyan.translator import Translation, Translator, load
 
 CHUNK = 512  # lines translated together when nobody waits for the next one
@@ -54,6 +54,7 @@ def _train(options: argparse.Namespace) -> None:
     if not options.out:
         raise UsageError("train: --out DIR is missing")
     pairs = [_read(source, target, data) for source, target in files]
+    check_gold(model, settings, data, [(name, part) for (name, _), part in zip(files, pairs, strict=True)])
     with Progress(model.attention) as progress:
         train(
             model, pairs[0], pairs[1], options.out, options=settings, data=data, resume=options.resume,
@@ -82,8 +83,6 @@ def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfi
         _build(tables, where)
     except (ValueError, TypeError) as error:
         raise DataError(str(error)) from None
-    if options.guided:
-        raise UsageError(f"train: --guided is {options.guided}, expected 0 in this version")
     given = {key: getattr(options, key) for _, key, _, _ in TRAIN_OPTIONS.values()}
     merged = {
         table: {
@@ -132,6 +131,11 @@ def _translate(options: argparse.Namespace) -> None:
     if options.nbest > beam:
         raise UsageError(f"translate: --nbest is {options.nbest}, expected at most --beam {beam}")
     translator = load(options.model)
+    if translator.needs_links:
+        raise DataError(
+            f"translate: {options.model} is a model with attention 'oracle', which reads by gold links that text alone "
+            "does not have; evaluate and align take a TSV file with links in the third column"
+        )
     interactive = options.input in (None, "-") and sys.stdin.isatty()
     name = "stdin" if options.input in (None, "-") else options.input
     with ExitStack() as stack:
@@ -245,7 +249,8 @@ def _align(options: argparse.Namespace) -> None:
     translator, pairs = _model_and_pairs(options, options.pairs)
     for first in range(0, len(pairs), CHUNK):
         chunk = pairs[first : first + CHUNK]
-        for found in translator.align([pair.source for pair in chunk], [pair.target for pair in chunk]):
+        links = [pair.links for pair in chunk] if translator.needs_links else None
+        for found in translator.align([p.source for p in chunk], [p.target for p in chunk], links=links):
             print(metrics.pharaoh(found.links()))
 
 
@@ -258,7 +263,13 @@ def _model_and_pairs(options: argparse.Namespace, path: str | None) -> tuple[Tra
     translator = load(options.model)
     _, _, data = load_tables(Path(options.model))
     own = DataConfig.from_dict(data.to_dict() | {"bad_lines": options.bad_lines}, "data")
-    return translator, _read(str(options.source or path), options.target, own)
+    name = str(options.source or path)
+    pairs = _read(name, options.target, own)
+    if translator.needs_links:
+        check_links(
+            pairs, name, "the model's attention 'oracle' reads by them", levels=(own.source_level, own.target_level)
+        )
+    return translator, pairs
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -29,12 +29,19 @@ DHYAN_INLINE Block<double> load_double_block(const T* row, Index s0, Index begin
 }
 // As store_block: elements before `begin` are written too.
 template <class T>
-DHYAN_INLINE void store_double_block(T* row, Index s0, Index end, const Block<double>& b) {
-  double wide[kLanes];
+DHYAN_INLINE void store_double_block(T* row, Index s0, Index end, const double* lanes) {
   T narrow[kLanes];
-  for (Index i = 0; i < kParts<double>; ++i) store<double>(wide + i * kWidth<double>, b.v[i]);
-  for (Index l = 0; l < kLanes; ++l) narrow[l] = static_cast<T>(wide[l]);
+  for (Index l = 0; l < kLanes; ++l) narrow[l] = static_cast<T>(lanes[l]);
   store_block<T>(row, s0, end, load_block<T>(narrow, 0, 0, kLanes, T(0)));
+}
+DHYAN_INLINE void store_lanes(double* lanes, const Block<double>& b) {
+  for (Index i = 0; i < kParts<double>; ++i) store<double>(lanes + i * kWidth<double>, b.v[i]);
+}
+template <class T>
+DHYAN_INLINE void store_double_block(T* row, Index s0, Index end, const Block<double>& b) {
+  double lanes[kLanes];
+  store_lanes(lanes, b);
+  store_double_block<T>(row, s0, end, lanes);
 }
 
 }  // namespace
