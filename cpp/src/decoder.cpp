@@ -66,7 +66,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
       step.run(
           active, [&](Index i) { return order[i]; }, [&](Index) { return t; },
           [&](Index l, Index i) { return masks ? masks.data + (l * N + row(i)) * z.H : nullptr; }, scratch);
-      if (in_loop) step.read_out(active, nullptr, scratch);
+      if (in_loop) step.read_out(active, scratch);
       for (Index i = 0; i < active; ++i) {
         const Index r = row(i);
         for (Index l = 0; l < z.L; ++l) cache->cells[l].keep(p.cell, z.H, r, step.cells[l], i);

@@ -248,6 +248,7 @@ class Translator:
 def load(folder: str | os.PathLike[str]) -> Translator:
     """The trained model of a folder that `dhyan train` wrote. Errors: CheckpointError naming file and part."""
     loaded = load_folder(os.fspath(folder))
+    loaded.model.freeze()
     return Translator(
         loaded.model,
         loaded.source_vocabulary,

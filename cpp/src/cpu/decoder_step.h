@@ -150,12 +150,10 @@ struct DecoderStep {
     }
   }
 
-  // readout = tanh([y;] state; context); y (rows,E) is read by the Bahdanau order only.
-  void read_out(Index rows, const T* y, T* scratch) {
-    const T* bias = p.readout_bias.data;
-    if (p.bahdanau) product_here(rows, rows_of(y, z.E), weights.from_token, readout.get(), z.E, scratch, bias);
-    product_here(rows, rows_of<T>(top().h.get(), z.H), weights.from_state, readout.get(), z.E, scratch, bias,
-                 p.bahdanau);
+  // readout = tanh([y;] state; context); in the Bahdanau order `readout` holds the token's part with the bias.
+  void read_out(Index rows, T* scratch) {
+    product_here(rows, rows_of<T>(top().h.get(), z.H), weights.from_state, readout.get(), z.E, scratch,
+                 p.readout_bias.data, p.bahdanau);
     product_here(rows, rows_of<T>(context.get(), z.D), weights.from_context, readout.get(), z.E, scratch, null(), true);
     dense_kernels<T>().tanh_rows(rows, z.E, readout.get(), z.E);
   }

@@ -29,6 +29,7 @@ DenseKernels<T> kernels() {
   k.tanh_rows = tanh_rows<T>;
   k.tanh_backward_rows = tanh_backward_rows<T>;
   k.arg_max = arg_max<T>;
+  k.largest = largest<T>;
   k.log_sum_exp = log_sum_exp<T>;
   k.cross_entropy_gradient = cross_entropy_gradient<T>;
   k.add_rows = add_rows<T>;

@@ -56,6 +56,7 @@ struct DenseKernels {
   // One row of logits (V) -> log of the sum of exponentials; `total` receives the plain sum of the logits.
   T (*log_sum_exp)(const T* logits, Index V, T* total);
   Index (*arg_max)(const T* x, Index n);  // the first of the largest; NaN after x[0] is passed over
+  void (*largest)(const T* x, Index n, T minus, Index k, T* values, Index* ids);  // the k largest of x - minus
   // logits -> d loss / d logits * weight, in place: (softmax - (1 - smoothing) onehot - smoothing / V) * weight.
   void (*cross_entropy_gradient)(T* logits, Index V, T log_sum, Index target, T smoothing, T weight);
   void (*add_rows)(Index rows, Index n, const T* x, Index ldx, T* sum);  // sum[n] += rows of x, in row order
