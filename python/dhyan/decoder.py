@@ -237,9 +237,7 @@ class DecoderState:
 
 def step_weights(config: ModelConfig, p: Arrays) -> Any:
     """The weights in the forms that steps read; the arrays must not change while it is in use."""
-    return _core.StepWeights(
-        _core_parameters(config, p), p["target_embedding"], p["output.weight"], p["output.bias"]
-    )
+    return _core.StepWeights(_core_parameters(config, p), p["target_embedding"], p["output.weight"], p["output.bias"])
 
 
 def start(config: ModelConfig, p: Arrays, memory: Memory, final: np.ndarray, weights: Any = None) -> DecoderState:
@@ -265,7 +263,7 @@ def advance(
 def advance_top(
     state: DecoderState, tokens: np.ndarray, sentence: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, DecoderState]:
-    """advance, of the log-probabilities only the k largest of each row (N, k), and their ids; of equals the lower id."""
+    """advance with only the k largest log-probabilities of each row (N, k), and their ids; of equals the lower id."""
     (log_probabilities, ids), weights, after = _advance(state, tokens, sentence, k)
     return log_probabilities, ids, weights, after
 
