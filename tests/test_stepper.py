@@ -103,6 +103,36 @@ def test_a_frozen_model_gives_the_same_and_cannot_be_written_to(isa: str) -> Non
     assert (copy.greedy(source[:1], lengths[:1], 3)[0] == 7).all()
 
 
+@pytest.mark.parametrize("cell, order", [("gru", "bahdanau"), ("lstm", "luong")])
+def test_bfloat16_weights_take_half_the_bytes_and_give_the_same_bits(isa: str, cell: str, order: str) -> None:
+    source, lengths = sources()
+    exact, rounded, halved = (model_of(1001, 37, cell=cell, order=order, layers=2) for _ in range(3))
+    halved.freeze("bfloat16")
+    for name, array in rounded.parameters().items():  # the same weights, but nobody told the decoder
+        array[...] = halved.parameters()[name]
+        drift = np.abs(array - exact.parameters()[name]).max(initial=0.0) / np.abs(array).max(initial=1e-30)
+        assert drift <= (2**-8 if array.ndim == 2 else 0) and (array.ndim != 2 or drift > 0)
+    same_one_by_one(halved)
+    for i in (0, 5):
+        part = slice(i, i + 1)
+        a, b = rounded.greedy(source[part], lengths[part]), halved.greedy(source[part], lengths[part])
+        assert a[0].tobytes() == b[0].tobytes() and a[1].tobytes() == b[1].tobytes()
+    one, other = (beam_search(m, source[:2], lengths[:2], beam=3, max_length=8) for m in (rounded, halved))
+    assert [(h.ids, h.score) for s in one for h in s] == [(h.ids, h.score) for s in other for h in s]
+
+
+def test_freeze_refuses_in_one_line() -> None:
+    model = model_of()
+    with pytest.raises(ValueError, match=r"weights is 'int4', expected 'bfloat16' or None"):
+        model.freeze("int4")
+    with pytest.raises(ValueError, match="the model is float64, expected float32"):
+        Seq2Seq(model.config, dtype="float64").freeze("bfloat16")
+    model.freeze()
+    model.freeze()
+    with pytest.raises(ValueError, match="the model is frozen"):
+        model.freeze("bfloat16")
+
+
 @pytest.mark.parametrize("rows", [1, 4, 40])
 @pytest.mark.parametrize("k", [1, 5, 2000])
 def test_the_largest_log_probabilities(isa: str, rows: int, k: int) -> None:

@@ -249,7 +249,7 @@ py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const
 // One class for both float types: Python sees `StepWeights` and `Stepper`, whatever the model's dtype.
 class StepWeightsObject {
  public:
-  StepWeightsObject(const py::dict& parameters, py::handle table_, py::handle output_, py::handle bias_)
+  StepWeightsObject(const py::dict& parameters, py::handle table_, py::handle output_, py::handle bias_, bool halved)
       : dtype(float_of(table_, "StepWeights", "target embedding")) {
     dispatch(dtype, [&](auto zero) {
       using T = decltype(zero);
@@ -260,7 +260,7 @@ class StepWeightsObject {
       const auto out = hold->template get<2>(output_, "output", "(E, V)");
       const auto bias = hold->template get<1>(bias_, "output bias", "(V,)");
       arrays = hold;
-      weights = std::make_shared<StepWeights<T>>(p, table, out, bias);
+      weights = std::make_shared<StepWeights<T>>(p, table, out, bias, halved);
     });
   }
   Float dtype;
@@ -364,8 +364,8 @@ void define_model(py::module_& m) {
   m.def("decoder_backward", &decoder_backward, py::arg("cache"), py::arg("parameters"), py::arg("memory"), py::arg("y"),
         py::arg("h0"), py::arg("c0"), py::arg("masks"), py::arg("dreadout"), py::arg("dweights"), py::arg("gradients"));
   py::class_<StepWeightsObject>(m, "StepWeights", "A decoder's weights in the forms its steps read.")
-      .def(py::init<const py::dict&, py::handle, py::handle, py::handle>(), py::arg("parameters"), py::arg("table"),
-           py::arg("output"), py::arg("output_bias"));
+      .def(py::init<const py::dict&, py::handle, py::handle, py::handle, bool>(), py::arg("parameters"),
+           py::arg("table"), py::arg("output"), py::arg("output_bias"), py::arg("halved"));
   py::class_<StepperObject>(m, "Stepper", "The decoder one step at a time.")
       .def(py::init<const StepWeightsObject&, const py::tuple&>(), py::arg("weights"), py::arg("memory"))
       .def("step", &StepperObject::step, py::arg("token"), py::arg("sentence"), py::arg("position"), py::arg("h"),

@@ -36,13 +36,15 @@ struct StepWeights<T>::Parts {
   View<const T, 2> table, output;
   View<const T, 1> output_bias;
   Index V;
+  bool halved;
   mutable std::atomic<const Form*> few{nullptr}, many{nullptr};
   mutable std::atomic<const Screen*> screen_{nullptr};
   mutable std::vector<std::atomic<const T*>> tokens;  // what each adds to gates and readout, once it was read
   mutable std::atomic<Index> kept{0};
 
-  Parts(const DecoderParameters<T>& parameters, View<const T, 2> t, View<const T, 2> out, View<const T, 1> bias)
-      : p(parameters), table(t), output(out), output_bias(bias), V(out[1]), tokens(out[1]) {}
+  Parts(const DecoderParameters<T>& parameters, View<const T, 2> t, View<const T, 2> out, View<const T, 1> bias,
+        bool half)
+      : p(parameters), table(t), output(out), output_bias(bias), V(out[1]), halved(half), tokens(out[1]) {}
   Parts(const Parts&) = delete;
   ~Parts() {
     delete few.load();
@@ -54,7 +56,12 @@ struct StepWeights<T>::Parts {
   const Form& form(const DecoderShape<T>& z, Index sentences) const {
     const Index rows = loop_rows(sentences);  // beams multiply them by a number not known yet
     return made_once(rows > kThinRows ? many : few, [&] {
-      return Form{DecoderWeights<T>(p, z, rows, rows), Weights<T>(output.data, output[0], output[1], rows)};
+      Form made{DecoderWeights<T>(p, z, rows, rows), Weights<T>(output.data, output[0], output[1], rows)};
+      if (halved) {
+        made.decoder.halve();
+        made.output.halve();
+      }
+      return made;
     });
   }
 
@@ -113,12 +120,12 @@ struct StepWeights<T>::Parts {
 
 template <class T>
 StepWeights<T>::StepWeights(const DecoderParameters<T>& p, View<const T, 2> table, View<const T, 2> output,
-                            View<const T, 1> output_bias) {
+                            View<const T, 1> output_bias, bool halved) {
   const char* op = "StepWeights";
   check_shape(op, "output", output, {{"E", p.readout[1]}, {"V", -1}});
   check_shape(op, "output bias", output_bias, {{"V", output[1]}});
   check_shape(op, "target embedding", table, {{"V", output[1]}, {"E", p.readout[1]}});
-  parts_ = std::make_unique<Parts>(p, table, output, output_bias);
+  parts_ = std::make_unique<Parts>(p, table, output, output_bias, halved);
 }
 template <class T>
 StepWeights<T>::~StepWeights() = default;

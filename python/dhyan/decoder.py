@@ -235,9 +235,14 @@ class DecoderState:
         )
 
 
-def step_weights(config: ModelConfig, p: Arrays) -> Any:
-    """The weights in the forms that steps read; the arrays must not change while it is in use."""
-    return _core.StepWeights(_core_parameters(config, p), p["target_embedding"], p["output.weight"], p["output.bias"])
+def step_weights(config: ModelConfig, p: Arrays, *, halved: bool = False) -> Any:
+    """The weights in the forms that steps read; the arrays must not change while it is in use.
+
+    halved: matrices of bfloat16 numbers are kept in two bytes a weight as well; results do not change.
+    """
+    return _core.StepWeights(
+        _core_parameters(config, p), p["target_embedding"], p["output.weight"], p["output.bias"], halved
+    )
 
 
 def start(config: ModelConfig, p: Arrays, memory: Memory, final: np.ndarray, weights: Any = None) -> DecoderState:

@@ -105,3 +105,11 @@ def _initial(config: ModelConfig, name: str, shape: tuple[int, ...], rng: np.ran
     fan_out = shape[1] // GATES[config.cell] if name.endswith("weight_ih") else shape[1]
     bound = (6.0 / (shape[0] + fan_out)) ** 0.5
     return rng.uniform(-bound, bound, shape)
+
+
+def round_to_bfloat16(array: np.ndarray) -> None:
+    """float32, in place: to the nearest number with 8 bits of precision, ties to even; NaN and infinities stay."""
+    bits = array.view(np.uint32)
+    finite = np.isfinite(array)
+    odd = (bits >> 16) & 1
+    bits[finite] = ((bits + (np.uint32(0x7FFF) + odd)) & np.uint32(0xFFFF0000))[finite]

@@ -86,13 +86,13 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
                       View<T, 3> dc0, View<T, 2> dkeys, View<T, 2> dvalues, DecoderGradients<T>& gradients);
 
 // A decoder's weights in the forms that steps read, each made when it is first needed and kept: packed panels, the screen
-// of the output layer, what a token adds to gates and readout. The arrays must not change while this lives. Any number of
-// threads and steppers may share it.
+// of the output layer, what a token adds to gates and readout; `halved`: weights that are bfloat16 numbers in two bytes.
+// The arrays must not change while this lives. Any number of threads and steppers may share it.
 template <class T>
 class StepWeights {
  public:
   StepWeights(const DecoderParameters<T>& p, View<const T, 2> table /*(V,E) target embedding*/,
-              View<const T, 2> output /*(E,V)*/, View<const T, 1> output_bias);
+              View<const T, 2> output /*(E,V)*/, View<const T, 1> output_bias, bool halved);
   ~StepWeights();
   struct Parts;
   const Parts& parts() const { return *parts_; }

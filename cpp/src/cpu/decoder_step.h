@@ -85,7 +85,11 @@ struct DecoderWeights {
     from_state = part(p.readout, state, z.H, out);
     from_context = part(p.readout, state + z.H, z.D, out);
   }
-  bool thin() const { return token.thin(); }
+  void halve() {
+    for (auto& cell : cells) cell.hidden.halve();
+    for (auto& weights : below) weights.halve();
+    for (auto* weights : {&token, &fed, &query, &from_token, &from_state, &from_context}) weights->halve();
+  }
 };
 
 // q / |q| a row; a zero row stays zero.

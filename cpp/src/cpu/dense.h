@@ -1,6 +1,7 @@
 // Matrix products and ragged rows on threads: what the front files of linear, recurrent, decoder and loss are made of.
 #pragma once
 
+#include <cstdint>
 #include <numeric>
 #include <vector>
 
@@ -46,10 +47,14 @@ class Weights {
   const T* data() const { return data_; }
   Index K() const { return K_; }
   Index N() const { return N_; }
+  // Keeps a copy of half the bytes where every weight is a bfloat16 number; products stay the same bits.
+  void halve();
+  const std::uint16_t* halves() const { return halves_.get(); }
 
  private:
   const T* data_ = nullptr;
   Packed<T> packed_;
+  Buffer<std::uint16_t> halves_;
   Index K_ = 0, N_ = 0;
   bool thin_ = true;
 };

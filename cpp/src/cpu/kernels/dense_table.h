@@ -83,6 +83,9 @@ struct DenseTable {
   DenseKernels<float> f32;
   DenseKernels<double> f64;
   ScreenKernels screen;
+  // gemm_thin with B as the upper halves of floats whose lower halves are 0.
+  void (*gemm_thin_halves)(Index M, const float* a, Index row, const std::uint16_t* b, Index ldb, Index K, Index first,
+                           Index last, float* c, Index ldc, const float* bias, bool accumulate, float* scratch);
 };
 
 }  // namespace dhyan

@@ -170,14 +170,43 @@ void gemm(Index M, Operand<T> a, Panels<T> b, Index first, Index last, T* c, Ind
   }
 }
 
-// The same product with B (K,N) read where it lies, rows of `ldb` elements: a few rows of A do not earn back a packing.
-// Columns first..last of C. Every element is the chain of multiply-adds of `tile`, its links kept in `sums` between
-// groups of kGroupK rows of B, which are read as that many forward streams: memory is what limits this form.
+// The same product with B (K,N) read where it lies, rows `ld` apart: a few rows of A do not earn back a packing. Columns
+// first..last of C. Every element is the chain of multiply-adds of `tile`, its links kept in `sums` between groups of
+// kGroupK rows of B, which are read as that many forward streams: memory is what limits this form.
 constexpr Index kGroupK = 8;
 constexpr Index kStrip = 512;  // columns whose sums stay in L1
 
-template <class T, int MR, Index G>
-inline __attribute__((always_inline)) void add_group(const T* a, Index row, const T* b, Index ldb, Index width, T* sums) {
+template <class T>
+struct WholeRows {
+  using Scalar = T;
+  const T* data;
+  Index ld;
+  typename Lanes<T>::type load(Index k, Index n) const {
+    return *reinterpret_cast<const typename Lanes<T>::type*>(data + k * ld + n);
+  }
+  T at(Index k, Index n) const { return data[k * ld + n]; }
+  WholeRows from(Index k, Index n) const { return {data + k * ld + n, ld}; }
+};
+// The upper halves of floats whose lower halves are 0: bfloat16, half the bytes and the same products.
+struct HalfRows {
+  using Scalar = float;
+  const std::uint16_t* data;
+  Index ld;
+  Lanes<float>::type load(Index k, Index n) const {
+    constexpr Index L = Lanes<float>::count;
+    typedef std::uint16_t Half __attribute__((vector_size(L * 2), aligned(2), may_alias));
+    typedef std::uint32_t Whole __attribute__((vector_size(L * 4)));
+    const Half half = *reinterpret_cast<const Half*>(data + k * ld + n);
+    return (Lanes<float>::type)(__builtin_convertvector(half, Whole) << 16);
+  }
+  float at(Index k, Index n) const {
+    return __builtin_bit_cast(float, static_cast<std::uint32_t>(data[k * ld + n]) << 16);
+  }
+  HalfRows from(Index k, Index n) const { return {data + k * ld + n, ld}; }
+};
+
+template <int MR, Index G, class B, class T = typename B::Scalar>
+inline __attribute__((always_inline)) void add_group(const T* a, Index row, B b, Index width, T* sums) {
   using V = typename Lanes<T>::type;
   constexpr Index L = Lanes<T>::count;
   T x[MR][G];
@@ -189,7 +218,7 @@ inline __attribute__((always_inline)) void add_group(const T* a, Index row, cons
   for (; n + L <= width; n += L) {
     V w[G];
 #pragma GCC unroll 8
-    for (Index g = 0; g < G; ++g) w[g] = *reinterpret_cast<const V*>(b + g * ldb + n);
+    for (Index g = 0; g < G; ++g) w[g] = b.load(g, n);
 #pragma GCC unroll 4
     for (int i = 0; i < MR; ++i) {
       V* at = reinterpret_cast<V*>(sums + i * kStrip + n);
@@ -203,7 +232,7 @@ inline __attribute__((always_inline)) void add_group(const T* a, Index row, cons
   V w[G];  // the last columns in whole vectors too: scalar code could be contracted otherwise
   for (Index g = 0; g < G; ++g) {
     T some[L] = {};
-    for (Index l = 0; l < width - n; ++l) some[l] = b[g * ldb + n + l];
+    for (Index l = 0; l < width - n; ++l) some[l] = b.at(g, n + l);
     w[g] = *reinterpret_cast<const V*>(some);
   }
   for (int i = 0; i < MR; ++i) {
@@ -214,34 +243,34 @@ inline __attribute__((always_inline)) void add_group(const T* a, Index row, cons
   }
 }
 
-template <class T, int MR>
-inline void thin_rows(const T* a, Index row, const T* b, Index ldb, Index K, Index width, T* sums) {
+template <int MR, class B, class T = typename B::Scalar>
+inline void thin_rows(const T* a, Index row, B b, Index K, Index width, T* sums) {
   for (Index i = 0; i < MR * kStrip; ++i) sums[i] = T(0);
   Index k = 0;
-  for (; k + kGroupK <= K; k += kGroupK) add_group<T, MR, kGroupK>(a + k, row, b + k * ldb, ldb, width, sums);
-  for (; k < K; ++k) add_group<T, MR, 1>(a + k, row, b + k * ldb, ldb, width, sums);
+  for (; k + kGroupK <= K; k += kGroupK) add_group<MR, kGroupK>(a + k, row, b.from(k, 0), width, sums);
+  for (; k < K; ++k) add_group<MR, 1>(a + k, row, b.from(k, 0), width, sums);
 }
 
-template <class T>
-void gemm_thin(Index M, const T* a, Index row, const T* b, Index ldb, Index K, Index first, Index last, T* c, Index ldc,
-               const T* bias, bool accumulate, T* sums) {
+template <class B, class T = typename B::Scalar>
+void thin(Index M, const T* a, Index row, B b, Index K, Index first, Index last, T* c, Index ldc, const T* bias,
+          bool accumulate, T* sums) {
   for (Index n0 = first; n0 < last; n0 += kStrip) {
     const Index width = last - n0 < kStrip ? last - n0 : kStrip;
     Index k0 = 0;
     do {
       const Index depth = K - k0 < kBlockK ? K - k0 : kBlockK;
-      const T* block = b + k0 * ldb + n0;
+      const B block = b.from(k0, n0);
       for (Index m = 0; m < M;) {
         const T* rows = a + m * row + k0;
         const Index count = M - m < 4 ? M - m : 4;
         if (count == 4)
-          thin_rows<T, 4>(rows, row, block, ldb, depth, width, sums);
+          thin_rows<4>(rows, row, block, depth, width, sums);
         else if (count == 3)
-          thin_rows<T, 3>(rows, row, block, ldb, depth, width, sums);
+          thin_rows<3>(rows, row, block, depth, width, sums);
         else if (count == 2)
-          thin_rows<T, 2>(rows, row, block, ldb, depth, width, sums);
+          thin_rows<2>(rows, row, block, depth, width, sums);
         else
-          thin_rows<T, 1>(rows, row, block, ldb, depth, width, sums);
+          thin_rows<1>(rows, row, block, depth, width, sums);
         for (Index i = 0; i < count; ++i) {
           T* out = c + (m + i) * ldc + n0;
           const T* sum = sums + i * kStrip;
@@ -257,6 +286,16 @@ void gemm_thin(Index M, const T* a, Index row, const T* b, Index ldb, Index K, I
       k0 += depth;
     } while (k0 < K);
   }
+}
+
+template <class T>
+void gemm_thin(Index M, const T* a, Index row, const T* b, Index ldb, Index K, Index first, Index last, T* c, Index ldc,
+               const T* bias, bool accumulate, T* sums) {
+  thin(M, a, row, WholeRows<T>{b, ldb}, K, first, last, c, ldc, bias, accumulate, sums);
+}
+void gemm_thin_halves(Index M, const float* a, Index row, const std::uint16_t* b, Index ldb, Index K, Index first,
+                      Index last, float* c, Index ldc, const float* bias, bool accumulate, float* sums) {
+  thin(M, a, row, HalfRows{b, ldb}, K, first, last, c, ldc, bias, accumulate, sums);
 }
 
 }  // namespace
