@@ -138,6 +138,7 @@ def _model_calls(case: Case, a: Arrays) -> dict[str, Call]:
     for name, array in parameters.items():
         array[...] = a[name]
     if case.section == "decode":
+        model.freeze()  # as dhyan.load does: what decoding makes of the weights is kept from call to call
 
         def greedy() -> Arrays:
             return {"ids": model.greedy(a["source"], a["source_lengths"], max_length=case.sizes["T"])[0]}

@@ -37,13 +37,14 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
       z, targets, {}, Buffer<T>(N * z.U), Buffer<T>(N * z.D), Buffer<T>(N * z.S), Buffer<T>(N * z.E)});
   for (Index l = 0; l < z.L; ++l) cache->cells.emplace_back(p.cell, N, z.H);
   const PreparedMemory<T> prepared(p.scorer, memory);
-  const PackedDecoder<T> packed(p, z);
+  const auto slices = targets.slices(step_slices(p.scorer, B, loop_work(z, p.cell, N)));
+  // A slice a thread: thin products would only share the columns of a slice that is alone.
+  const DecoderWeights<T> packed(p, z, slices.size() > 1 ? kThinRows + 1 : loop_rows(B), N);
   T* token_part = cache->cells[0].gates.get();
-  product(N, rows_of(y.data, z.E), packed.token, token_part, width,
+  product(N, y.data, z.E, packed.token, token_part, width,
           static_cast<const T*>(packed.cells[0].input_bias.get()));
 
   const bool in_loop = !p.bahdanau && p.feeding;  // otherwise no step reads the readout, and it is one product
-  const auto slices = targets.slices(step_slices(p.scorer, B, loop_work(z, p.cell, N)));
   for_slices(p.scorer, slices.size(), loop_work(z, p.cell, N), [&](Index s) {
     const auto& order = slices[s];
     Index active = order.size();
@@ -65,7 +66,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
       step.run(
           active, [&](Index i) { return order[i]; }, [&](Index) { return t; },
           [&](Index l, Index i) { return masks ? masks.data + (l * N + row(i)) * z.H : nullptr; }, scratch);
-      if (in_loop) step.read_out(active, nullptr, scratch);
+      if (in_loop) step.read_out(active, scratch);
       for (Index i = 0; i < active; ++i) {
         const Index r = row(i);
         for (Index l = 0; l < z.L; ++l) cache->cells[l].keep(p.cell, z.H, r, step.cells[l], i);
@@ -80,9 +81,9 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
   if (!in_loop) {
     T* r = cache->readout.get();
     const T* bias = p.readout_bias.data;
-    if (p.bahdanau) product(N, rows_of(y.data, z.E), packed.from_token, r, z.E, bias);
-    product(N, rows_of<T>(cache->cells.back().h.get(), z.H), packed.from_state, r, z.E, bias, p.bahdanau);
-    product(N, rows_of<T>(cache->context.get(), z.D), packed.from_context, r, z.E, static_cast<const T*>(nullptr),
+    if (p.bahdanau) product(N, y.data, z.E, packed.from_token, r, z.E, bias);
+    product<T>(N, cache->cells.back().h.get(), z.H, packed.from_state, r, z.E, bias, p.bahdanau);
+    product<T>(N, cache->context.get(), z.D, packed.from_context, r, z.E, static_cast<const T*>(nullptr),
             true);
     parallel_for((N + 15) / 16, 16 * N * z.E, [&](Index c) {
       dense_kernels<T>().tanh_rows(std::min<Index>(16, N - c * 16), z.E, r + c * 16 * z.E, z.E);

@@ -157,15 +157,13 @@ def decoder_backward(
     gradients: dict[str, Any],
 ) -> tuple[_Array, _Array, _Array | None, _Array, _Array, float]: ...
 
-class Stepper:
+class StepWeights:
     def __init__(
-        self,
-        parameters: dict[str, Any],
-        memory: tuple[_Array | None, ...],
-        table: _Array,
-        output: _Array,
-        output_bias: _Array,
+        self, parameters: dict[str, Any], table: _Array, output: _Array, output_bias: _Array, halved: bool
     ) -> None: ...
+
+class Stepper:
+    def __init__(self, weights: StepWeights, memory: tuple[_Array | None, ...]) -> None: ...
     def step(
         self,
         token: _Array,
@@ -175,7 +173,8 @@ class Stepper:
         c: _Array | None,
         readout: _Array,
         reader: Any = None,
-    ) -> tuple[_Array, _Array, _Array, _Array | None, _Array]: ...
+        top: int = -1,
+    ) -> tuple[Any, ...]: ...
     def greedy(
         self, h0: _Array, c0: _Array | None, begin: int, end: int, pad: int, limit: _Array
     ) -> tuple[_Array, _Array, int]: ...

@@ -239,19 +239,25 @@ class DecoderState:
         )
 
 
-def start(config: ModelConfig, p: Arrays, memory: Memory, final: np.ndarray) -> DecoderState:
-    """The state before the first step, one row a sentence; the weights are packed once, as they are now."""
-    h0, c0, _ = initial_states(config, p, final)
-    stepper = _core.Stepper(
-        _core_parameters(config, p), memory.core, p["target_embedding"], p["output.weight"], p["output.bias"]
+def step_weights(config: ModelConfig, p: Arrays, *, halved: bool = False) -> Any:
+    """The weights in the forms that steps read; the arrays must not change while it is in use.
+
+    halved: matrices of bfloat16 numbers are kept in two bytes a weight as well; results do not change.
+    """
+    return _core.StepWeights(
+        _core_parameters(config, p), p["target_embedding"], p["output.weight"], p["output.bias"], halved
     )
+
+
+def start(config: ModelConfig, p: Arrays, memory: Memory, final: np.ndarray, weights: Any = None) -> DecoderState:
+    """The state before the first step, one row a sentence. weights: of `step_weights`, made for this search if None."""
+    h0, c0, _ = initial_states(config, p, final)
+    stepper = _core.Stepper(step_weights(config, p) if weights is None else weights, memory.core)
     B = len(final)
     state = DecoderState(stepper, h0, c0, np.zeros((B, config.embedding), final.dtype), np.zeros(B, np.int64))
     if not config.plan.step_by_step:
         return state
-    # A copy of the parameters, as the stepper's: training on must not change a search under way.
-    own = {name: array.copy() for name, array in p.group("attention").items()}
-    reader = StepReader(config.plan, own, padded_memory(memory.values, memory.keys, memory.lengths))
+    reader = StepReader(config.plan, p.group("attention"), padded_memory(memory.values, memory.keys, memory.lengths))
     return replace(state, reader=reader, feedback=reader.start())
 
 
@@ -259,10 +265,25 @@ def advance(
     state: DecoderState, tokens: np.ndarray, sentence: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, DecoderState]:
     """One step of N rows: log-probabilities (N, V) of the next token, weights (N, S), and the state after it."""
+    (log_probabilities,), weights, after = _advance(state, tokens, sentence, -1)
+    return log_probabilities, weights, after
+
+
+def advance_top(
+    state: DecoderState, tokens: np.ndarray, sentence: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, DecoderState]:
+    """advance with only the k largest log-probabilities of each row (N, k), and their ids; of equals the lower id."""
+    (log_probabilities, ids), weights, after = _advance(state, tokens, sentence, k)
+    return log_probabilities, ids, weights, after
+
+
+def _advance(
+    state: DecoderState, tokens: np.ndarray, sentence: np.ndarray, top: int
+) -> tuple[tuple[np.ndarray, ...], np.ndarray, DecoderState]:
     reader = None if state.reader is None else state.reader.after(state.feedback)
-    log_probabilities, weights, h, c, readout = state.stepper.step(
-        tokens, sentence, state.position, state.h, state.c, state.readout, reader
+    *found, weights, h, c, readout = state.stepper.step(
+        tokens, sentence, state.position, state.h, state.c, state.readout, reader, top
     )
     feedback = state.feedback if reader is None else reader.feedback
     after = replace(state, h=h, c=c, readout=readout, position=state.position + 1, feedback=feedback)
-    return log_probabilities, weights, after
+    return tuple(found), weights, after

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from .config import ModelConfig
 from .decoder import DecoderState
 from .dropout import Dropout, apply
 from .encoder import EncoderCache, encoder_backward, encoder_forward
-from .parameters import Arrays, initial_parameters
+from .parameters import Arrays, initial_parameters, round_to_bfloat16
 from .vocab import BEGIN, END, PAD
 
 
@@ -56,6 +57,35 @@ class Seq2Seq:
         self.seed = seed
         self.dtype = np.dtype(dtype)
         self._parameters = initial_parameters(config, seed, self.dtype)
+        self._step_weights: Any = None
+
+    def freeze(self, weights: str | None = None) -> None:
+        """Make the parameters read-only, so that decoding keeps what it makes of them from call to call.
+
+        That is packed weights, a screen of the output layer and what each target token adds to the gates; results do
+        not change. `dhyan.load` does it. Without it they are made again by every call.
+        weights="bfloat16" first rounds every matrix to the nearest bfloat16 numbers (8 bits of precision, for good):
+        the model is then a slightly different one, and decoding few sentences reads half the bytes.
+        Errors: ValueError for another name, for a float64 model, and where the model is frozen already.
+        """
+        if weights not in (None, "bfloat16"):
+            raise ValueError(f"Seq2Seq.freeze: weights is {weights!r}, expected 'bfloat16' or None (as they are)")
+        if weights is not None:
+            if self.dtype != np.float32:
+                raise ValueError(f"Seq2Seq.freeze: the model is {self.dtype}, expected float32 for {weights} weights")
+            if self._step_weights is not None:
+                raise ValueError(f"Seq2Seq.freeze: the model is frozen, expected {weights} weights at the first call")
+            for array in self._parameters.values():
+                if array.ndim == 2:
+                    round_to_bfloat16(array)
+        for array in (self._parameters.flat, *self._parameters.values()):
+            array.flags.writeable = False
+        if self._step_weights is None:
+            self._step_weights = decoder.step_weights(self.config, self._parameters, halved=weights is not None)
+
+    def __getstate__(self) -> dict[str, object]:
+        """A copy is not frozen."""
+        return {**self.__dict__, "_step_weights": None}
 
     @property
     def flat(self) -> np.ndarray:
@@ -200,13 +230,22 @@ class Seq2Seq:
         none = Dropout(0.0, self.seed, None, self.dtype)
         self._check_source(source)
         memory, final, _ = self._encode(source, np.asarray(source_lengths), none, alignment)
-        return decoder.start(self.config, self._parameters, memory, final)
+        return decoder.start(self.config, self._parameters, memory, final, self._step_weights)
 
     def advance(
         self, state: DecoderState, tokens: np.ndarray, sentence: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, DecoderState]:
-        """One step: log-probabilities (N, V), weights (N, S) and the next state; row i reads sentence[i]."""
+        """One step: log-probabilities (N, V), weights (N, S) and the next state; row i reads sentence[i].
+
+        The parameters must not change between the steps of a search.
+        """
         return decoder.advance(state, tokens, sentence)
+
+    def advance_top(
+        self, state: DecoderState, tokens: np.ndarray, sentence: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, DecoderState]:
+        """advance with the min(k, V) largest log-probabilities of each row and their ids (N, k), largest first."""
+        return decoder.advance_top(state, tokens, sentence, k)
 
     def _encode(
         self, source: np.ndarray, lengths: np.ndarray, dropout: Dropout, alignment: np.ndarray | None = None

@@ -22,6 +22,7 @@ class Arrays(dict[str, np.ndarray]):
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype | str) -> None:
         super().__init__()
+        self._groups: dict[str, list[tuple[str, str]]] = {}
         padded = {name: -(-math.prod(shape) // _ALIGN) * _ALIGN for name, shape in shapes.items()}
         self.flat = ops.empty(sum(padded.values()), dtype)
         offset = 0
@@ -33,11 +34,17 @@ class Arrays(dict[str, np.ndarray]):
 
     def like(self) -> Arrays:
         """Arrays of the same names and shapes, not initialised."""
-        return Arrays({name: array.shape for name, array in self.items()}, self.flat.dtype)
+        made = Arrays({name: array.shape for name, array in self.items()}, self.flat.dtype)
+        made._groups = self._groups
+        return made
 
     def group(self, prefix: str) -> dict[str, np.ndarray]:
         """The arrays under `prefix.`, named by what follows it."""
-        return {name[len(prefix) + 1 :]: array for name, array in self.items() if name.startswith(prefix + ".")}
+        names = self._groups.get(prefix)
+        if names is None:  # found once for all arrays of these names: a training step asks ten times
+            names = [(name[len(prefix) + 1 :], name) for name in self if name.startswith(prefix + ".")]
+            self._groups[prefix] = names
+        return {short: self[name] for short, name in names}
 
 
 def cell_shapes(cell: str, input_size: int, hidden: int) -> dict[str, tuple[int, ...]]:
@@ -98,3 +105,11 @@ def _initial(config: ModelConfig, name: str, shape: tuple[int, ...], rng: np.ran
     fan_out = shape[1] // GATES[config.cell] if name.endswith("weight_ih") else shape[1]
     bound = (6.0 / (shape[0] + fan_out)) ** 0.5
     return rng.uniform(-bound, bound, shape)
+
+
+def round_to_bfloat16(array: np.ndarray) -> None:
+    """float32, in place: to the nearest number with 8 bits of precision, ties to even; NaN and infinities stay."""
+    bits = array.view(np.uint32)
+    finite = np.isfinite(array)
+    odd = (bits >> 16) & 1
+    bits[finite] = ((bits + (np.uint32(0x7FFF) + odd)) & np.uint32(0xFFFF0000))[finite]

@@ -62,9 +62,28 @@ def beam_search(
     search = _Search(lengths, limits, beam, nbest, length_penalty)
     state = model.start(source, lengths) if alignment is None else model.start(source, lengths, alignment)
     while len(search.sentence):
-        log_probabilities, weights, state = model.advance(state, search.tokens, search.sentence)
-        state = state.select(search.step(log_probabilities, weights))
+        found, weights, state = _advance(model, state, search.tokens, search.sentence, int(search.capacity.max()))
+        state = state.select(search.step(found, weights))
     return [sorted(done, key=lambda h: (not h.finished, -h.score))[:nbest] for done in search.closed]
+
+
+# Candidates of a step: row, token and log-probability of each.
+_Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _advance(
+    model: Any, state: Any, tokens: np.ndarray, sentence: np.ndarray, most: int
+) -> tuple[_Found, np.ndarray, Any]:
+    """One step of the model; no more than `most` continuations of one row can win, and only those come back."""
+    if hasattr(model, "advance_top"):
+        values, ids, weights, state = model.advance_top(state, tokens, sentence, most)
+        return (np.repeat(np.arange(len(ids)), ids.shape[1]), ids.ravel(), values.ravel()), weights, state
+    log_probabilities, weights, state = model.advance(state, tokens, sentence)
+    place = max(log_probabilities.shape[1] - most, 0)
+    least = np.partition(log_probabilities, place, axis=1)[:, place]  # NaN sorts last, and is let through
+    kept = ~(log_probabilities < least[:, None])
+    rows, ids = np.divmod(np.flatnonzero(kept), log_probabilities.shape[1])
+    return (rows, ids, log_probabilities[rows, ids]), weights, state
 
 
 def _check(beam: int, limits: np.ndarray, nbest: int, length_penalty: float) -> None:
@@ -99,9 +118,9 @@ class _Search:
         self.closed: list[list[Hypothesis]] = [[] for _ in lengths]
         self.history: list[_Step] = []
 
-    def step(self, log_probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def step(self, found: _Found, weights: np.ndarray) -> np.ndarray:
         """Extend, close what ended; returns the rows (M,) that the open hypotheses extend."""
-        rows, tokens, sums = self._best(log_probabilities)
+        rows, tokens, sums = self._best(*found)
         sentence = self.sentence[rows]
         self.history.append(_Step(tokens, rows, weights[rows]))
         ended = tokens == END
@@ -117,16 +136,14 @@ class _Search:
         self.sentence, self.tokens, self.sums = sentence[keep], tokens[keep], sums[keep]
         return rows[keep]
 
-    def _best(self, log_probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _best(
+        self, rows: np.ndarray, tokens: np.ndarray, log_probabilities: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The best `capacity` continuations of each sentence: (row, token, sum of log p), grouped by sentence."""
         if np.isnan(log_probabilities).any():
             step = len(self.history) + 1
             raise NumericError(f"beam_search: the model gave NaN at step {step}, expected log-probabilities")
-        # No more than `capacity` continuations of one row can win: only its largest ones, ties included, are sorted.
-        place = max(log_probabilities.shape[1] - int(self.capacity.max()), 0)
-        least = np.partition(log_probabilities, place, axis=1)[:, place]
-        rows, tokens = np.divmod(np.flatnonzero(log_probabilities >= least[:, None]), log_probabilities.shape[1])
-        sums = self.sums[rows] + log_probabilities[rows, tokens]
+        sums = self.sums[rows] + log_probabilities
         order = np.lexsort((rows, tokens, -sums, self.sentence[rows]))
         sentence = self.sentence[rows[order]]
         rank = np.arange(len(order)) - np.searchsorted(sentence, sentence)
@@ -135,11 +152,13 @@ class _Search:
 
     def _settled(self, sentence: np.ndarray, sums: np.ndarray) -> np.ndarray:
         """(B,) True where no open hypothesis can beat the nbest-th finished one, whatever it writes from here on."""
+        settled = np.zeros(len(self.closed), dtype=bool)
+        if all(len(closed) < self.nbest for closed in self.closed):
+            return settled
         best = np.full(len(self.closed), -np.inf)
         np.maximum.at(best, sentence, sums)
         # Sums only fall; divided by the largest length they can reach they bound the final score from above.
         bound = best / self.limits.astype(float) ** self.length_penalty
-        settled = np.zeros(len(self.closed), dtype=bool)
         for b in np.unique(sentence):
             scores = sorted((h.score for h in self.closed[b]), reverse=True)
             settled[b] = len(scores) >= self.nbest and scores[self.nbest - 1] >= bound[b]

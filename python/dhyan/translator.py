@@ -283,9 +283,13 @@ class Translator:
         return Translation(best.text, best.tokens, source_tokens, best.score, best.weights, tuple(others))
 
 
-def load(folder: str | os.PathLike[str]) -> Translator:
-    """The trained model of a folder that `dhyan train` wrote. Errors: CheckpointError naming file and part."""
+def load(folder: str | os.PathLike[str], *, weights: str | None = None) -> Translator:
+    """The trained model of a folder that `dhyan train` wrote. Errors: CheckpointError naming file and part.
+
+    weights: "bfloat16" rounds them for faster decoding of few sentences, see Seq2Seq.freeze.
+    """
     loaded = load_folder(os.fspath(folder))
+    loaded.model.freeze(weights)
     return Translator(
         loaded.model,
         loaded.source_vocabulary,
