@@ -257,7 +257,10 @@ def start(config: ModelConfig, p: Arrays, memory: Memory, final: np.ndarray, wei
     state = DecoderState(stepper, h0, c0, np.zeros((B, config.embedding), final.dtype), np.zeros(B, np.int64))
     if not config.plan.step_by_step:
         return state
-    reader = StepReader(config.plan, p.group("attention"), padded_memory(memory.values, memory.keys, memory.lengths))
+    own = p.group("attention")
+    if weights is None:  # as the stepper's: training on must not change a search under way
+        own = {name: array.copy() for name, array in own.items()}
+    reader = StepReader(config.plan, own, padded_memory(memory.values, memory.keys, memory.lengths))
     return replace(state, reader=reader, feedback=reader.start())
 
 
