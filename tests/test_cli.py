@@ -132,6 +132,10 @@ def test_help_lists_the_commands(capsys):
         (["evaluate", "x"], "evaluate: expected one TSV file, or --source FILE and --target FILE"),
         (["evaluate", "x", "y", "--source", "z"], "evaluate: expected one TSV file"),
         (["evaluate", "x", "y", "--tokenize", "13b"], "--tokenize is '13b', expected one of: 13a"),
+        (["report", "x", "y"], "report: the following arguments are required: --out"),
+        (["report", "x", "--out", "p.html"], "report: expected one TSV file, or --source FILE and --target FILE"),
+        (["report", "x", "y", "--out", "p.html", "--choose", "bets"], "--choose is 'bets', expected one of: best, "),
+        (["report", "x", "y", "--out", "p.html", "--sentences", "0"], "argument --sentences: got 0, expected at least"),
         (["align", "x", "y", "--bad-lines", "no"], "--bad-lines is 'no', expected one of: error, skip"),
     ],
 )

@@ -75,12 +75,16 @@ def read_memory(
     if config.attention == "oracle":
         if alignment is None:
             raise ValueError("Seq2Seq: attention 'oracle' reads a given alignment (B, T, S), got none")
+        if not isinstance(alignment, np.ndarray):
+            raise TypeError(f"Seq2Seq: alignment is of type {type(alignment).__name__}, expected an array")
         longest = int(lengths.max(initial=0))
         if alignment.ndim != 3 or len(alignment) != len(lengths) or alignment.shape[2] < longest:
             raise ValueError(
                 f"Seq2Seq: alignment has shape {alignment.shape}, expected (B={len(lengths)}, T, S), "
                 f"S at least {longest}"
             )
+        if not np.isfinite(alignment).all():
+            raise ValueError("Seq2Seq: alignment holds NaN or infinity, expected weights")
         # Search may write on where the reference has ended: a last row of zeros, which the core reads from there on.
         T = alignment.shape[1]
         whole = np.zeros((len(lengths), T + 1, longest), values.dtype)
@@ -247,7 +251,10 @@ def start(config: ModelConfig, p: Arrays, memory: Memory, final: np.ndarray, wei
     state = DecoderState(stepper, h0, c0, np.zeros((B, config.embedding), final.dtype), np.zeros(B, np.int64))
     if not config.plan.step_by_step:
         return state
-    reader = StepReader(config.plan, p.group("attention"), padded_memory(memory.values, memory.keys, memory.lengths))
+    own = p.group("attention")
+    if weights is None:  # as the stepper's: training on must not change a search under way
+        own = {name: array.copy() for name, array in own.items()}
+    reader = StepReader(config.plan, own, padded_memory(memory.values, memory.keys, memory.lengths))
     return replace(state, reader=reader, feedback=reader.start())
 
 

@@ -9,13 +9,13 @@ B sentences, T rows, S positions, n heads; Q, D, U widths of query, memory and k
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import ops
+from .head import HeadCache, HeadInputs, head_backward, head_forward
 from .plan import Plan
 from .predictive import Centre
 from .scoring_base import (
@@ -130,25 +130,13 @@ class Sums:
 
 
 @dataclass(frozen=True, eq=False)
-class _Head:
-    """What the backward pass of one head reads."""
-
-    q: np.ndarray
-    k: np.ndarray
-    w: np.ndarray | None
-    fused: ops.AttentionCache | None
-    scores: np.ndarray | None
-    normal: np.ndarray | None  # weights before the Gaussian
-
-
-@dataclass(frozen=True, eq=False)
 class ReadCache:
     """What read_backward reads."""
 
     query: np.ndarray
     projected: np.ndarray | None
     may: Restriction
-    heads: list[_Head]
+    heads: list[HeadCache]
     weights: np.ndarray | None
     before: Feedback
     centre: Centre | None
@@ -191,17 +179,25 @@ def read_forward(
     if isinstance(plan.window, PredictiveWindow):
         centre = Centre.of(plan.window, p, query, memory.lengths, S)
         may = centre.cut(may)
-    contexts, rows, heads = [], [], []
+    contexts, heads = [], []
     for i in range(n):
-        w = None if scorer.w is None else _cut(scorer.w, i, n)
-        v = _cut(memory.values, i, n)
-        context, weights_i, head = _head_forward(
-            plan, p, _cut(q, i, n), _cut(k, i, n), v, w, scorer.scale, may, before, i, centre, hard, noise, need_weights
+        inputs = HeadInputs(
+            plan.normalize,
+            _cut(q, i, n),
+            _cut(k, i, n),
+            _cut(memory.values, i, n),
+            None if scorer.w is None else _cut(scorer.w, i, n),
+            scorer.scale,
+            may,
+            centre,
+            threshold=p.get("threshold"),
+            noise=None if noise is None else noise[:, i],
+            previous=None if before.alignment is None else before.alignment[:, i],
         )
+        context, head = head_forward(inputs, hard=hard, need_weights=need_weights)
         contexts.append(context)
-        if weights_i is not None:
-            rows.append(weights_i)
         heads.append(head)
+    rows = [head.weights for head in heads if head.weights is not None]
     weights = np.stack(rows, 1) if rows else None  # made where asked for, and where the backward pass needs them
     after = before
     if plan.needs_feedback and query.shape[1]:
@@ -241,20 +237,19 @@ def read_backward(
     dalignment = None if cache.before.alignment is None else np.empty_like(cache.before.alignment)
     dkeys = np.empty_like(sums.keys[rows])
     for i, head in enumerate(cache.heads):
-        v = _cut(memory.values, i, n)
-        di, dk, dv, dw, dprevious = _head_backward(
-            plan, p, head, v, scorer.scale, cache, i, n, _cut(dcontext, i, n), dweights, dcentre, sums
-        )
-        _cut(dq, i, n)[...] = di
-        _cut(dkeys, i, n)[...] = dk
-        _cut(sums.values[rows], i, n)[...] += dv
-        if dw is not None:
+        d = head_backward(head, _cut(dcontext, i, n), None if dweights is None else dweights[:, i])
+        _cut(dq, i, n)[...] = d.q
+        _cut(dkeys, i, n)[...] = d.k
+        _cut(sums.values[rows], i, n)[...] += d.v
+        dcentre += d.centre
+        if d.w is not None:
             assert sums.into.w is not None
-            _cut(sums.into.w, i, n)[...] += dw
+            _cut(sums.into.w, i, n)[...] += d.w
         if dalignment is not None:
-            dalignment[:, i] = dprevious
+            dalignment[:, i] = d.previous
+            sums.gradients["threshold"] += d.threshold
         if scorer.normalize_query:
-            sums.log_scale += float((head.q.astype(np.float64) * di).sum())
+            sums.log_scale += float((head.inputs.q.astype(np.float64) * d.q).sum())
     sums.keys[rows] += dkeys
     dbefore = Feedback(None, dafter.total, dalignment)
     if plan.scoring.feedback:
@@ -274,94 +269,6 @@ def read_backward(
     if cache.centre is not None:
         dquery = dquery + cache.centre.backward(p, dcentre, cache.query, sums.gradients)
     return dquery, dbefore
-
-
-# ---- one head ----
-
-
-def _head_forward(
-    plan: Plan,
-    p: Parameters,
-    q: np.ndarray,
-    k: np.ndarray,
-    v: np.ndarray,
-    w: np.ndarray | None,
-    scale: float,
-    may: Restriction,
-    before: Feedback,
-    head: int,
-    centre: Centre | None,
-    hard: bool,
-    noise: np.ndarray | None,
-    need_weights: bool,
-) -> tuple[np.ndarray, np.ndarray | None, _Head]:
-    term: Any = "product" if w is None else "tanh"
-    where = {"begin": may.begin, "end": may.end, "mask": may.mask}
-    if plan.normalize == "softmax" and centre is None:
-        context, weights, fused = ops.attention_forward(
-            q, k, v, w, term=term, scale=scale, need_weights=need_weights, **where
-        )
-        return context, weights, _Head(q, k, w, fused, None, None)
-    scores = ops.score_forward(q, k, w, term=term, scale=scale)
-    if plan.normalize == "monotonic":
-        scores = scores + p["threshold"]
-        if noise is not None:
-            scores = scores + noise[:, head]
-        assert before.alignment is not None
-        previous = before.alignment[:, head]
-        normal = ops.monotonic_forward(scores, previous=previous, hard=hard, **where)
-    elif plan.normalize == "sparsemax":
-        normal = ops.sparsemax_forward(scores, **where)
-    else:
-        normal = ops.softmax_forward(scores, **where)
-    weights = normal if centre is None else normal * centre.gaussian
-    return ops.context_forward(weights, v), weights, _Head(q, k, w, None, scores, normal)
-
-
-def _head_backward(
-    plan: Plan,
-    p: Parameters,
-    head: _Head,
-    v: np.ndarray,
-    scale: float,
-    cache: ReadCache,
-    i: int,
-    n: int,
-    dcontext: np.ndarray,
-    dweights: np.ndarray | None,
-    dcentre: np.ndarray,
-    sums: Sums,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """dq, dk, dv, dw and the gradient of the monotonic alignment before these rows."""
-    extra = None if dweights is None else dweights[:, i]
-    if head.fused is not None:
-        return *ops.attention_backward(dcontext, head.fused, extra), None
-    assert cache.weights is not None and head.normal is not None and head.scores is not None
-    dfinal, dv = ops.context_backward(dcontext, cache.weights[:, i], v)
-    if extra is not None:
-        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf where a mask hides the value: not looked at
-            dfinal += extra
-    if cache.centre is not None:
-        # Where a weight is 0 nothing may be looked at: the value there may be hidden by a mask.
-        seen = np.where(head.normal > 0, dfinal, 0)
-        dcentre += (seen * cache.weights[:, i] * cache.centre.slope).sum(2, dtype=np.float64)
-        dfinal = seen * cache.centre.gaussian
-    dprevious = None
-    if plan.normalize == "monotonic":
-        may, alignment = cache.may, cache.before.alignment
-        assert alignment is not None
-        dscores, dprevious = ops.monotonic_backward(
-            dfinal, head.scores, head.normal, previous=alignment[:, i], begin=may.begin, end=may.end, mask=may.mask
-        )
-        # Position by position, then exactly: the order of NumPy's own sum depends on the padding.
-        sums.gradients["threshold"] += math.fsum(dscores.sum((0, 1), dtype=np.float64))
-    elif plan.normalize == "sparsemax":
-        dscores = ops.sparsemax_backward(dfinal, head.normal)
-    else:
-        dscores = ops.softmax_backward(dfinal, head.normal)
-    term: Any = "product" if head.w is None else "tanh"
-    dq, dk, dw = ops.score_backward(dscores, head.q, head.k, head.w, term=term, scale=scale)
-    return dq, dk, dv, dw, dprevious
 
 
 # ---- pieces ----

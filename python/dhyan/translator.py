@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -17,6 +17,11 @@ from .folder import load_folder
 from .metrics import links_from_weights
 from .search import Hypothesis, beam_search
 from .vocab import END, Vocabulary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .report.card import Card
 
 SOURCE_END = "</s>"  # how the end symbol is shown that the encoder reads after the last source token
 BATCH_SENTENCES, BATCH_POSITIONS = 64, 4096
@@ -31,6 +36,7 @@ class Translation:
     score: mean log-probability per symbol in nats, the end symbol included; weights (T, S): row t sums to 1, or to less
     where a window, the monotonic normaliser or missing gold links say so; of several heads their mean.
     others: the further hypotheses asked for by nbest, best first.
+    A notebook shows it as a card with its weights; `to_html` gives the same as a page.
     """
 
     text: str
@@ -58,6 +64,38 @@ class Translation:
 
     def __str__(self) -> str:
         return self.text
+
+    # Pictures are imported when asked for: the standard library's XML, which they use, loads its network modules.
+
+    def plot(self, *, title: str | None = None) -> Figure:
+        """The heat-map of the weights as a matplotlib Figure. ImportError without matplotlib, ValueError if empty."""
+        from .plot import heatmap
+
+        return heatmap(self.weights, self.source_tokens, self.tokens, title=title)
+
+    def to_html(self) -> str:
+        """A page that needs no network: texts, heat-map, and a slider through the decoding steps."""
+        from .report.card import card_html, page_html
+
+        return page_html(self.text or "empty translation", f'<main class="dhyan-page">{card_html(self._card())}</main>')
+
+    def _repr_html_(self) -> str:
+        """The same card for a notebook."""
+        from .report.card import fragment_html
+
+        return fragment_html(self._card())
+
+    def _card(self) -> Card:
+        from .report.card import Card
+        from .svg import label
+
+        source = self.source_tokens[:-1] if self.source_tokens[-1:] == [SOURCE_END] else self.source_tokens
+        texts = [("source tokens", " ".join(map(label, source))), ("output", self.text)]
+        texts += [(f"{k}. hypothesis, score {other.score:.3f}", other.text) for k, other in enumerate(self.others, 2)]
+        return Card(
+            title="Translation", tokens=self.tokens, source_tokens=self.source_tokens, weights=self.weights,
+            texts=texts, notes=[("score", f"{self.score:.3f}, mean log-probability per symbol in nats")],
+        )  # fmt: skip
 
 
 class Translator:

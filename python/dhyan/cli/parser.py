@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a model on parallel text",
     "translate": "translate lines from a file or stdin",
     "evaluate": "measure a model on a test file",
+    "report": "evidence cards, figures and curves of a model on a test file, as one HTML page without network",
     "align": "word alignments of given pairs, Pharaoh format",
     "info": "versions, instruction sets, threads, CUDA",
 }
@@ -22,6 +23,8 @@ SCORINGS = (  # dhyan.scorings(), which would import numpy to print a help text
     "none", "uniform", "oracle", "dot", "scaled_dot", "general", "additive", "concat", "cosine", "location",
     "location_sensitive", "coverage",
 )  # fmt: skip
+
+CHOICES = ("failures", "worst", "longest", "best", "first")  # those of dhyan.report
 
 
 def radius(text: str) -> int | str:
@@ -152,6 +155,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     own["evaluate"].add_argument("--beam", type=_at_least_1, default=5, metavar="N", help="hypotheses kept (5)")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
     own["evaluate"].add_argument("--json", action="store_true", help="print one JSON object")
+    _add_report(own["report"])
     _add_model(own["align"])
     _add_pairs(own["align"], "pairs")
     own["info"].add_argument("--json", action="store_true", help="print one JSON object")
@@ -172,6 +176,25 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(option, dest=key, action=argparse.BooleanOptionalAction, help=text)
         else:
             parser.add_argument(option, dest=key, type=kind, metavar=kind.__name__.upper(), help=text)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    _add_pairs(parser, "test")
+    parser.add_argument("--out", required=True, metavar="FILE.html", help="the page to write")
+    parser.add_argument("--against", metavar="DIR", help="a second model to compare with")
+    parser.add_argument(
+        "--choose",
+        default=",".join(CHOICES[:4]),
+        metavar="NAMES",
+        help=f"sentences to show: {', '.join(CHOICES)}; several at commas (%(default)s)",
+    )
+    parser.add_argument("--cards", type=_at_least_1, default=4, metavar="N", help="most sentences for each of them (4)")
+    parser.add_argument(
+        "--sentences", type=_at_least_1, nargs="+", default=[], metavar="N", help="instead: these, counted from 1"
+    )
+    parser.add_argument("--beam", type=_at_least_1, default=5, metavar="N", help="hypotheses kept (5)")
+    parser.add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

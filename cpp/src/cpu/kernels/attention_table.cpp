@@ -40,9 +40,9 @@ void general_weighted_sum(const T* a, Index row, Index col, Index M, Index K, co
 template <class T>
 void tanh_backward_slice(const T* dscores, const T* q, Index ldq, Index rows, const T* k, const T* prepared, Index S,
                          Index H, const T* w, T scale, const Index* begin, const Index* end, Index first, Index last,
-                         T* dq, Index lddq, T* dk, T* dw) {
+                         T* dq, Index lddq, T* dk, bool fresh, T* dw) {
   const ScoreInputs<T> in{q, ldq, rows, k, prepared, S, H, w, scale, {begin, end}};
-  tanh_backward(in, dscores, ScoreGradients<T>{first, last, dq, lddq, dk, dw});
+  tanh_backward(in, dscores, ScoreGradients<T>{first, last, dq, lddq, dk, fresh, dw});
 }
 
 template <class T>
