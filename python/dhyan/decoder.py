@@ -229,14 +229,8 @@ class DecoderState:
     def select(self, rows: np.ndarray) -> DecoderState:
         """The states of these rows (M,), in this order; a row may be repeated or left out."""
         c = None if self.c is None else self.c[:, rows]
-        return replace(
-            self,
-            h=self.h[:, rows],
-            c=c,
-            readout=self.readout[rows],
-            position=self.position[rows],
-            feedback=self.feedback.take(rows),
-        )
+        h, readout, position = self.h[:, rows], self.readout[rows], self.position[rows]
+        return DecoderState(self.stepper, h, c, readout, position, self.reader, self.feedback.take(rows))
 
 
 def step_weights(config: ModelConfig, p: Arrays, *, halved: bool = False) -> Any:
@@ -288,5 +282,5 @@ def _advance(
         tokens, sentence, state.position, state.h, state.c, state.readout, reader, top
     )
     feedback = state.feedback if reader is None else reader.feedback
-    after = replace(state, h=h, c=c, readout=readout, position=state.position + 1, feedback=feedback)
+    after = DecoderState(state.stepper, h, c, readout, state.position + 1, state.reader, feedback)
     return tuple(found), weights, after

@@ -117,12 +117,16 @@ class _Search:
         self.capacity = np.full(len(lengths), beam)
         self.closed: list[list[Hypothesis]] = [[] for _ in lengths]
         self.history: list[_Step] = []
+        self.shortest, self.enough = limits.min(), False  # enough: some sentence has its nbest finished ones
 
     def step(self, found: _Found, weights: np.ndarray) -> np.ndarray:
         """Extend, close what ended; returns the rows (M,) that the open hypotheses extend."""
         rows, tokens, sums = self._best(*found)
         sentence = self.sentence[rows]
         self.history.append(_Step(tokens, rows, weights[rows]))
+        if len(self.history) < self.shortest and not self.enough and END not in tokens:  # most steps
+            self.sentence, self.tokens, self.sums = sentence, tokens, sums
+            return rows
         ended = tokens == END
         for i in np.flatnonzero(ended):
             self._close(int(i), int(sentence[i]), float(sums[i]), finished=True)
@@ -144,6 +148,9 @@ class _Search:
             step = len(self.history) + 1
             raise NumericError(f"beam_search: the model gave NaN at step {step}, expected log-probabilities")
         sums = self.sums[rows] + log_probabilities
+        if len(self.closed) == 1:
+            order = np.lexsort((rows, tokens, -sums))[: self.capacity[0]]
+            return rows[order], tokens[order], sums[order]
         order = np.lexsort((rows, tokens, -sums, self.sentence[rows]))
         sentence = self.sentence[rows[order]]
         rank = np.arange(len(order)) - np.searchsorted(sentence, sentence)
@@ -153,7 +160,7 @@ class _Search:
     def _settled(self, sentence: np.ndarray, sums: np.ndarray) -> np.ndarray:
         """(B,) True where no open hypothesis can beat the nbest-th finished one, whatever it writes from here on."""
         settled = np.zeros(len(self.closed), dtype=bool)
-        if all(len(closed) < self.nbest for closed in self.closed):
+        if not self.enough:
             return settled
         best = np.full(len(self.closed), -np.inf)
         np.maximum.at(best, sentence, sums)
@@ -176,3 +183,4 @@ class _Search:
             row = step.parents[row]
         count = len(ids) - finished
         self.closed[b].append(Hypothesis(ids[::-1][:count], score, weights[:count], finished))
+        self.enough |= len(self.closed[b]) >= self.nbest
