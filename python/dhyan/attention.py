@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import ops
+from . import gpu_ops, ops
 from .names import unknown_name
 from .scoring import Window, scorings, unit_vectors
 
+Shape = tuple[int, ...]
 PARAMETERLESS = ("dot", "scaled_dot", "cosine")
 
 
@@ -34,6 +35,7 @@ def attend(
     causal: bool = False,
     scale: float | None = None,
     position: int = 0,
+    stream: int | None = None,
 ) -> Read:
     """context = softmax(scale * score(query, keys)) @ values, every query looking back at every key.
 
@@ -51,36 +53,82 @@ def attend(
 
     They combine by and. A row with nothing to attend gives zero weights and a zero context. `position` is the target
     position of row 0 (decoding step by step). Errors: TypeError for dtypes, ValueError for shapes and values.
+    CUDA arrays give CUDA arrays of the same library, in the order of `stream` (see :mod:`dhyan.ops`).
     """
     if score not in PARAMETERLESS:
         if score in scorings():
             raise ValueError(f"attend: score {score!r} has parameters or no query, expected one of {PARAMETERLESS}")
         raise unknown_name("attend: score", score, PARAMETERLESS)
+    if gpu_ops.on_device(query):
+        return _attend_on_device(query, keys, values, score, lengths, mask, window, causal, scale, position, stream)
     q, k = _array(query, "query"), _array(keys, "keys")
     v = k if values is None else _array(values, "values")
-    rank = q.ndim
-    if rank not in (1, 2, 3) or k.ndim != max(rank, 2) or v.ndim != k.ndim:
-        raise ValueError(
-            f"attend: query, keys and values have shapes {q.shape}, {k.shape} and {v.shape}, expected "
-            "(B, T, H), (B, S, H), (B, S, D), or the same without B, or (H,), (S, H), (S, D)"
-        )
+    rank = _rank(q.shape, k.shape, v.shape)
     if rank < 3:
         q, k, v = q[None] if rank == 2 else q[None, None], k[None], v[None]
         lengths = np.array([lengths], np.int64) if isinstance(lengths, int | np.integer) else lengths
-    if q.shape[2] != k.shape[2] or q.shape[0] != k.shape[0] or k.shape[:2] != v.shape[:2]:
-        raise ValueError(
-            f"attend: query, keys and values have shapes {q.shape}, {k.shape} and {v.shape} as (B, rows, width), "
-            "expected equal B, equal S of keys and values, equal H of query and keys"
-        )
+    _match(q.shape, k.shape, v.shape)
     factor = _scale(score, scale, q.shape[2])
     if score == "cosine":
         q, k = unit_vectors(q), unit_vectors(k)
-    begin, end = _ranges(q, k, lengths, mask, window, causal, position)
+    begin, end = _ranges(q.shape, k.shape, lengths, mask, window, causal, position)
     context, weights, _ = ops.attention_forward(q, k, v, term="product", scale=factor, begin=begin, end=end, mask=mask)
     assert weights is not None  # need_weights is True
     if rank == 1:
         return Read(context[0, 0], weights[0, 0])
     return Read(context[0], weights[0]) if rank == 2 else Read(context, weights)
+
+
+def _attend_on_device(
+    query: Any,
+    keys: Any,
+    values: Any,
+    score: str,
+    lengths: Any,
+    mask: Any,
+    window: Window | None,
+    causal: bool,
+    scale: float | None,
+    position: int,
+    stream: int | None,
+) -> Read:
+    """The same on CUDA arrays: shapes and ranges are made here, on the CPU."""
+    q, k = gpu_ops.View("attend", "query", query, stream), gpu_ops.View("attend", "keys", keys, stream)
+    v = gpu_ops.View("attend", "values", keys if values is None else values, stream)
+    rank = _rank(q.shape, k.shape, v.shape)
+    if rank < 3:
+        q.reshape((1,) * (3 - rank) + q.shape)
+        k.reshape((1, *k.shape))
+        v.reshape((1, *v.shape))
+        lengths = np.array([lengths], np.int64) if isinstance(lengths, int | np.integer) else lengths
+    _match(q.shape, k.shape, v.shape)
+    factor = _scale(score, scale, q.shape[2])
+    if score == "cosine":
+        q.unit_rows()
+        k.unit_rows()
+    if gpu_ops.on_device(lengths):
+        lengths = gpu_ops.to_host("attend", "lengths", lengths, stream)
+    begin, end = _ranges(q.shape, k.shape, lengths, mask, window, causal, position)
+    return Read(*gpu_ops.attend(q, k, v, factor, begin, end, mask, 3 - rank))
+
+
+def _rank(q: Shape, k: Shape, v: Shape) -> int:
+    """The number of axes of the query, or a ValueError."""
+    rank = len(q)
+    if rank not in (1, 2, 3) or len(k) != max(rank, 2) or len(v) != len(k):
+        raise ValueError(
+            f"attend: query, keys and values have shapes {q}, {k} and {v}, expected "
+            "(B, T, H), (B, S, H), (B, S, D), or the same without B, or (H,), (S, H), (S, D)"
+        )
+    return rank
+
+
+def _match(q: Shape, k: Shape, v: Shape) -> None:
+    if q[2] != k[2] or q[0] != k[0] or k[:2] != v[:2]:
+        raise ValueError(
+            f"attend: query, keys and values have shapes {q}, {k} and {v} as (B, rows, width), "
+            "expected equal B, equal S of keys and values, equal H of query and keys"
+        )
 
 
 def _array(value: Any, name: str) -> np.ndarray:
@@ -105,8 +153,8 @@ def _scale(score: str, scale: float | None, H: int) -> float:
 
 
 def _ranges(
-    q: np.ndarray,
-    k: np.ndarray,
+    q: Shape,
+    k: Shape,
     lengths: Any,
     mask: Any,
     window: Window | None,
@@ -114,7 +162,7 @@ def _ranges(
     position: int,
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The half-open range (B, T) that lengths, window and causal leave; None for no restriction."""
-    B, T, S = q.shape[0], q.shape[1], k.shape[1]
+    B, T, S = q[0], q[1], k[1]
     if lengths is not None and mask is not None:
         raise ValueError("attend: lengths and mask are both given, expected one of them")
     if window is not None and not isinstance(window, Window):
