@@ -1,7 +1,7 @@
 """Train a small PyTorch model whose attention is dhyan's: it learns to read a sequence backwards.
 
-Runs on the GPU where PyTorch has one and dhyan was built with CUDA, else on the CPU. First it compares the gradients with
-PyTorch's own for the same attention. Run: python examples/torch_gpu.py [--quick]
+Runs on the GPU where PyTorch has one and dhyan was built with CUDA, else on the CPU. First it compares the gradients
+with PyTorch's own for the same attention. Run: python examples/torch_gpu.py [--quick]
 """
 
 import argparse

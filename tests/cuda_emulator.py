@@ -1,4 +1,4 @@
-"""The CUDA kernels on the CPU: the sources of cpp/src/cuda, compiled against tests/cuda_emulation and called as NumPy ops.
+"""The CUDA kernels on the CPU: the sources of cpp/src/cuda, compiled against tests/cuda_emulation, as NumPy ops.
 
 This says whether the kernels compute the right thing whatever order their threads run in; nothing about speed, and
 nothing about what only a GPU has (its approximate reciprocal, its memory model).
@@ -26,7 +26,7 @@ SOURCES = [
     HERE / "emulation.cpp",
     HERE / "library.cpp",
 ]
-# longjmp between stacks is what fibres are: the fortified one refuses it. Little scratch: most problems then run in pieces.
+# longjmp between stacks is what fibres are: the fortified one refuses it. Little scratch: most problems run in pieces.
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-U_FORTIFY_SOURCE", "-DDHYAN_CUDA_SCRATCH=3000", "-ffp-contract=off", "-w"]
 INCLUDE = [f"-I{HERE}", f"-I{ROOT}/cpp/include", f"-I{ROOT}/cpp/src"]
 

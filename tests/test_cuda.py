@@ -1,4 +1,4 @@
-"""The device side as a user meets it: which errors there are without a GPU, and, where there is one, the ops through DLPack.
+"""The device side as a user meets it: the errors without a GPU and, where there is one, the ops through DLPack.
 
 The kernels themselves are tested everywhere by test_cuda_kernels.py.
 """
@@ -166,11 +166,21 @@ def test_wrong_arguments_on_the_device() -> None:
     wrong = [
         ((q, upload(random(B, S, H).astype(np.float64)), v), {}, TypeError, "k has dtype float64, expected float32"),
         ((upload(np.ones((B, T, H), np.int64)), k, v), {}, TypeError, "q has dtype int64, expected float32, float64, "),
-        ((q, upload(random(B, S, 4)), v), {}, ValueError, r"k has shape \(2, 7, 4\), expected \(B=2, S, H=6\) to match q"),
+        (
+            (q, upload(random(B, S, 4)), v),
+            {},
+            ValueError,
+            r"k has shape \(2, 7, 4\), expected \(B=2, S, H=6\) to match q",
+        ),
         ((q, random(B, S, H), v), {}, ValueError, "k is in CPU memory, expected a CUDA array like the first one"),
         ((q, k, [1.0]), {}, TypeError, "v is of type list, expected a CUDA array"),
         ((q, k, v), {"end": np.full((B, T), 9)}, ValueError, r"end\[0, 0\] is 9, expected begin=0 <= end <= S=7"),
-        ((q, k, v), {"end": upload(np.full((B, T), 9))}, ValueError, r"end\[0, 0\] is 9, expected begin=0 <= end <= S=7"),
+        (
+            (q, k, v),
+            {"end": upload(np.full((B, T), 9))},
+            ValueError,
+            r"end\[0, 0\] is 9, expected begin=0 <= end <= S=7",
+        ),
         ((q, k, v), {"mask": upload(random(B, T, S))}, TypeError, "mask has dtype float32, expected bool"),
         ((q, k, v), {"stream": "1"}, TypeError, "stream is of type str, expected an integer handle or None"),
     ]

@@ -1,8 +1,8 @@
 """The CUDA kernels against the float64 reference, on the CPU (cuda_emulator.py), with threads in two orders.
 
 Sizes meet every kernel and its tails: one query (a warp a key), up to 4, up to 16 (small tiles), more (64 x 64 tiles).
-Outputs start as NaN, memory ends where its page does. A relative norm error of 2e-6 is 16 eps of float32, of sums of up to
-100 terms; 16-bit results are rounded once at the end (2^-9 and 2^-12 of an element, a third of that in norm).
+Outputs start as NaN, memory ends where its page does. A relative norm error of 2e-6 is 16 eps of float32, of sums of
+up to 100 terms; 16-bit results are rounded once at the end (2^-9 and 2^-12 of an element, a third of that in norm).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""dhyan.torch against PyTorch's own gradients, on CPU tensors; on a GPU, bench/gpu.py and examples/torch_gpu.py do it."""
+"""dhyan.torch against PyTorch's own gradients, on CPU tensors; on a GPU, examples/torch_gpu.py compares them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 // The device half of arrays.h: arrays in CUDA memory, in and out through DLPack without a copy.
 #pragma once
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <array>
 #include <memory>

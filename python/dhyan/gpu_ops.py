@@ -1,7 +1,7 @@
 """The attention ops on CUDA arrays: DLPack in, the core's device side, the same kind of array out. See `ops`.
 
 Every function takes the caller's stream as an integer handle; None, 0 and 1 are the legacy default stream. Arrays of
-other streams are waited for, and results may be used in the order of the caller's. Nothing is copied but strided inputs.
+other streams are waited for, and results may be used in the order of the caller's. Only strided inputs are copied.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def attention_backward(
 
 
 class View:
-    """A CUDA array under another shape or scaled to unit rows, for `dhyan.attend`: still the caller's kind on the way out."""
+    """A CUDA array under another shape or scaled to unit rows, for `dhyan.attend`."""
 
     def __init__(self, op: str, name: str, array: Array, stream: int | None) -> None:
         self.call = _Call(op, stream, array, name)
@@ -186,8 +186,9 @@ def attend(
     context, weights = _core.cuda_attention_forward(
         c.stream, *arrays, None, "product", scale, begin, end, c.take("mask", mask), True
     )
-    context, weights = (a.reshape(list(a.shape[leading:])) for a in (context, weights))
-    return c.give(context), c.give(weights)
+    assert weights is not None  # they were asked for
+    outputs = (a.reshape(list(a.shape[leading:])) for a in (context, weights))
+    return c.give(next(outputs)), c.give(next(outputs))
 
 
 def to_host(op: str, name: str, array: Array, stream: int | None) -> np.ndarray:

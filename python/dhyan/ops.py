@@ -6,12 +6,12 @@ Letters: B sentences, T target rows, S source positions, H width of queries and 
 Arrays are float32 or float64, one dtype a call; any stride is read correctly, results are C-contiguous.
 A wrong dtype is a TypeError, a wrong shape or value a ValueError; inputs are never written to.
 
-The attention ops also take CUDA arrays (of PyTorch, CuPy, JAX, through DLPack and without a copy) and return arrays of
-the same library, in the order of ``stream``: an integer handle, None for the legacy default stream; arrays in CPU memory
-ignore it. On the device float16 and bfloat16 are dtypes too: sums are float32 then, and so are scores, weights and their
-gradients; contexts and the other gradients have the inputs' dtype. Two calls give the same bits. ``begin`` and ``end``
-may stay in CPU memory; on the device, looking at their values makes the forward call wait for the stream. In a build
-without CUDA, or without a driver, a CUDA array is a RuntimeError; too little device memory is a MemoryError.
+The attention ops also take CUDA arrays (of PyTorch, CuPy, JAX, through DLPack and without a copy) and return arrays
+of the same library, in the order of ``stream``: an integer handle, None for the legacy default stream; arrays in CPU
+memory ignore it. On the device float16 and bfloat16 are dtypes too: sums are float32 then, and so are scores, weights and
+their gradients; contexts and the other gradients have the inputs' dtype. Two calls give the same bits. ``begin`` and
+``end`` may stay in CPU memory; on the device, looking at their values makes the forward call wait for the stream. In a
+build without CUDA, or without a driver, a CUDA array is a RuntimeError; too little device memory is a MemoryError.
 """
 
 from __future__ import annotations
@@ -135,9 +135,7 @@ def context_forward(weights: Array, v: Array, *, stream: int | None = None) -> A
     return _core.context_forward(weights, v)
 
 
-def context_backward(
-    dcontext: Array, weights: Array, v: Array, *, stream: int | None = None
-) -> tuple[Array, Array]:
+def context_backward(dcontext: Array, weights: Array, v: Array, *, stream: int | None = None) -> tuple[Array, Array]:
     """Gradients dweights (B, T, S) = dcontext . v and dv (B, S, D) = sum_t weights dcontext of the context."""
     if gpu_ops.on_device(weights):
         return gpu_ops.context_backward(dcontext, weights, v, stream)

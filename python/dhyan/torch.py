@@ -26,12 +26,12 @@ def attention(
     end: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """context (B, T, D) = softmax(scores of q (B, T, H) and k (B, S, H)) @ v (B, S, D), differentiable in q, k, v and w.
+    """context (B, T, D) = softmax(scores of q (B, T, H) and k (B, S, H)) @ v (B, S, D), differentiable in q, k, v, w.
 
-    The arguments are those of :func:`dhyan.ops.attention_forward`: ``term="product"``, or ``"tanh"`` with w (H,); begin
-    and end int64 (B, T), mask bool, broadcastable to (B, T, S), without gradients. float32 and float64, on a CUDA device
-    also float16 and bfloat16. The weights (B, T, S) are kept for the backward pass, nothing of size B*T*S*H ever exists.
-    The gradients have no gradients of their own. Errors are those of `ops`.
+    The arguments are those of :func:`dhyan.ops.attention_forward`: ``term="product"``, or ``"tanh"`` with w (H,);
+    begin and end int64 (B, T), mask bool, broadcastable to (B, T, S), without gradients. float32 and float64, on a CUDA
+    device also float16 and bfloat16. The weights (B, T, S) are kept for the backward pass, nothing of size B*T*S*H ever
+    exists. The gradients have no gradients of their own. Errors are those of `ops`.
 
     Ranges on the device make the call wait for it, to look at their values; ranges in CPU memory do not.
     """
@@ -70,7 +70,8 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator,misc,unused-ignore]
     def backward(ctx: Any, dcontext: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, w, begin, end, mask, weights = map(_given, ctx.saved_tensors)
-        cache = ops.AttentionCache(q, k, v, w, *ctx.scoring, begin, end, mask, weights)
+        term, scale = ctx.scoring
+        cache = ops.AttentionCache(q, k, v, w, term, scale, begin, end, mask, weights)
         with _Device(dcontext) as stream:
             gradients = ops.attention_backward(_given(dcontext), cache, stream=stream)
         return (*map(_tensor, gradients), None, None, None, None, None)
