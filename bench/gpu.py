@@ -12,7 +12,7 @@ Checked first: every op in every type against float64 NumPy on fresh random inpu
 memory starts as NaN, so an element that is not written is found; two runs must give the same bits. What differs is
 named, and nothing is timed then (exit code 1). Times are medians of device-event times, each after a pass over a
 gigabyte that lets the host run ahead and empties the cache; *of copy* is the share of the copy bandwidth measured in
-the same run that reading q, k, v and writing the results once would take; *of bound* is the share of 38 elements a clock
+the same run that reading q, k, v and writing the results once would take; *of bound* the share of 38 elements a clock
 and multiprocessor (forward) or 12.8 (backward), what the arithmetic of the tanh kernels allows.
 """
 
@@ -286,27 +286,32 @@ class Clock:
         return float(self.core.cuda_between(first, self.core.cuda_mark(0, None)))
 
 
-def copy_bandwidth(clock: Clock, core: Any) -> float:
-    """GB/s read and written by a large copy on the device: PyTorch's where it is there, else ours of a strided array."""
+def torch_with_cuda() -> Any:
+    """PyTorch where it is installed and sees the GPU, else None."""
     try:
         import torch
+    except ImportError:
+        return None
+    return torch if torch.cuda.is_available() else None
 
+
+def copy_bandwidth(clock: Clock, core: Any) -> float:
+    """GB/s read and written by a large copy on the device: PyTorch's where it is there, else by ours."""
+    torch = torch_with_cuda()
+    if torch is not None:
         x = torch.randn(1 << 28, device="cuda")
         y = torch.empty_like(x)
         return 2 * 4 * 2**28 / clock(lambda: y.copy_(x)) / 1e6
-    except ImportError:
-        say("no PyTorch: the copy bandwidth is that of a weighted sum over one position, a read and a write")
-        ones = core.cuda_upload(np.ones((64, 1, 1), np.float32), "float32", 0, None)
-        v = core.cuda_upload(np.ones((64, 1, 1 << 21), np.float32), "float32", 0, None)
-        return 2 * 4 * 64 * 2**21 / clock(lambda: core.cuda_context_forward(None, ones, v)) / 1e6
+    say("no PyTorch with CUDA: the copy bandwidth is that of a weighted sum over one position, a read and a write")
+    ones = core.cuda_upload(np.ones((64, 1, 1), np.float32), "float32", 0, None)
+    v = core.cuda_upload(np.ones((64, 1, 1 << 21), np.float32), "float32", 0, None)
+    return 2 * 4 * 64 * 2**21 / clock(lambda: core.cuda_context_forward(None, ones, v)) / 1e6
 
 
 def rows_of_table(dhyan: Any, clock: Clock, bandwidth: float, clock_rate: float) -> None:
-    try:
-        import torch
-    except ImportError:
-        torch = None
-        say("no PyTorch here: ours is timed alone")
+    torch = torch_with_cuda()
+    if torch is None:
+        say("no PyTorch with CUDA here: ours is timed alone")
     say(f"\ncopy bandwidth {bandwidth:.0f} GB/s, {clock_rate / 1e9:.0f} G multiprocessor clocks/s")
     heads = (
         "op",
@@ -425,12 +430,8 @@ def torch_times(
 
 def multiprocessor_clocks() -> float:
     """Clocks a second of all multiprocessors together, at the highest clock the tool names; of an H200 without it."""
-    try:
-        import torch
-
-        count = torch.cuda.get_device_properties(0).multi_processor_count
-    except (ImportError, RuntimeError, AssertionError):
-        count = 132
+    torch = torch_with_cuda()
+    count = 132 if torch is None else torch.cuda.get_device_properties(0).multi_processor_count
     query = ["nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits", "--id=0"]
     try:
         mhz = float(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0])

@@ -27,7 +27,8 @@ SOURCES = [
     HERE / "library.cpp",
 ]
 # longjmp between stacks is what fibres are: the fortified one refuses it. Little scratch: most problems run in pieces.
-FLAGS = ["-std=c++17", "-O1", "-fPIC", "-U_FORTIFY_SOURCE", "-DDHYAN_CUDA_SCRATCH=3000", "-ffp-contract=off", "-w"]
+FLAGS = ["-std=c++17", "-O1", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w"]
+FLAGS += ["-DDHYAN_CUDA_SCRATCH=3000", "-DDHYAN_CUDA_MULTIPROCESSORS=0"]
 INCLUDE = [f"-I{HERE}", f"-I{ROOT}/cpp/include", f"-I{ROOT}/cpp/src"]
 
 Array = np.ndarray[Any, Any]

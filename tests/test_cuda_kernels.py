@@ -1,6 +1,6 @@
 """The CUDA kernels against the float64 reference, on the CPU (cuda_emulator.py), with threads in two orders.
 
-Sizes meet every kernel and its tails: one query (a warp a key), up to 4, up to 16 (small tiles), more (64 x 64 tiles).
+Sizes meet every kernel and its tails: one query (a warp a key), up to 4, up to 16 (small tiles), more (larger tiles).
 Outputs start as NaN, memory ends where its page does. A relative norm error of 2e-6 is 16 eps of float32, of sums of
 up to 100 terms; 16-bit results are rounded once at the end (2^-9 and 2^-12 of an element, a third of that in norm).
 """
@@ -27,6 +27,7 @@ SIZES = [  # B, T, S, H, D
     (1, 16, 64, 48, 40),
     (2, 17, 65, 49, 65),
     (1, 70, 100, 100, 12),
+    (1, 64, 128, 52, 20),
     (1, 1, 1100, 4, 4),
     (1, 5, 1, 1, 1),
 ]
@@ -210,6 +211,20 @@ def test_every_range_of_the_tanh_term(library: Path, T: int) -> None:
             without = emulator("score_backward", (1, T, S, H, 1), inputs, outputs, term="tanh")
             assert not any(np.isnan(x).any() for x in without)
             b[0, 5] = 1.0
+
+
+def test_a_score_does_not_depend_on_the_tile(library: Path) -> None:
+    """The same query and key in 16 x 32, 32 x 32 and 64 x 64 tiles."""
+    emulator = Emulator(library, "float32")
+    for term in ("product", "tanh"):
+        p = Problem(emulator, (1, 64, 128, 60, 1), term, 0)
+        bits = []
+        for T, S in ((5, 30), (30, 31), (64, 128)):
+            inputs = [(p.q[:, :T], False), (p.k[:, :S], False), (p.w, False)]
+            (scores,) = emulator("score_forward", (1, T, S, 60, 1), inputs, [((1, T, S), True)], term=term)
+            bits.append(scores[:, :5, :30])
+        np.testing.assert_array_equal(bits[0], bits[1])
+        np.testing.assert_array_equal(bits[0], bits[2])
 
 
 def test_a_score_does_not_depend_on_its_neighbours(library: Path) -> None:

@@ -88,7 +88,7 @@ def test_errors_are_those_of_the_ops() -> None:
     with pytest.raises(TypeError, match="attention_forward: a bfloat16 tensor is in CPU memory, expected float32"):
         dhyan.torch.attention(q.bfloat16(), k, v, term="product")
     context = dhyan.torch.attention(q, k, v, term="product")
-    (dq,) = torch.autograd.grad(context.sum(), q, create_graph=True)
+    (dq,) = torch.autograd.grad((context**2).sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         dq.sum().backward()
 

@@ -170,7 +170,7 @@ inline DeviceArray import_device_array(py::handle object, py::handle stream, con
   const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
   if (device.first != dlpack::kCuda)
     throw py::value_error(where(op, name) + " is in CPU memory, expected a CUDA array like the first one of the call");
-  cuda::require_device(op);
+  cuda::require_device(where(op, name).c_str());
   const py::int_ number = number_of(stream_of(stream));
   const py::object give = object.attr("__dlpack__");
   py::object capsule;

@@ -45,7 +45,7 @@ class _Call:
         return None if array is None else _core.cuda_import(array, self.stream, self.op, name)
 
     def take_range(self, name: str, array: Array | None) -> Any:
-        """Ranges may stay in CPU memory: they are then checked there, and nothing waits for the device."""
+        """Ranges may stay in CPU memory: they are then checked there and copied."""
         return array if array is None or not on_device(array) else self.take(name, array)
 
     def give(self, array: Any) -> Any:

@@ -8,10 +8,10 @@ A wrong dtype is a TypeError, a wrong shape or value a ValueError; inputs are ne
 
 The attention ops also take CUDA arrays (of PyTorch, CuPy, JAX, through DLPack and without a copy) and return arrays
 of the same library, in the order of ``stream``: an integer handle, None for the legacy default stream; arrays in CPU
-memory ignore it. On the device float16 and bfloat16 are dtypes too: sums are float32 then, and so are scores, weights and
-their gradients; contexts and the other gradients have the inputs' dtype. Two calls give the same bits. ``begin`` and
-``end`` may stay in CPU memory; on the device, looking at their values makes the forward call wait for the stream. In a
-build without CUDA, or without a driver, a CUDA array is a RuntimeError; too little device memory is a MemoryError.
+memory ignore it. On the device float16 and bfloat16 are dtypes too: sums are float32 then, and so are scores, weights
+and their gradients; contexts and the other gradients have the inputs' dtype. Two calls give the same bits. ``begin``
+and ``end`` may stay in CPU memory; on the device, looking at their values makes the forward call wait for the stream.
+In a build without CUDA, or without a driver, a CUDA array is a RuntimeError; too little device memory a MemoryError.
 """
 
 from __future__ import annotations

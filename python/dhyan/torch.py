@@ -33,7 +33,7 @@ def attention(
     device also float16 and bfloat16. The weights (B, T, S) are kept for the backward pass, nothing of size B*T*S*H ever
     exists. The gradients have no gradients of their own. Errors are those of `ops`.
 
-    Ranges on the device make the call wait for it, to look at their values; ranges in CPU memory do not.
+    Ranges on the device make the call wait for it, to look at their values.
     """
     return _Attention.apply(q, k, v, w, term, scale, begin, end, mask)
 

@@ -97,7 +97,7 @@ struct ScoreMemory {
 };
 
 template <class T, class Shape, bool Tanh>
-DHYAN_KERNEL(Shape::threads, sizeof(Weight<T>) == 4 ? 2 : 1) score_tile(ScoreArguments<T> in) {
+DHYAN_KERNEL(Shape::threads, sizeof(Weight<T>) == 4 ? 512 / Shape::threads : 1) score_tile(ScoreArguments<T> in) {
   using A = Weight<T>;
   using Memory = ScoreMemory<A, Shape>;
   using Limits = UnitLimits<A>;
@@ -240,6 +240,21 @@ DHYAN_KERNEL(32 * kWarps, 2) score_few(ScoreArguments<T> in, Index keys) {
   }
 }
 
+#ifndef DHYAN_CUDA_MULTIPROCESSORS  // the tests have few tiles, and are to meet all shapes
+#define DHYAN_CUDA_MULTIPROCESSORS 132
+#endif
+
+// What a tile shape would take for B sentences, in arbitrary units: its elements, those beyond the matrix included, by
+// what one costs in it (an estimate from its loads and exponentials), more where few warps leave processors waiting.
+template <class Shape>
+double tile_cost(double element, Index B, Index rows, Index S) {
+  const double blocks = static_cast<double>(B) * static_cast<double>((rows + Shape::rows - 1) / Shape::rows) *
+                        static_cast<double>((S + Shape::columns - 1) / Shape::columns);
+  const double missing = 12.0 * DHYAN_CUDA_MULTIPROCESSORS / (blocks * (Shape::threads / 32));
+  return blocks * Shape::rows * Shape::columns * element * (missing > 1 ? missing : 1);
+}
+
+// Every shape adds in the same order: the choice changes no bit, that of score_few does.
 template <class T, bool Tanh>
 void score_rows(const Place& place, const char* op, Index B, ScoreArguments<T> in) {
   using A = Weight<T>;
@@ -256,7 +271,10 @@ void score_rows(const Place& place, const char* op, Index B, ScoreArguments<T> i
   if (in.rows == 0 || in.S == 0) return;
   if (in.all_rows == 1) return few(score_few<T, 1, Tanh>);
   if (in.all_rows <= kFewRows) return few(score_few<T, static_cast<int>(kFewRows), Tanh>);
-  if (in.all_rows <= kFlatRows) return tiles(FlatTile{});
+  const double wide = tile_cost<WideTile>(1.0, B, in.rows, in.S), flat = tile_cost<FlatTile>(1.45, B, in.rows, in.S);
+  const double middle = tile_cost<MiddleTile>(1.2, B, in.rows, in.S);
+  if (flat <= middle && flat <= wide) return tiles(FlatTile{});
+  if (middle <= wide) return tiles(MiddleTile{});
   tiles(WideTile{});
 }
 

@@ -119,6 +119,7 @@ struct TileShape {
   static DHYAN_DEVICE int column() { return thread_index() % across * PerColumn; }
 };
 using WideTile = TileShape<64, 64, 4, 4>;
+using MiddleTile = TileShape<32, 32, 4, 2>;
 using FlatTile = TileShape<16, 32, 2, 2>;  // few rows: what is read once has many blocks to read it
 constexpr Index kFlatRows = 16;            // up to this many rows
 constexpr Index kFewRows = 4;              // up to this many, no tile at all
