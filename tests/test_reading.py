@@ -1,4 +1,4 @@
-"""What rows hand on to each other, sums that are taken once, and pieces; whole reads are in test_attention_class.py."""
+"""What rows hand on to each other, sums that are taken once, and pieces; whole reads are in test_attention.py."""
 
 from __future__ import annotations
 

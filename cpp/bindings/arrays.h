@@ -12,6 +12,7 @@
 
 #include "cpu/buffer.h"
 #include "cpu/parallel.h"
+#include "dhyan/cuda.h"
 #include "dhyan/view.h"
 
 namespace dhyan::bindings {
@@ -24,13 +25,20 @@ inline std::string type_name(py::handle object) { return py::str(py::type::of(ob
 
 inline std::string describe(const py::array& a) { return py::str(a.dtype()); }
 
+// An array of a GPU where one in CPU memory belongs; what can be done about it depends on the build.
+[[noreturn]] inline void not_in_cpu_memory(const std::string& what) {
+  if (cuda::toolkit().empty())
+    throw std::runtime_error(what + " is not in CPU memory and this build of dhyan has no CUDA side");
+  throw py::value_error(what + " is not in CPU memory, expected all arrays of a call on one device");
+}
+
 // Any CPU array (NumPy, buffer protocol, DLPack) as a NumPy array, dtype untouched.
 inline py::array to_numpy(py::handle object, const char* op, const char* name) {
   if (py::isinstance<py::array>(object)) return py::reinterpret_borrow<py::array>(object);
   if (py::hasattr(object, "__dlpack__") && py::hasattr(object, "__dlpack_device__")) {
     const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
     if (device.first != 1)
-      throw std::runtime_error(where(op, name) + " is not in CPU memory and this build of dhyan has no CUDA side");
+      not_in_cpu_memory(where(op, name));
     return py::module_::import("numpy").attr("from_dlpack")(object);
   }
   if (PyObject_CheckBuffer(object.ptr()) && !PyBytes_Check(object.ptr()) && !PyByteArray_Check(object.ptr()))

@@ -1,11 +1,13 @@
 // The module: machine facts, and the dense ops that need no more than a line each.
 #include "arrays.h"
 #include "cpu/variants.h"
+#include "dhyan/cuda.h"
 #include "dhyan/linear.h"
 
 namespace dhyan::bindings {
 
 void define_attention(py::module_& m);
+void define_cuda(py::module_& m);
 void define_model(py::module_& m);
 
 namespace {
@@ -153,8 +155,9 @@ py::dict show_config() {
   d["isas"] = isas;
   d["threads"] = num_threads();
   d["openmp"] = built_with_threads();
-  d["cuda"] = py::none();
-  d["cuda_devices"] = 0;
+  const std::string toolkit = cuda::toolkit();
+  d["cuda"] = toolkit.empty() ? py::object(py::none()) : py::str(toolkit);
+  d["cuda_devices"] = cuda::device_count();
   return d;
 }
 
@@ -218,5 +221,6 @@ PYBIND11_MODULE(_core, m) {
     return single ? py::array(dropout_mask<float>(n, rate, key)) : py::array(dropout_mask<double>(n, rate, key));
   }, py::arg("n"), py::arg("rate"), py::arg("key"), py::arg("single"));
   define_attention(m);
+  define_cuda(m);
   define_model(m);
 }

@@ -189,9 +189,8 @@ void score_forward(const Scoring<T>& in, View<T, 3> scores) {
 
 template <class T>
 void score_backward(View<const T, 3> dscores, const Scoring<T>& in, View<T, 3> dq, View<T, 3> dk, View<T, 1> dw) {
-  check_scoring("score_backward", in);
+  check_score_backward(dscores, in);
   const Index B = in.q[0], rows = in.q[1], S = in.k[1], H = in.q[2];
-  check_shape("score_backward", "dscores", dscores, {{"B", B}, {"T", rows}, {"S", S}}, "to match q and k");
   const Restriction all;
   const RangeTable none(all, B, rows, S);
   std::vector<T> parts = dw_parts(in);
@@ -222,8 +221,7 @@ void softmax_forward(View<const T, 3> scores, const Restriction& may, View<T, 3>
 template <class T>
 void softmax_backward(View<const T, 3> dweights, View<const T, 3> weights, View<T, 3> dscores) {
   const Index B = weights[0], rows = weights[1], S = weights[2];
-  check_shape("softmax_backward", "dweights", dweights, {{"B", B}, {"T", rows}, {"S", S}},
-              ("to match weights " + shape_of(weights)).c_str());
+  check_softmax_backward(dweights, weights);
   const auto& kernels = attention_kernels<T>();
   for_row_tiles(B * rows, kRowTile, B * rows * S * 4, [&](Index row, Index n) {
     std::copy_n(dweights.data + row * S, n * S, dscores.data + row * S);
@@ -234,8 +232,7 @@ void softmax_backward(View<const T, 3> dweights, View<const T, 3> weights, View<
 template <class T>
 void context_forward(View<const T, 3> weights, View<const T, 3> v, View<T, 3> context) {
   const Index B = weights[0], rows = weights[1], S = weights[2], D = v[2];
-  check_shape("context_forward", "v", v, {{"B", B}, {"S", S}, {"D", -1}},
-              ("to match weights " + shape_of(weights)).c_str());
+  check_context("context_forward", weights, v);
   const auto& kernels = attention_kernels<T>();
   for_sentences(B, B * rows * S * D, [&](Index b) {
     for_row_tiles(rows, row_tile(B, S), rows * S * D, [&](Index t, Index n) {
@@ -250,10 +247,7 @@ template <class T>
 void context_backward(View<const T, 3> dcontext, View<const T, 3> weights, View<const T, 3> v, View<T, 3> dweights,
                       View<T, 3> dv) {
   const Index B = weights[0], rows = weights[1], S = weights[2], D = v[2];
-  check_shape("context_backward", "v", v, {{"B", B}, {"S", S}, {"D", -1}},
-              ("to match weights " + shape_of(weights)).c_str());
-  check_shape("context_backward", "dcontext", dcontext, {{"B", B}, {"T", rows}, {"D", D}},
-              ("to match weights " + shape_of(weights) + " and v " + shape_of(v)).c_str());
+  check_context_backward(dcontext, weights, v);
   const auto& kernels = attention_kernels<T>();
   for_sentences(B, 2 * B * rows * S * D, [&](Index b) {
     const PreparedValues<T> values(kernels, v.data + b * S * D, S, D);
@@ -273,9 +267,8 @@ template <class T>
 void attention_forward(const Scoring<T>& in, View<const T, 3> v, const Restriction& may, View<T, 3> context,
                        View<T, 3> weights) {
   const char* op = "attention_forward";
-  check_scoring(op, in);
+  check_attention(op, in, v);
   const Index B = in.q[0], rows = in.q[1], S = in.k[1], H = in.q[2], D = v[2];
-  check_shape(op, "v", v, {{"B", B}, {"S", S}, {"D", -1}}, ("to match k " + shape_of(in.k)).c_str());
   check_restriction(op, may, B, rows, S);
   const RangeTable ranges(may, B, rows, S);
   for_sentences(B, B * rows * S * (H + D), [&](Index b) {
@@ -296,12 +289,8 @@ void attention_backward(View<const T, 3> dcontext, View<const T, 3> dweights, co
                         View<const T, 3> v, const Restriction& may, View<const T, 3> weights, View<T, 3> dq,
                         View<T, 3> dk, View<T, 3> dv, View<T, 1> dw) {
   const char* op = "attention_backward";
-  check_scoring(op, in);
+  check_attention_backward(dcontext, dweights, in, v, weights);
   const Index B = in.q[0], rows = in.q[1], S = in.k[1], H = in.q[2], D = v[2];
-  check_shape(op, "v", v, {{"B", B}, {"S", S}, {"D", -1}}, ("to match k " + shape_of(in.k)).c_str());
-  check_shape(op, "dcontext", dcontext, {{"B", B}, {"T", rows}, {"D", D}}, "as the context of the forward call");
-  if (dweights) check_shape(op, "dweights", dweights, {{"B", B}, {"T", rows}, {"S", S}}, "as the weights of the forward call");
-  if (weights) check_shape(op, "weights", weights, {{"B", B}, {"T", rows}, {"S", S}}, "to match q and k");
   check_restriction(op, may, B, rows, S);
   const RangeTable ranges(may, B, rows, S);
   std::vector<T> parts = dw_parts(in);

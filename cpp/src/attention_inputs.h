@@ -24,13 +24,63 @@ void check_scoring(const char* op, const Scoring<T>& in) {
     fail(std::string(op) + ": scale is " + std::to_string(in.scale) + ", expected a finite number");
 }
 
+// The shapes of each op, for both sides: W is what weights are made of, T everything else.
+
+template <class W, class T>
+void check_score_backward(const View<const W, 3>& dscores, const Scoring<T>& in) {
+  check_scoring("score_backward", in);
+  check_shape("score_backward", "dscores", dscores, {{"B", in.q[0]}, {"T", in.q[1]}, {"S", in.k[1]}},
+              "to match q and k");
+}
+
+template <class W>
+void check_softmax_backward(const View<const W, 3>& dweights, const View<const W, 3>& weights) {
+  check_shape("softmax_backward", "dweights", dweights, {{"B", weights[0]}, {"T", weights[1]}, {"S", weights[2]}},
+              ("to match weights " + shape_of(weights)).c_str());
+}
+
+template <class W, class T>
+void check_context(const char* op, const View<const W, 3>& weights, const View<const T, 3>& v) {
+  check_shape(op, "v", v, {{"B", weights[0]}, {"S", weights[2]}, {"D", -1}},
+              ("to match weights " + shape_of(weights)).c_str());
+}
+
+template <class W, class T>
+void check_context_backward(const View<const T, 3>& dcontext, const View<const W, 3>& weights,
+                            const View<const T, 3>& v) {
+  check_context("context_backward", weights, v);
+  check_shape("context_backward", "dcontext", dcontext, {{"B", weights[0]}, {"T", weights[1]}, {"D", v[2]}},
+              ("to match weights " + shape_of(weights) + " and v " + shape_of(v)).c_str());
+}
+
+template <class T>
+void check_attention(const char* op, const Scoring<T>& in, const View<const T, 3>& v) {
+  check_scoring(op, in);
+  check_shape(op, "v", v, {{"B", in.q[0]}, {"S", in.k[1]}, {"D", -1}}, ("to match k " + shape_of(in.k)).c_str());
+}
+
+template <class W, class T>
+void check_attention_backward(const View<const T, 3>& dcontext, const View<const W, 3>& dweights,
+                              const Scoring<T>& in, const View<const T, 3>& v, const View<const W, 3>& weights) {
+  const char* op = "attention_backward";
+  const Index B = in.q[0], rows = in.q[1], S = in.k[1];
+  check_attention(op, in, v);
+  check_shape(op, "dcontext", dcontext, {{"B", B}, {"T", rows}, {"D", v[2]}}, "as the context of the forward call");
+  if (dweights) check_shape(op, "dweights", dweights, {{"B", B}, {"T", rows}, {"S", S}}, "as the weights of the forward call");
+  if (weights) check_shape(op, "weights", weights, {{"B", B}, {"T", rows}, {"S", S}}, "to match q and k");
+}
+
 inline std::string at(const char* op, const char* name, Index b, Index t) {
   return std::string(op) + ": " + name + "[" + std::to_string(b) + ", " + std::to_string(t) + "] is ";
 }
 
-inline void check_restriction(const char* op, const Restriction& may, Index B, Index T, Index S) {
+inline void check_range_shapes(const char* op, const Restriction& may, Index B, Index T) {
   if (may.begin) check_shape(op, "begin", may.begin, {{"B", B}, {"T", T}});
   if (may.end) check_shape(op, "end", may.end, {{"B", B}, {"T", T}});
+}
+
+inline void check_restriction(const char* op, const Restriction& may, Index B, Index T, Index S) {
+  check_range_shapes(op, may, B, T);
   for (Index i = 0; i < B * T; ++i) {
     const Index first = may.begin ? may.begin.data[i] : 0, last = may.end ? may.end.data[i] : S;
     const bool good = 0 <= first && first <= last && last <= S;

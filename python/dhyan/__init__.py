@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import ops as ops
+    from .attending import attend as attend
     from .attention import Attention as Attention
-    from .attention import attend as attend
     from .batch import Batch as Batch
     from .config import DataConfig as DataConfig
     from .config import ModelConfig as ModelConfig
@@ -47,7 +47,7 @@ _HOMES = {
     "Translator": "translator",
     "Vocabulary": "vocab",
     "Window": "windows",
-    "attend": "attention",
+    "attend": "attending",
     "get_num_threads": "model_ops",
     "load": "translator",
     "scorings": "scoring",

@@ -74,6 +74,86 @@ def attention_backward(
 def exp_array(x: _Array) -> _Array: ...
 def tanh_array(x: _Array) -> _Array: ...
 
+# Attention on CUDA arrays; stream is an integer handle or None
+@final
+class DeviceArray:
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def device(self) -> int: ...
+    def reshape(self, shape: list[int]) -> DeviceArray: ...
+    def download(self, stream: int | None) -> _Array: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+def cuda_import(x: Any, stream: int | None, op: str, name: str) -> DeviceArray: ...
+def cuda_upload(array: _Array, dtype: str, device: int, stream: int | None) -> DeviceArray: ...
+def cuda_poison(on: bool) -> None: ...
+def cuda_mark(device: int, stream: int | None) -> int: ...
+def cuda_between(first: int, second: int) -> float: ...
+def cuda_score_forward(
+    stream: int | None, q: DeviceArray, k: DeviceArray, w: DeviceArray | None, term: str, scale: float
+) -> DeviceArray: ...
+def cuda_score_backward(
+    stream: int | None,
+    dscores: DeviceArray,
+    q: DeviceArray,
+    k: DeviceArray,
+    w: DeviceArray | None,
+    term: str,
+    scale: float,
+) -> tuple[DeviceArray, DeviceArray, DeviceArray | None]: ...
+def cuda_softmax_forward(
+    stream: int | None,
+    scores: DeviceArray,
+    begin: DeviceArray | _Array | None,
+    end: DeviceArray | _Array | None,
+    mask: DeviceArray | None,
+) -> DeviceArray: ...
+def cuda_softmax_backward(stream: int | None, dweights: DeviceArray, weights: DeviceArray) -> DeviceArray: ...
+def cuda_context_forward(stream: int | None, weights: DeviceArray, v: DeviceArray) -> DeviceArray: ...
+def cuda_context_backward(
+    stream: int | None, dcontext: DeviceArray, weights: DeviceArray, v: DeviceArray
+) -> tuple[DeviceArray, DeviceArray]: ...
+def cuda_attention_forward(
+    stream: int | None,
+    q: DeviceArray,
+    k: DeviceArray,
+    v: DeviceArray,
+    w: DeviceArray | None,
+    term: str,
+    scale: float,
+    begin: DeviceArray | _Array | None,
+    end: DeviceArray | _Array | None,
+    mask: DeviceArray | None,
+    need_weights: bool,
+) -> tuple[DeviceArray, DeviceArray | None]: ...
+def cuda_attention_backward(
+    stream: int | None,
+    dcontext: DeviceArray,
+    dweights: DeviceArray | None,
+    q: DeviceArray,
+    k: DeviceArray,
+    v: DeviceArray,
+    w: DeviceArray | None,
+    term: str,
+    scale: float,
+    begin: DeviceArray | _Array | None,
+    end: DeviceArray | _Array | None,
+    mask: DeviceArray | None,
+    weights: DeviceArray | None,
+) -> tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray | None]: ...
+def cuda_unit_rows(stream: int | None, x: DeviceArray) -> DeviceArray: ...
+
 # Layers
 def linear_forward(x: _Array, w: _Array, b: _Array | None) -> _Array: ...
 def linear_backward(dy: _Array, x: _Array, w: _Array, dw: _Array, db: _Array | None) -> _Array: ...

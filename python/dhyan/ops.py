@@ -5,6 +5,13 @@ Attention is here; the ops a model needs besides it (recurrent layers, loss, opt
 Letters: B sentences, T target rows, S source positions, H width of queries and keys, D width of values.
 Arrays are float32 or float64, one dtype a call; any stride is read correctly, results are C-contiguous.
 A wrong dtype is a TypeError, a wrong shape or value a ValueError; inputs are never written to.
+
+The attention ops also take CUDA arrays (of PyTorch, CuPy, JAX, through DLPack and without a copy) and return arrays
+of the same library, in the order of ``stream``: an integer handle, None for the legacy default stream; arrays in CPU
+memory ignore it. On the device float16 and bfloat16 are dtypes too: sums are float32 then, and so are scores, weights
+and their gradients; contexts and the other gradients have the inputs' dtype. Two calls give the same bits. ``begin``
+and ``end`` may stay in CPU memory; on the device, looking at their values makes the forward call wait for the stream.
+In a build without CUDA, or without a driver, a CUDA array is a RuntimeError; too little device memory a MemoryError.
 """
 
 from __future__ import annotations
@@ -16,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dhyan import _core
+from dhyan import _core, gpu_ops
 
 from .model_ops import adam_step as adam_step
 from .model_ops import cross_entropy_backward as cross_entropy_backward
@@ -48,7 +55,9 @@ def _term(op: str, term: object) -> str:
     return term
 
 
-def score_forward(q: Array, k: Array, w: Array | None = None, *, term: Term, scale: float = 1.0) -> Array:
+def score_forward(
+    q: Array, k: Array, w: Array | None = None, *, term: Term, scale: float = 1.0, stream: int | None = None
+) -> Array:
     """Scores (B, T, S) of every query against every key.
 
     | ``term="product"``: scale * sum_h q_h k_h (Luong et al. 2015; with scale H**-0.5, Vaswani et al. 2017)
@@ -57,22 +66,38 @@ def score_forward(q: Array, k: Array, w: Array | None = None, *, term: Term, sca
     q (B, T, H), k (B, S, H), w (H,) for ``tanh`` only. A score depends on its query and its key alone, to the last bit.
     """
     op = "score_forward"
+    if gpu_ops.on_device(q):
+        return gpu_ops.score_forward(q, k, w, _term(op, term), _number(op, "scale", scale), stream)
     return _core.score_forward(q, k, w, _term(op, term), _number(op, "scale", scale))
 
 
 def score_backward(
-    dscores: Array, q: Array, k: Array, w: Array | None = None, *, term: Term, scale: float = 1.0
+    dscores: Array,
+    q: Array,
+    k: Array,
+    w: Array | None = None,
+    *,
+    term: Term,
+    scale: float = 1.0,
+    stream: int | None = None,
 ) -> tuple[Array, Array, Array | None]:
     """Gradients dq (B, T, H), dk (B, S, H) and dw (H,) of :func:`score_forward`; dw is None for ``product``.
 
     Where dscores (B, T, S) is exactly 0 its query and key are not looked at.
     """
     op = "score_backward"
+    if gpu_ops.on_device(q):
+        return gpu_ops.score_backward(dscores, q, k, w, _term(op, term), _number(op, "scale", scale), stream)
     return _core.score_backward(dscores, q, k, w, _term(op, term), _number(op, "scale", scale))
 
 
 def softmax_forward(
-    scores: Array, *, begin: Array | None = None, end: Array | None = None, mask: Array | None = None
+    scores: Array,
+    *,
+    begin: Array | None = None,
+    end: Array | None = None,
+    mask: Array | None = None,
+    stream: int | None = None,
 ) -> Array:
     """Weights (B, T, S): softmax of each row over the positions it may attend, exactly 0 elsewhere.
 
@@ -86,14 +111,18 @@ def softmax_forward(
     begin, end: int64 (B, T), 0 <= begin <= end <= S (ValueError otherwise); mask: bool, broadcastable to (B, T, S).
     A row with nothing to attend, or with scores of -inf only, gets zero weights. NaN stays in its row.
     """
+    if gpu_ops.on_device(scores):
+        return gpu_ops.softmax_forward(scores, begin, end, mask, stream)
     return _core.softmax_forward(scores, begin, end, mask)
 
 
-def softmax_backward(dweights: Array, weights: Array) -> Array:
+def softmax_backward(dweights: Array, weights: Array, *, stream: int | None = None) -> Array:
     """dscores = weights * (dweights - sum_s weights dweights), all (B, T, S).
 
     Where a weight is 0 the gradient is 0 and dweights is not looked at.
     """
+    if gpu_ops.on_device(weights):
+        return gpu_ops.softmax_backward(dweights, weights, stream)
     return _core.softmax_backward(dweights, weights)
 
 
@@ -182,16 +211,20 @@ def monotonic_backward(
     return _core.monotonic_backward(dweights, scores, weights, previous, begin, end, mask)
 
 
-def context_forward(weights: Array, v: Array) -> Array:
+def context_forward(weights: Array, v: Array, *, stream: int | None = None) -> Array:
     """context (B, T, D) = sum_s weights[b, t, s] v[b, s].
 
     Values of weight 0 are left out: NaN in a masked value is not seen.
     """
+    if gpu_ops.on_device(weights):
+        return gpu_ops.context_forward(weights, v, stream)
     return _core.context_forward(weights, v)
 
 
-def context_backward(dcontext: Array, weights: Array, v: Array) -> tuple[Array, Array]:
+def context_backward(dcontext: Array, weights: Array, v: Array, *, stream: int | None = None) -> tuple[Array, Array]:
     """Gradients dweights (B, T, S) = dcontext . v and dv (B, S, D) = sum_t weights dcontext of the context."""
+    if gpu_ops.on_device(weights):
+        return gpu_ops.context_backward(dcontext, weights, v, stream)
     return _core.context_backward(dcontext, weights, v)
 
 
@@ -223,6 +256,7 @@ def attention_forward(
     end: Array | None = None,
     mask: Array | None = None,
     need_weights: bool = True,
+    stream: int | None = None,
 ) -> tuple[Array, Array | None, AttentionCache]:
     """score_forward, softmax_forward and context_forward in one pass: ``context, weights, cache``.
 
@@ -235,14 +269,16 @@ def attention_forward(
     """
     op = "attention_forward"
     number = _number(op, "scale", scale)
-    context, weights = _core.attention_forward(
-        q, k, v, w, _term(op, term), number, begin, end, mask, bool(need_weights)
-    )
+    inputs = (q, k, v, w, _term(op, term), number, begin, end, mask, bool(need_weights))
+    if gpu_ops.on_device(q):
+        context, weights = gpu_ops.attention_forward(*inputs, stream)
+    else:
+        context, weights = _core.attention_forward(*inputs)
     return context, weights, AttentionCache(q, k, v, w, term, number, begin, end, mask, weights)
 
 
 def attention_backward(
-    dcontext: Array, cache: AttentionCache, dweights: Array | None = None
+    dcontext: Array, cache: AttentionCache, dweights: Array | None = None, *, stream: int | None = None
 ) -> tuple[Array, Array, Array, Array | None]:
     """Gradients dq, dk, dv, dw of :func:`attention_forward`; dw is None for ``term="product"``.
 
@@ -254,9 +290,10 @@ def attention_backward(
             f"attention_backward: cache is of type {type(cache).__name__}, expected the cache of attention_forward"
         )
     c = cache
-    return _core.attention_backward(
-        dcontext, dweights, c.q, c.k, c.v, c.w, c.term, c.scale, c.begin, c.end, c.mask, c.weights
-    )
+    inputs = (dcontext, dweights, c.q, c.k, c.v, c.w, c.term, c.scale, c.begin, c.end, c.mask, c.weights)
+    if gpu_ops.on_device(c.q):
+        return gpu_ops.attention_backward(*inputs, stream)
+    return _core.attention_backward(*inputs)
 
 
 def exp_array(x: Array) -> Array:

@@ -14,6 +14,7 @@ struct Restriction {
   View<const Index, 2> begin, end;  // (B, T); absent: 0 and S
   const unsigned char* mask = nullptr;  // 1 = may be attended, element (b, t, s) at mask + b*stride[0] + ...
   Index mask_stride[3] = {0, 0, 0};
+  bool checked = false;  // on a device: the values of begin and end are known to hold
 };
 
 template <class T>

@@ -7,11 +7,14 @@
 
 #include <cstdint>
 
-
 namespace dhyan {
 namespace {
 
+#ifdef __CUDACC__
+#define DHYAN_INLINE __host__ __device__ __forceinline__
+#else
 #define DHYAN_INLINE inline __attribute__((always_inline))
+#endif
 
 // What a vector type is made of: its element, and the integer vector of the same width.
 template <class V>

@@ -109,5 +109,60 @@ DHYAN_INLINE Slope<V> direct_y(V x) {
   return {x < T(0) ? far : near, near * far};
 }
 
+// ---- on the GPU: ranges per element ----
+// There the units of a triple (forward) or a pair (backward) choose for themselves: nothing else may change the bits of
+// a score, and no pass over the keys is needed first. Beyond `far`, e^2x or the weight would overflow: direct_y. Within
+// it denominators are cut at a power of two, where y is far below an eps; within `near` they cannot reach it, and the
+// cut is left out without changing a bit.
+template <class T>
+struct UnitLimits {
+  static constexpr T far = T(43), weight = T(1e10);
+  static constexpr T near_triple = T(7), near_pair = T(10.5);
+  static constexpr bool single = sizeof(T) == 4;
+  static constexpr T cut_pair = single ? 0x1p61 : 0x1p120;
+  static constexpr T cut_triple = single ? 0x1p41 : 0x1p120;
+  static constexpr T cut_quad = single ? 0x1p30 : 0x1p120;
+};
+
+template <class T>
+DHYAN_INLINE T cut(T d, T most) {
+  return d > most ? most : d;  // written so that NaN passes through
+}
+// a b + c with one rounding, and 1 / x to 1 ULP: one instruction each on a GPU.
+DHYAN_INLINE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+DHYAN_INLINE double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
+DHYAN_INLINE double reciprocal(double x) { return 1.0 / x; }
+DHYAN_INLINE float reciprocal(float x) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return 1.0f / x;
+#endif
+}
+
+// acc + w0 y0 + w1 y1 + w2 y2 from three denominators.
+template <class T>
+DHYAN_INLINE T add_triple(const T* d, const T* w, T acc) {
+  const T d01 = d[0] * d[1];
+  const T top = fused(fused(w[0], d[1], w[1] * d[0]), d[2], w[2] * d01);
+  return fused(top, reciprocal(d01 * d[2]), acc);
+}
+// The same for four.
+template <class T>
+DHYAN_INLINE T add_quad(const T* d, const T* w, T acc) {
+  const T d01 = d[0] * d[1], d23 = d[2] * d[3];
+  const T left = fused(w[0], d[1], w[1] * d[0]), right = fused(w[2], d[3], w[3] * d[2]);
+  return fused(fused(left, d23, right * d01), reciprocal(d01 * d23), acc);
+}
+// y of two denominators.
+template <class T>
+DHYAN_INLINE void two_y(T d0, T d1, T* y) {
+  const T r = reciprocal(d0 * d1);
+  y[0] = r * d1;
+  y[1] = r * d0;
+}
+
 }  // namespace
 }  // namespace dhyan

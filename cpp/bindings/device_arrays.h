@@ -1,0 +1,324 @@
+// The device half of arrays.h: arrays in CUDA memory, in and out through DLPack without a copy.
+#pragma once
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "arrays.h"
+#include "dhyan/cuda.h"
+#include "dlpack.h"
+
+namespace dhyan::bindings {
+
+// Names of element types as NumPy says them; what no op takes has a name too, for the error.
+inline std::string type_name(const dlpack::DataType& t) {
+  if (t.lanes != 1) return "vectors";
+  const char* kind = t.code == dlpack::kInt     ? "int"
+                     : t.code == dlpack::kUInt  ? "uint"
+                     : t.code == dlpack::kFloat ? "float"
+                     : t.code == dlpack::kBfloat  ? "bfloat"
+                     : t.code == dlpack::kComplex ? "complex"
+                                                  : "type";
+  return t.code == dlpack::kBool ? "bool" : kind + std::to_string(t.bits);
+}
+
+template <class T>
+struct ElementType;
+#define DHYAN_ELEMENT(T, code, bits)                                  \
+  template <>                                                         \
+  struct ElementType<T> {                                             \
+    static constexpr dlpack::DataType value{dlpack::code, bits, 1};   \
+  };
+DHYAN_ELEMENT(float, kFloat, 32)
+DHYAN_ELEMENT(double, kFloat, 64)
+DHYAN_ELEMENT(cuda::Half, kFloat, 16)
+DHYAN_ELEMENT(cuda::Bfloat16, kBfloat, 16)
+DHYAN_ELEMENT(Index, kInt, 64)
+DHYAN_ELEMENT(bool, kBool, 8)
+#undef DHYAN_ELEMENT
+
+// Memory of ours. Streams that it was handed to are waited for before it is used again.
+struct DeviceMemory {
+  cuda::Place place;
+  void* data;
+  std::vector<cuda::Stream> readers;
+
+  DeviceMemory(const cuda::Place& place, std::size_t bytes, const char* op)
+      : place(place), data(cuda::allocate(place, bytes, op)) {}
+  ~DeviceMemory() {
+    for (const cuda::Stream reader : readers) {
+      try {
+        cuda::order({place.device, reader}, place.stream);
+      } catch (const std::exception&) {  // the stream has gone, and its work with it
+      }
+    }
+    cuda::release(place, data);
+  }
+  DeviceMemory(const DeviceMemory&) = delete;
+};
+
+// An array in device memory, ours or somebody else's that we keep alive.
+struct DeviceArray {
+  std::shared_ptr<void> owner;
+  DeviceMemory* own = nullptr;  // owner, where the memory is ours
+  char* data = nullptr;
+  dlpack::DataType dtype{};
+  std::vector<Index> shape, strides;  // in elements
+  cuda::Place place;  // the stream in whose order it may be read
+
+  Index count() const {
+    Index n = 1;
+    for (const Index s : shape) n *= s;
+    return n;
+  }
+  std::size_t bytes() const { return static_cast<std::size_t>(count()) * dtype.bits / 8; }
+  bool contiguous() const {
+    Index step = 1;
+    for (std::size_t i = shape.size(); i-- > 0; step *= shape[i])
+      if (shape[i] != 1 && strides[i] != step && count() != 0) return false;
+    return true;
+  }
+  std::string shape_text() const {
+    std::string text = "(";
+    for (std::size_t i = 0; i < shape.size(); ++i) text += std::to_string(shape[i]) + (i + 1 < shape.size() ? ", " : "");
+    return text + (shape.size() == 1 ? ",)" : ")");
+  }
+};
+
+inline std::vector<Index> row_major(const std::vector<Index>& shape) {
+  std::vector<Index> strides(shape.size());
+  Index step = 1;
+  for (std::size_t i = shape.size(); i-- > 0; step *= shape[i]) strides[i] = step;
+  return strides;
+}
+
+inline DeviceArray new_device_array(const cuda::Place& place, const std::vector<Index>& shape, dlpack::DataType dtype,
+                                    const char* op) {
+  DeviceArray a;
+  Index bytes = dtype.bits / 8;
+  bool overflow = false, empty = false;
+  for (const Index n : shape) overflow |= __builtin_mul_overflow(bytes, n, &bytes), empty |= n == 0;
+  a.shape = shape, a.dtype = dtype, a.place = place;
+  if (overflow && !empty) throw cuda::OutOfMemory(std::string(op) + ": an array of shape " + a.shape_text() + " exceeds memory");
+  const auto memory = std::make_shared<DeviceMemory>(place, empty ? 0 : static_cast<std::size_t>(bytes), op);
+  a.own = memory.get();
+  a.data = static_cast<char*>(memory->data);
+  a.owner = memory;
+  a.strides = row_major(shape);
+  return a;
+}
+
+// A stream as Python numbers them (0 and 1, or None: the legacy default stream; 2: the thread's own) and as CUDA does.
+inline cuda::Stream stream_of(py::handle number) {
+  if (number.is_none()) return nullptr;
+  const auto n = number.cast<std::uintptr_t>();
+  return n <= 1 ? nullptr : reinterpret_cast<cuda::Stream>(n);
+}
+inline py::int_ number_of(cuda::Stream stream) {
+  return py::int_(stream ? reinterpret_cast<std::uintptr_t>(stream) : std::uintptr_t(1));
+}
+
+template <class M>
+DeviceArray from_managed(M* managed) {
+  DeviceArray a;
+  a.owner = std::shared_ptr<void>(managed, [](void* p) {
+    auto* m = static_cast<M*>(p);
+    if (m->deleter) m->deleter(m);
+  });
+  const dlpack::Tensor& t = managed->tensor;
+  a.data = static_cast<char*>(t.data) + t.byte_offset;
+  a.dtype = t.dtype;
+  a.shape.assign(t.shape, t.shape + t.ndim);
+  a.strides = t.strides ? std::vector<Index>(t.strides, t.strides + t.ndim) : row_major(a.shape);
+  a.place.device = t.device.id;
+  return a;
+}
+
+// Takes over what a capsule of either version holds.
+inline DeviceArray from_capsule(py::handle capsule, const char* op, const char* name) {
+  PyObject* p = capsule.ptr();
+  if (PyCapsule_IsValid(p, dlpack::kVersionedName)) {
+    auto* managed = static_cast<dlpack::ManagedVersioned*>(PyCapsule_GetPointer(p, dlpack::kVersionedName));
+    if (managed->version.major != 1)
+      throw py::type_error(where(op, name) + " speaks DLPack " + std::to_string(managed->version.major) + ", expected 1");
+    PyCapsule_SetName(p, dlpack::kUsedVersionedName);
+    return from_managed(managed);
+  }
+  if (!PyCapsule_IsValid(p, dlpack::kName)) throw py::type_error(where(op, name) + " gave no DLPack capsule");
+  auto* managed = static_cast<dlpack::Managed*>(PyCapsule_GetPointer(p, dlpack::kName));
+  PyCapsule_SetName(p, dlpack::kUsedName);
+  return from_managed(managed);
+}
+
+// A CUDA array of any library, to be read in the order of `stream`.
+inline DeviceArray import_device_array(py::handle object, py::handle stream, const char* op, const char* name) {
+  if (py::isinstance<DeviceArray>(object)) {
+    const auto& a = object.cast<const DeviceArray&>();
+    if (a.own && a.place.stream != stream_of(stream)) {
+      cuda::order(a.place, stream_of(stream));
+      a.own->readers.push_back(stream_of(stream));
+    }
+    return a;
+  }
+  if (!py::hasattr(object, "__dlpack__") || !py::hasattr(object, "__dlpack_device__"))
+    throw py::type_error(where(op, name) + " is of type " + type_name(object) + ", expected a CUDA array");
+  const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+  if (device.first != dlpack::kCuda)
+    throw py::value_error(where(op, name) + " is in CPU memory, expected a CUDA array like the first one of the call");
+  cuda::require_device(where(op, name).c_str());
+  const py::int_ number = number_of(stream_of(stream));
+  const py::object give = object.attr("__dlpack__");
+  py::object capsule;
+  try {
+    capsule = give(py::arg("stream") = number, py::arg("max_version") = py::make_tuple(1, 0));
+  } catch (py::error_already_set& e) {
+    if (!e.matches(PyExc_TypeError)) throw;
+    capsule = give(py::arg("stream") = number);
+  }
+  DeviceArray a = from_capsule(capsule, op, name);
+  a.place = {device.second, stream_of(stream)};
+  return a;
+}
+
+// ---- out ----
+
+struct Export {
+  std::shared_ptr<void> owner;
+  std::vector<Index> shape, strides;
+};
+
+template <class M>
+py::object to_capsule(const DeviceArray& a, const char* name, M* managed) {
+  auto* context = new Export{a.owner, a.shape, a.strides};
+  managed->context = context;
+  managed->deleter = [](M* m) {
+    delete static_cast<Export*>(m->context);
+    delete m;
+  };
+  managed->tensor = {a.data,  {dlpack::kCuda, a.place.device}, static_cast<std::int32_t>(a.shape.size()), a.dtype,
+                     context->shape.data(), context->strides.data(), 0};
+  PyObject* capsule = PyCapsule_New(managed, name, [](PyObject* p) {
+    const char* now = PyCapsule_GetName(p);
+    if (std::string(now) != dlpack::kName && std::string(now) != dlpack::kVersionedName) return;  // taken over
+    auto* m = static_cast<M*>(PyCapsule_GetPointer(p, now));
+    m->deleter(m);
+  });
+  return py::reinterpret_steal<py::object>(capsule);
+}
+
+inline py::object export_device_array(const DeviceArray& a, py::handle stream, py::handle max_version,
+                                      py::handle dl_device, py::handle copy) {
+  const auto refuse = [](const char* text) {
+    PyErr_SetString(PyExc_BufferError, text);
+    throw py::error_already_set();
+  };
+  if (!dl_device.is_none() && dl_device.cast<std::pair<int, int>>() != std::pair<int, int>(dlpack::kCuda, a.place.device))
+    refuse("DeviceArray: cannot be exported to another device");
+  if (!copy.is_none() && copy.cast<bool>()) refuse("DeviceArray: cannot be exported as a copy");
+  if (!(py::isinstance<py::int_>(stream) && stream.cast<std::intptr_t>() == -1)) {
+    const cuda::Stream reader = stream_of(stream);
+    if (a.own && reader != a.place.stream) {
+      cuda::order(a.place, reader);
+      a.own->readers.push_back(reader);
+    }
+  }
+  if (!max_version.is_none() && max_version.cast<std::pair<int, int>>().first >= 1) {
+    auto* managed = new dlpack::ManagedVersioned{};
+    managed->version = {1, 0};
+    return to_capsule(a, dlpack::kVersionedName, managed);
+  }
+  return to_capsule(a, dlpack::kName, new dlpack::Managed{});
+}
+
+// ---- arguments of an op ----
+
+// One input of a call, row-major and of exactly this dtype on the call's device.
+template <class T>
+struct DeviceInput {
+  DeviceArray array;
+  bool present = false;
+
+  template <int N>
+  View<const T, N> view(const char* op, const char* name, const char* axes) const {
+    View<const T, N> v;
+    if (!present) return v;
+    if (array.shape.size() != N)
+      throw py::value_error(where(op, name) + " has shape " + array.shape_text() + ", expected " + axes);
+    // An empty array is there, though it has no memory.
+    v.data = array.data ? reinterpret_cast<const T*>(array.data) : reinterpret_cast<const T*>(alignof(std::max_align_t));
+    for (int i = 0; i < N; ++i) v.size[i] = array.shape[static_cast<std::size_t>(i)];
+    return v;
+  }
+};
+
+inline const DeviceArray& device_array(py::handle object, const char* op, const char* name) {
+  if (!py::isinstance<DeviceArray>(object))
+    throw py::type_error(where(op, name) + " is of type " + type_name(object) + ", expected a CUDA array");
+  return object.cast<const DeviceArray&>();
+}
+
+inline void same_device(const DeviceArray& a, const cuda::Place& place, const char* op, const char* name) {
+  if (a.place.device != place.device)
+    throw py::value_error(where(op, name) + " is on CUDA device " + std::to_string(a.place.device) +
+                          ", expected device " + std::to_string(place.device) + " like the first array of the call");
+}
+
+template <class T>
+DeviceInput<T> device_input(const cuda::Place& place, py::handle object, const char* op, const char* name) {
+  DeviceInput<T> in;
+  if (object.is_none()) return in;
+  const DeviceArray& a = device_array(object, op, name);
+  same_device(a, place, op, name);
+  constexpr dlpack::DataType want = ElementType<T>::value;
+  if (a.dtype.code != want.code || a.dtype.bits != want.bits || a.dtype.lanes != 1)
+    throw py::type_error(where(op, name) + " has dtype " + type_name(a.dtype) + ", expected " + type_name(want));
+  in.present = true;
+  if (a.contiguous() || a.shape.size() > 3) {  // more axes than any op has: refused by view()
+    in.array = a;
+    return in;
+  }
+  in.array = new_device_array(place, a.shape, a.dtype, op);
+  Index size[3] = {1, 1, 1}, stride[3] = {0, 0, 0};
+  const std::size_t missing = 3 - a.shape.size();
+  for (std::size_t i = 0; i < a.shape.size(); ++i) size[missing + i] = a.shape[i], stride[missing + i] = a.strides[i];
+  cuda::copy_strided(place, a.data, a.dtype.bits / 8, size, stride, in.array.data);
+  return in;
+}
+
+template <class T>
+DeviceInput<T> device_required(const cuda::Place& place, py::handle object, const char* op, const char* name) {
+  if (object.is_none()) throw py::type_error(where(op, name) + " is None, expected an array");
+  return device_input<T>(place, object, op, name);
+}
+
+template <class T>
+DeviceArray device_output(const cuda::Place& place, std::initializer_list<Index> shape, const char* op) {
+  return new_device_array(place, std::vector<Index>(shape), ElementType<T>::value, op);
+}
+
+template <class T, int N>
+View<T, N> device_view(const DeviceArray& a) {
+  View<T, N> v;
+  v.data = a.data ? reinterpret_cast<T*>(a.data) : reinterpret_cast<T*>(alignof(std::max_align_t));
+  for (int i = 0; i < N; ++i) v.size[i] = a.shape[static_cast<std::size_t>(i)];
+  return v;
+}
+
+// Calls f with a value of the float type of the call's first array, or says what it is.
+template <class F>
+auto dispatch_device(py::handle object, const char* op, const char* name, F&& f) {
+  const DeviceArray& a = device_array(object, op, name);
+  const std::string type = type_name(a.dtype);
+  if (type == "float32") return f(float{});
+  if (type == "float64") return f(double{});
+  if (type == "float16") return f(cuda::Half{});
+  if (type == "bfloat16") return f(cuda::Bfloat16{});
+  throw py::type_error(where(op, name) + " has dtype " + type + ", expected float32, float64, float16 or bfloat16");
+}
+
+}  // namespace dhyan::bindings

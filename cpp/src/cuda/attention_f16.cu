@@ -1,0 +1,3 @@
+#include "cuda/attention.cuh"
+
+DHYAN_INSTANTIATE_ATTENTION(dhyan::cuda::Half)

@@ -1,0 +1,110 @@
+"""Attention for PyTorch: one differentiable function on tensors of the CPU or of a CUDA device.
+
+Imports PyTorch, which dhyan does not depend on. On a CUDA device it works in the order of PyTorch's current stream.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from . import ops
+
+Tensor = Any
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    w: Tensor | None = None,
+    *,
+    term: ops.Term,
+    scale: float = 1.0,
+    begin: Tensor | None = None,
+    end: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """context (B, T, D) = softmax(scores of q (B, T, H) and k (B, S, H)) @ v (B, S, D), differentiable in q, k, v, w.
+
+    The arguments are those of :func:`dhyan.ops.attention_forward`: ``term="product"``, or ``"tanh"`` with w (H,);
+    begin and end int64 (B, T), mask bool, broadcastable to (B, T, S), without gradients. float32 and float64, on a CUDA
+    device also float16 and bfloat16. The weights (B, T, S) are kept for the backward pass, nothing of size B*T*S*H ever
+    exists. The gradients have no gradients of their own. Errors are those of `ops`.
+
+    Ranges on the device make the call wait for it, to look at their values.
+    """
+    return _Attention.apply(q, k, v, w, term, scale, begin, end, mask)
+
+
+class _Attention(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        w: Tensor | None,
+        term: ops.Term,
+        scale: float,
+        begin: Tensor | None,
+        end: Tensor | None,
+        mask: Tensor | None,
+    ) -> Tensor:
+        with _Device(q) as stream:
+            context, weights, _ = ops.attention_forward(
+                *map(_given, (q, k, v, w)),
+                term=term,
+                scale=scale,
+                begin=_given(begin),
+                end=_given(end),
+                mask=_given(mask),
+                stream=stream,
+            )
+        ctx.save_for_backward(q, k, v, w, begin, end, mask, _tensor(weights))
+        ctx.scoring = term, scale
+        return _tensor(context)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator,misc,unused-ignore]
+    def backward(ctx: Any, dcontext: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, w, begin, end, mask, weights = map(_given, ctx.saved_tensors)
+        term, scale = ctx.scoring
+        cache = ops.AttentionCache(q, k, v, w, term, scale, begin, end, mask, weights)
+        with _Device(dcontext) as stream:
+            gradients = ops.attention_backward(_given(dcontext), cache, stream=stream)
+        return (*map(_tensor, gradients), None, None, None, None, None)
+
+
+class _Device:
+    """The tensor's device is PyTorch's current one inside; gives the handle of its current stream."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.device = tensor.device if isinstance(tensor, torch.Tensor) and tensor.is_cuda else None
+        self.guard = torch.cuda.device(self.device) if self.device is not None else None
+
+    def __enter__(self) -> int | None:
+        if self.guard is None:
+            return None
+        self.guard.__enter__()
+        return int(torch.cuda.current_stream(self.device).cuda_stream)
+
+    def __exit__(self, *error: object) -> None:
+        if self.guard is not None:
+            self.guard.__exit__(*error)
+
+
+def _given(x: Any) -> Any:
+    """A tensor as the ops take it: on a device by DLPack, in CPU memory as NumPy's view of it."""
+    if not isinstance(x, torch.Tensor):
+        return x
+    if x.is_cuda:
+        return x.detach()
+    if x.dtype == torch.bfloat16:  # NumPy has no such type
+        raise TypeError("attention_forward: a bfloat16 tensor is in CPU memory, expected float32 or float64 there")
+    return x.detach().numpy()
+
+
+def _tensor(x: Any) -> Any:
+    return x if x is None or isinstance(x, torch.Tensor) else torch.from_numpy(x)
