@@ -86,15 +86,19 @@ class Translation:
         return fragment_html(self._card())
 
     def _card(self) -> Card:
-        from .report.card import Card
+        from .report.card import Card, reading_note
         from .svg import label
 
         source = self.source_tokens[:-1] if self.source_tokens[-1:] == [SOURCE_END] else self.source_tokens
         texts = [("source tokens", " ".join(map(label, source))), ("output", self.text)]
         texts += [(f"{k}. hypothesis, score {other.score:.3f}", other.text) for k, other in enumerate(self.others, 2)]
+        notes = [
+            ("score", f"{self.score:.3f}, mean log-probability per symbol in nats"),
+            ("alignment", reading_note(self.links(), self.tokens, self.source_tokens, self.weights)),
+        ]
         return Card(
             title="Translation", tokens=self.tokens, source_tokens=self.source_tokens, weights=self.weights,
-            texts=texts, notes=[("score", f"{self.score:.3f}, mean log-probability per symbol in nats")],
+            texts=texts, notes=notes,
         )  # fmt: skip
 
 
