@@ -86,7 +86,8 @@ def test_the_stubs_name_the_arguments_of_the_core() -> None:
         elif isinstance(node, ast.ClassDef):
             for method in node.body:
                 if isinstance(method, ast.FunctionDef) and method.args.vararg is None and not method.decorator_list:
-                    stubs[f"{node.name}.{method.name}"] = [a.arg for a in method.args.args]
+                    arguments = [*method.args.args, *method.args.kwonlyargs]
+                    stubs[f"{node.name}.{method.name}"] = [a.arg for a in arguments]
     for name, arguments in stubs.items():
         target: object = _core
         for part in name.split("."):
@@ -145,7 +146,8 @@ def floats():
 
 
 def test_importing_changes_nothing() -> None:
-    modules = [f"dhyan.{p.stem}" for p in Path(str(dhyan.__file__)).parent.glob("*.py") if p.stem not in ("__main__", "torch")]
+    names = {p.stem for p in Path(str(dhyan.__file__)).parent.glob("*.py")} - {"__main__", "torch"}
+    modules = [f"dhyan.{name}" for name in sorted(names)]
     extras = "import numpy, safetensors.numpy, rich.console"  # what these change is not ours to answer for
     code = f"""{extras}\n{STATE}{FLOATS}
 before, floats_before = state(), floats()
