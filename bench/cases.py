@@ -1,7 +1,8 @@
 """What is measured, as data: an operation, its sizes, the PyTorch forms beside it, and the ratio that is asked for.
 
-Letters as in the README: B sentences, T target and S source positions, H width of queries and keys, D of values,
-E of embeddings, V of the vocabulary. All numbers a case needs are drawn here, from one seed, for every side.
+The sections "scorings" and "steps" are listed in attentions.py. Letters as in the README: B sentences, T target and S
+source positions, H width of queries and keys, D of values, E of embeddings, V of the vocabulary. All numbers a case
+needs are drawn here, from one seed, for every side.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from types import SimpleNamespace
 import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+import attentions
 import reference_model
 
 Arrays = dict[str, np.ndarray]
 
 FORWARD, BOTH = "forward", "forward+backward"
-SECTIONS = ("gemm", "kernels", "train", "decode", "memory")
+SECTIONS = ("gemm", "kernels", "scorings", "train", "steps", "decode", "memory")
 EAGER_COMPILE = ("eager", "compile")
 END = 2  # the end symbol's id
 
@@ -58,7 +60,7 @@ class Case:
     @property
     def modelled(self) -> bool:
         """Whole models are checked at tiny sizes, where the specification can follow them; kernels as they are."""
-        return self.section in ("train", "decode")
+        return self.section in ("train", "steps", "decode")
 
     def quick(self) -> Case:
         """The same at tiny sizes, different in every axis so that no two can be mistaken."""
@@ -92,6 +94,16 @@ def _model(section: str, cell: str, V: int, H: int, B: int, ST: int, must: float
     return Case(section, section, sizes, ("dhyan",), peers, cell, must, aim, passes, tiny)
 
 
+def _scoring(label: str, sizes: dict[str, int]) -> Case:
+    ours, peers = attentions.forms(label)
+    return Case("scorings", label, sizes, ours, peers, tiny=attentions.tiny(label))
+
+
+def _steps(label: str) -> Case:
+    sizes = {"V": 100, "E": 64, "H": 128, "B": 32, "S": 12, "T": 12}
+    return Case("steps", label, sizes, peers=(), cell="gru", passes=("step",), tiny=_MODEL_TINY)
+
+
 CASES: tuple[Case, ...] = (
     Case("gemm", "gemm", {"M": 1024, "N": 1024, "K": 1024}, passes=(FORWARD,), tiny={"M": 5, "N": 7, "K": 9}),
     Case("gemm", "gemm", {"M": 2048, "N": 2048, "K": 2048}, passes=(FORWARD,), tiny={"M": 9, "N": 17, "K": 5}),
@@ -120,12 +132,14 @@ CASES: tuple[Case, ...] = (
     Case(
         "kernels", "output_loss", {"N": 1600, "E": 512, "V": 8000}, peers=EAGER_COMPILE, tiny={"N": 5, "E": 9, "V": 19}
     ),
+    *(_scoring(label, sizes) for label, sizes in attentions.scored()),
     _model("train", "gru", 100, 128, 32, 12, 3, 5),
     _model("train", "lstm", 100, 128, 32, 12, 2.5, 3.5),
     _model("train", "gru", 8000, 256, 64, 25, None, None),
     _model("train", "lstm", 8000, 256, 64, 25, 2, 2.5),
     _model("train", "gru", 8000, 512, 64, 25, 2.5, 3.2),
     _model("train", "lstm", 8000, 512, 64, 25, None, None),
+    *(_steps(label) for label in attentions.STEPS),
     _model("decode", "gru", 8000, 256, 1, 25, 3, 5),
     _model("decode", "gru", 8000, 512, 1, 25, 5, 10),
     _model("decode", "gru", 8000, 256, 64, 25, 2, 3),
@@ -148,12 +162,14 @@ def memory_cases() -> list[Case]:
 
 
 def model_config(case: Case) -> SimpleNamespace:
-    """The one architecture of the whole-model cases, as keyword arguments of ModelConfig."""
+    """The one architecture of the whole-model cases, as keyword arguments of ModelConfig; steps differ in attention."""
     z = case.sizes
+    plain = case.section != "steps"
+    which = attentions.setting("additive" if plain else case.op)
     return SimpleNamespace(
         source_size=z["V"], target_size=z["V"], embedding=z["E"], hidden=z["H"], layers=1, cell=case.cell,
-        bidirectional=True, attention="additive", order="bahdanau", input_feeding=True, dropout=0.0, window=None,
-        source="tokens",
+        bidirectional=True, attention=which.score, order="bahdanau", input_feeding=True, dropout=0.0, source="tokens",
+        max_source=0 if plain else z["S"], **attentions.options(which),
     )  # fmt: skip
 
 
@@ -166,6 +182,8 @@ def inputs(case: Case) -> Arrays:
 
     if case.modelled:
         return _model_inputs(case, rng)
+    if case.section == "scorings":
+        return attentions.inputs(case.op, case.sizes, zlib.crc32(case.name.encode()))
     z = case.sizes
     match case.op:
         case "gemm":
@@ -211,6 +229,7 @@ def _model_inputs(case: Case, rng: np.random.Generator) -> Arrays:
         if name.startswith("attention."):
             bound *= 4  # far from uniform weights, or the query's gradient is a sum that cancels to noise
         arrays[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
+    arrays |= {name: array for name, array in attentions.constants().items() if name in arrays}
     if case.section == "decode":
         arrays["output.bias"][END] = -1e9  # every sentence runs to the length limit
     arrays["source"] = rng.integers(4, z["V"], (z["B"], z["S"]))
@@ -218,6 +237,9 @@ def _model_inputs(case: Case, rng: np.random.Generator) -> Arrays:
     arrays["target"] = rng.integers(4, z["V"], (z["B"], z["T"] + 1))
     arrays["target"][:, 0] = 1
     arrays["target_lengths"] = np.full(z["B"], z["T"] + 1, np.int64)
+    if case.op == "oracle":
+        links = rng.integers(0, z["S"], (z["B"], z["T"], 1))
+        arrays["alignment"] = (np.arange(z["S"]) == links).astype(np.float32)
     return arrays
 
 
@@ -227,6 +249,10 @@ def work(case: Case, which: str) -> tuple[float, str]:
     Backward of a product is two products. Masked positions are counted, as the peers compute them.
     """
     z, times = case.sizes, 1 if which in (FORWARD, "greedy") else 3
+    if case.section == "scorings":
+        return attentions.work(case.op, z, times)
+    if case.section == "steps":
+        return float(z["B"] * z["T"]), "tokens"
     match case.op:
         case "gemm":
             return 2.0 * z["M"] * z["N"] * z["K"], "FLOP"

@@ -9,6 +9,7 @@ from typing import Any
 import dhyan
 import numpy as np
 import reference_model
+from attentions import options, setting
 from cases import BOTH, FORWARD, Arrays, Case, model_config
 from dhyan import model_ops, ops
 from plain import Call
@@ -33,6 +34,8 @@ class Side:
         """Pass name -> call."""
         if case.modelled:
             return _model_calls(case, a)
+        if case.section == "scorings":
+            return _scoring_calls(case, form, a)
         if case.op in ("additive", "scaled_dot"):
             return _attention_calls(case, form, a)
         return _plain_calls(case, a)
@@ -54,6 +57,31 @@ def _attention_calls(case: Case, form: str, a: Arrays) -> dict[str, Call]:
         dq, dk, dv, dw = ops.attention_backward(a["dcontext"], cache)
         gradients = {"dq": dq, "dk": dk, "dv": dv}
         return {"context": context, **gradients, **({"dw": dw} if tanh else {})}
+
+    return {FORWARD: forward, BOTH: both}
+
+
+def _scoring_calls(case: Case, form: str, a: Arrays) -> dict[str, Call]:
+    which, z = setting(case.op), case.sizes
+    read = dhyan.Attention(which.score, z["H"], z["D"], max_source=z["S"], **options(which))
+    given = {name: array for name, array in a.items() if name.startswith("attention.")}
+    if {f"attention.{name}" for name in read.parameters()} != set(given):
+        raise ValueError(f"{case.op}: the parameters and their specification differ")
+    for name, array in read.parameters().items():
+        array[...] = given[f"attention.{name}"]
+    own = "x" in a
+    query, memory = (a["x"], a["x"]) if own else (a["query"], a["memory"])
+    call: dict[str, Any] = {"causal": True} if own else {"lengths": a["lengths"], "alignment": a.get("alignment")}
+    call["need_weights"] = form == "weights"
+
+    def forward() -> Arrays:
+        return {"context": read.forward(query, memory, **call)[0].context}
+
+    def both() -> Arrays:
+        (context, _), cache = read.forward(query, memory, **call)
+        g = read.backward(a["dcontext"], cache)
+        out = {"context": context, **{f"dattention.{name}": d for name, d in g.parameters.items()}}
+        return out | ({"dx": g.query + g.memory} if own else {"dquery": g.query, "dmemory": g.memory})
 
     return {FORWARD: forward, BOTH: both}
 
@@ -110,12 +138,13 @@ def _model_calls(case: Case, a: Arrays) -> dict[str, Call]:
     for name, array in parameters.items():
         array[...] = a[name]
     if case.section == "decode":
+        model.freeze()  # as dhyan.load does: what decoding makes of the weights is kept from call to call
 
         def greedy() -> Arrays:
             return {"ids": model.greedy(a["source"], a["source_lengths"], max_length=case.sizes["T"])[0]}
 
         return {"check": greedy, "greedy": greedy}
-    batch = dhyan.Batch(a["source"], a["source_lengths"], a["target"], a["target_lengths"])
+    batch = dhyan.Batch(a["source"], a["source_lengths"], a["target"], a["target_lengths"], a.get("alignment"))
     optimizer = dhyan.Adam(model, lr=1e-3, clip=1.0)
 
     def check() -> Arrays:

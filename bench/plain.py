@@ -1,7 +1,8 @@
 """The NumPy side: every kernel written plainly, in float64 to check by and in float32 to time.
 
 Sentence by sentence, so that B * T * S * H never stands in memory at once: what a careful person writes in NumPy.
-Whole models are checked by the specification of the tests (reference_model.py), with exact complex-step gradients.
+Attention with its parameters is in plain_attention.py. Whole models are checked by the specification of the tests
+(reference_model.py), with exact complex-step gradients.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
+import plain_attention
 import reference_model
+from attentions import CAUSAL, setting
 from cases import BOTH, FORWARD, Arrays, Case, model_config
 
 Call = Callable[[], Arrays]
@@ -105,8 +108,8 @@ def model_check(case: Case, a: Arrays) -> Arrays:
     if case.section == "decode":
         ids, _ = reference_model.greedy(p, config, a["source"], a["source_lengths"], case.sizes["T"])
         return {"ids": np.array(ids)}
-    names = ("source", "source_lengths", "target", "target_lengths")
-    batch = SimpleNamespace(**{name: a[name] for name in names})
+    names = ("source", "source_lengths", "target", "target_lengths", "alignment")
+    batch = SimpleNamespace(**{name: a[name] for name in names if name in a})
     slopes = reference_model.complex_step(lambda q: reference_model.loss(q, config, batch), p)
     return {"loss": np.array([reference_model.loss(p, config, batch)]), **{f"d{n}": g for n, g in slopes.items()}}
 
@@ -132,6 +135,12 @@ class Side:
             return {"check": lambda: model_check(case, a)}
         if case.op == "gemm":
             return {FORWARD: lambda: {"y": a["a"] @ a["b"]}}
+        if case.section == "scorings":
+            which, causal = setting(case.op), case.op.endswith(CAUSAL)
+            return {
+                FORWARD: lambda: plain_attention.attention(which, a, causal, False),
+                BOTH: lambda: plain_attention.attention(which, a, causal, True),
+            }
         functions: dict[str, Callable[[Arrays, bool], Arrays]] = {
             "additive": lambda a, backward: attention(a, "additive", backward),
             "scaled_dot": lambda a, backward: attention(a, "scaled_dot", backward),

@@ -16,7 +16,9 @@ from typing import Any
 HEADS = {
     "gemm": "Matrix product",
     "kernels": "Kernels",
+    "scorings": "Every scoring: projections, scores, weights, context of padded sentences",
     "train": "Train step: forward, backward, clip, Adam",
+    "steps": "The decoder's loop by scoring: train step of a small model",
     "decode": "Greedy decoding, 25 tokens, encoder included",
     "memory": "Peak memory",
 }
@@ -56,7 +58,8 @@ def tables(run: dict[str, Any]) -> str:
     for section, head in HEADS.items():
         results = [r for r in run["results"] if r["section"] == section]
         if results:
-            table = memory_table(results) if section == "memory" else section_table(run, results)
+            special = {"memory": memory_table, "steps": steps_table}
+            table = special[section](results) if section in special else section_table(run, results)
             parts.append(f"### {head}\n\n{table}")
     if run["failures"]:
         parts.append("### Failures\n\n" + "\n".join(f"- {failure}" for failure in run["failures"]))
@@ -129,7 +132,7 @@ def row(run: dict[str, Any], r: dict[str, Any], which: str) -> list[str]:
     """The cells of one case and pass; a dash where something was not measured."""
     times = r["passes"][which]
     ours, peer, numpy = (best(times, side) for side in ("dhyan", "torch", "numpy"))
-    name = " ".join(part for part in (r["op"] if r["section"] == "kernels" else "", r["cell"], r["shape"]) if part)
+    name = " ".join(part for part in ("" if r["op"] == r["section"] else r["op"], r["cell"], r["shape"]) if part)
     asked = f"{r['must']:g} / {r['aim']:g}" if r["must"] and which == list(r["work"])[-1] else ""
     cells = [name, which, "-", "-", "-", "-", "-", asked, "-", error_cell(r)]
     if peer:
@@ -181,6 +184,17 @@ def memory_table(results: list[dict[str, Any]]) -> str:
             name = f"{r['op']} {r['cell']} {r['shape']}".replace("  ", " ")
             rows.append([name, r["pass"], label, f"{p['peak'] / 1e6:.1f}", f"{p['outputs'] / 1e6:.1f}", share])
     return markdown(head, rows)
+
+
+def steps_table(results: list[dict[str, Any]]) -> str:
+    """Ours alone: what each scoring costs beside `additive`, which the core's loop reads by itself."""
+    rounds = {r["op"]: r["passes"].get("step", {}).get("dhyan/dhyan") for r in results}
+    base, rows = rounds.get("additive"), []
+    for r in results:
+        mine = rounds[r["op"]]
+        beside = f"{median(mine) / median(base):.2f}" if mine and base else "-"
+        rows.append([r["op"], f"{r['cell']} {r['shape']}", time_cell(mine) if mine else "-", beside, error_cell(r)])
+    return markdown(["scoring", "model", "step ms", "x additive", "error d / t / n"], rows)
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:

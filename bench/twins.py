@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from attentions import setting
 from cases import BOTH, FORWARD, Arrays, Case, model_config
 from seq2seq_twin import Seq2SeqTwin
 from torch import Tensor
+from twin_attention import TwinAttention
 
 Tensors = dict[str, Tensor]
 Call = Callable[[], Tensors]
@@ -102,6 +104,8 @@ class Side:
         t = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if case.modelled:
             return _model_calls(case, form, arrays, t)
+        if case.section == "scorings":
+            return _scoring_calls(case, form, t)
         if case.op == "gemm":
             return {FORWARD: lambda: {"y": t["a"] @ t["b"]}}
         return _kernel_calls(case, form, t)
@@ -132,6 +136,31 @@ def _kernel_calls(case: Case, form: str, t: Tensors) -> dict[str, Call]:
         if flip:
             gradients["dw"] = gradients["dw"].T
         return {output: y.detach(), **gradients}
+
+    return {FORWARD: forward, BOTH: both}
+
+
+def _scoring_calls(case: Case, form: str, t: Tensors) -> dict[str, Call]:
+    """query and memory, or x alone, and the parameters are differentiable."""
+    read = TwinAttention(setting(case.op), form, t, _compiled)
+    moving = ["x"] if "x" in t else ["query", "memory"]
+    own = [name for name in t if name.startswith("attention.")]
+    grown = {name: t[name].clone().requires_grad_() for name in (*moving, *own)}
+
+    def call(a: Tensors) -> Tensor:
+        return read(a[moving[0]], a[moving[-1]], {name.removeprefix("attention."): a[name] for name in own})
+
+    def forward() -> Tensors:
+        with torch.no_grad():
+            return {"context": call(t)}
+
+    def both() -> Tensors:
+        for leaf in grown.values():
+            leaf.grad = None
+        context = call(grown)
+        context.backward(t["dcontext"])
+        gradients = {f"d{name}": leaf.grad for name, leaf in grown.items() if leaf.grad is not None}
+        return {"context": context.detach(), **gradients}
 
     return {FORWARD: forward, BOTH: both}
 

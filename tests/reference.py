@@ -43,6 +43,42 @@ def softmax(scores: Array, allowed: Array) -> Array:
     return e / np.where(total == 0, 1, total)
 
 
+def sparsemax(scores: Array, allowed: Array) -> Array:
+    """max(score - tau, 0) over what is allowed, tau such that a row sums to 1; all zeros where nothing is.
+
+    The k largest scores are the support, k the largest number with k x_k > (x_1 + ... + x_k) - 1 of the sorted scores
+    x_1 >= x_2 >= ... (Martins and Astudillo 2016, algorithm 1).
+    """
+    weights = np.zeros_like(scores)
+    for row in np.ndindex(scores.shape[:2]):
+        if allowed[row].any():
+            x = scores[row][allowed[row]]
+            x = x - x.real.max()
+            ordered = x[np.argsort(-x.real)]
+            sums, k = np.cumsum(ordered), np.arange(1, len(x) + 1)
+            size = k[k * ordered.real > sums.real - 1][-1]
+            tau = (sums[size - 1] - 1) / size
+            weights[row][allowed[row]] = np.where(x.real > tau.real, x - tau, 0)
+    return weights
+
+
+def monotonic(scores: Array, allowed: Array, previous: Array | None = None, hard: bool = False) -> Array:
+    """The chance (B, T, S) that row t, walking right from where row t - 1 stopped, stops at s."""
+    p = np.where(scores.real > 0, 1.0, 0.0) if hard else (1 + np.tanh(scores / 2)) / 2
+    p = np.where(allowed, p, 0)
+    B, T, S = scores.shape
+    weights = np.zeros((B, T, S), p.dtype if previous is None else np.result_type(p, previous))
+    before = np.broadcast_to(np.arange(S) == 0, (B, S)) * 1.0 if previous is None else previous
+    for t in range(T):
+        arriving = np.zeros(B)
+        for s in range(S):
+            arriving = arriving + before[:, s]
+            weights[:, t, s] = p[:, t, s] * arriving
+            arriving = arriving - weights[:, t, s]
+        before = weights[:, t]
+    return weights
+
+
 def context(weights: Array, v: Array) -> Array:
     """context (B, T, D) from weights (B, T, S) and v (B, S, D)."""
     return np.einsum("bts,bsd->btd", weights, v)
@@ -63,6 +99,31 @@ def score_backward(
 def softmax_backward(dweights: Array, weights: Array) -> Array:
     """dscores."""
     return weights * (dweights - (weights * dweights).sum(-1, keepdims=True))
+
+
+def sparsemax_backward(dweights: Array, weights: Array) -> Array:
+    """dscores."""
+    support = weights > 0
+    size = np.maximum(support.sum(-1, keepdims=True), 1)
+    return support * (dweights - (support * dweights).sum(-1, keepdims=True) / size)
+
+
+def monotonic_backward(
+    dweights: Array, scores: Array, allowed: Array, previous: Array | None = None
+) -> tuple[Array, Array]:
+    """dscores, and dprevious also where previous is None: the gradient of (1, 0, 0, ...)."""
+    p = np.where(allowed, (1 + np.tanh(scores / 2)) / 2, 0)
+    weights = monotonic(scores, allowed, previous)
+    B, T, S = scores.shape
+    dscores, flow = np.zeros((B, T, S)), np.zeros((B, S))
+    for t in reversed(range(T)):
+        d = dweights[:, t] + flow
+        dr = np.zeros(B)  # of the chance of coming by s, from the right to the left
+        for s in reversed(range(S)):
+            dscores[:, t, s] = weights[:, t, s] * (1 - p[:, t, s]) * (d[:, s] - dr)
+            dr = p[:, t, s] * d[:, s] + (1 - p[:, t, s]) * dr
+            flow[:, s] = dr
+    return dscores, flow
 
 
 def context_backward(dcontext: Array, weights: Array, v: Array) -> tuple[Array, Array]:

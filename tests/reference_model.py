@@ -1,6 +1,7 @@
 """The recurrent encoder-decoder as a readable NumPy specification: float64 for values, complex128 for exact slopes.
 
-One file, read top to bottom, because it is the definition that every other test leans on.
+One file, read top to bottom, because it is the definition that every other test leans on; sparsemax and the shapes of
+attention's parameters are those of reference_attention.py.
 
 Shapes are written (B, S, I) as in the README, but every array may carry one more axis in front: `...` in the formulas.
 It holds many perturbed copies of the parameters, so one call of the model gives the whole complex-step gradient:
@@ -15,9 +16,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import reference_attention
 
 Array = np.ndarray
 Parameters = dict[str, Array]
@@ -163,17 +165,36 @@ def encoder(x: Array, lengths: Array, p: Parameters, config: Any, masks: Masks |
 # ------------------------------------------------------------------------------------------------ the read
 
 
-def reading_range(name: str, lengths: Array, positions: int, t: int, radius: int | None) -> Array:
+class Past(NamedTuple):
+    """What the steps before leave to the next, (B, n, S) each, n heads."""
+
+    weights: Array  # of the step before: zeros at the first
+    total: Array  # the sum of all steps before
+    alignment: Array  # where monotonic alignment stands: the first position, then the weights of the step before
+
+
+def nothing_past(B: int, n: int, S: int) -> Past:
+    zeros = np.zeros((B, n, S))
+    return Past(zeros, zeros, zeros + (np.arange(S) == 0))
+
+
+def predicted_centre(q: Array, p: Parameters, lengths: Array) -> Array:
+    """(B,): length * sigmoid(window_v . tanh(q window_query))  (Luong 2015, eq. 9)."""
+    return lengths * sigmoid(np.einsum("...bu,...u->...b", np.tanh(linear(q, p["window_query"])), p["window_v"]))
+
+
+def may_attend(lengths: Array, positions: int, t: int, window: Any, centre: Array | None) -> Array:
     """(B, S) bool: the positions that target step t may attend."""
-    s = np.arange(positions)
-    last = lengths[:, None] - 1
+    s, last = np.arange(positions), lengths[:, None] - 1
     allowed = s <= last
-    if radius is not None:
-        allowed = allowed & (np.abs(s - np.minimum(t, last)) <= radius)
-    if name == "none":
-        after = np.append(allowed[:, 1:], np.zeros((len(lengths), 1), bool), axis=1)
-        allowed = allowed & ~after
-    return allowed
+    if centre is not None:
+        return allowed & (np.abs(s - centre.real[..., None]) <= window.radius)
+    return allowed if window is None else allowed & (np.abs(s - np.minimum(t, last)) <= window.radius)
+
+
+def slices(x: Array, heads: int) -> Array:
+    """(..., W) -> (..., n, W / n): n equal consecutive pieces."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
 
 
 def narrow_keys(memory: Array, width: int) -> Array:
@@ -181,8 +202,9 @@ def narrow_keys(memory: Array, width: int) -> Array:
     return memory if memory.shape[-1] == width else memory[..., :width] + memory[..., width:]
 
 
-def product(q: Array, keys: Array) -> Array:
-    return np.einsum("...bh,...bsh->...bs", q, keys)
+def product(q: Array, keys: Array, heads: int) -> Array:
+    """(B, n, S): head i multiplies slice i."""
+    return np.einsum("...bnw,...bsnw->...bns", slices(q, heads), slices(keys, heads))
 
 
 def length_of(x: Array) -> Array:
@@ -192,74 +214,145 @@ def length_of(x: Array) -> Array:
     return np.where(zero, 0, np.sqrt(np.where(zero, 1, square)))
 
 
-def cosine_score(q: Array, memory: Array, p: Parameters) -> Array:
-    """exp(log_sharpness) q.k / (|q| |k|), zero vectors score 0  (Graves 2014)."""
-    keys = narrow_keys(memory, q.shape[-1])
-    norms = length_of(q)[..., None] * length_of(keys)
+def cosine(q: Array, keys: Array, heads: int) -> Array:
+    """q.k / (|q| |k|) of every slice, zero vectors give 0  (Graves 2014)."""
+    norms = np.einsum("...bn,...bsn->...bns", length_of(slices(q, heads)), length_of(slices(keys, heads)))
     zero = norms.real == 0
-    cosine = np.where(zero, 0, product(q, keys) / np.where(zero, 1, norms))
-    return np.exp(p["log_sharpness"])[..., None, :] * cosine
+    return np.where(zero, 0, product(q, keys, heads) / np.where(zero, 1, norms))
 
 
-def tanh_score(q: Array, memory: Array, wq: Array, wm: Array, bias: Array | None, v: Array) -> Array:
-    hidden = np.tanh(linear(q, wq)[..., None, :] + linear_sequence(memory, wm, bias))
-    return np.einsum("...bsu,...u->...bs", hidden, v)
+def tanh_score(q: Array, keys: Array, v: Array, heads: int) -> Array:
+    """v . tanh(q + k): projected q (B, U) and keys (B, S, U); head i sums slice i of U."""
+    terms = np.tanh(q[..., None, :] + keys) * v[..., None, None, :]
+    return slices(terms, heads).sum(-1).swapaxes(-1, -2)
 
 
-def score(name: str, q: Array, memory: Array, p: Parameters) -> Array:
-    """q (B, H), memory (B, S, D) -> scores (B, S), before mask and softmax."""
-    width = q.shape[-1]
-    match name:
+def additive(q: Array, memory: Array, p: Parameters, features: Array | float, heads: int) -> Array:
+    """v . tanh(q W_q + m W_m + bias + features); with a parameter g: g v / |v| for v  (Salimans 2016)."""
+    v = p["g"] * p["v"] / length_of(p["v"])[..., None] if "g" in p else p["v"]
+    return tanh_score(linear(q, p["query"]), linear_sequence(memory, p["memory"], p["bias"]) + features, v, heads)
+
+
+def location_features(weights: Array, p: Parameters) -> Array:
+    """f W_f (B, S, U), f[s, c] = sum_j filters[j, c] weights[s + j - width // 2], 0 outside  (Chorowski 2015)."""
+    width, S = p["filters"].shape[-2], weights.shape[-1]
+    margin = np.zeros((*weights.shape[:-1], width // 2))
+    padded = np.concatenate([margin, weights, margin], axis=-1)
+    around = np.stack([padded[..., j : j + S] for j in range(width)], axis=-1)
+    return linear_sequence(linear_sequence(around, p["filters"]), p["location"])
+
+
+def score(config: Any, q: Array, memory: Array, p: Parameters, past: Past) -> Array:
+    """q (B, H), memory (B, S, D) -> scores (B, n, S), before temperature, mask and normaliser."""
+    H, n = q.shape[-1], config.heads
+    match config.attention:
         case "dot":
-            return product(q, narrow_keys(memory, width))
+            return product(q, narrow_keys(memory, H), n)
         case "scaled_dot":
-            return product(q, narrow_keys(memory, width)) * width**-0.5
+            return product(q, narrow_keys(memory, H), n) * (H // n) ** -0.5
         case "cosine":
-            return cosine_score(q, memory, p)
-        case "general":
-            return product(linear(q, p["weight"]), memory)
+            return np.exp(p["log_sharpness"])[..., None, None] * cosine(q, narrow_keys(memory, H), n)
+        case "general":  # the matrix is folded into the keys, so that they are cut like the query
+            return product(q, linear_sequence(memory, p["weight"].swapaxes(-1, -2)), n)
         case "additive":
-            return tanh_score(q, memory, p["query"], p["memory"], p["bias"], p["v"])
+            return additive(q, memory, p, 0.0, n)
         case "concat":
-            return tanh_score(q, memory, p["weight"][..., :width, :], p["weight"][..., width:, :], None, p["v"])
-    raise ValueError(name)
+            below = linear_sequence(memory, p["weight"][..., H:, :])
+            return tanh_score(linear(q, p["weight"][..., :H, :]), below, p["v"], n)
+        case "location":
+            return linear(q, p["weight"][..., : memory.shape[-2]])[..., None, :]
+        case "location_sensitive":
+            return additive(q, memory, p, location_features(past.weights[..., 0, :], p), n)
+        case "coverage":
+            return additive(q, memory, p, past.total[..., 0, :, None] * p["coverage"][..., None, None, :], n)
+    raise ValueError(config.attention)
+
+
+def monotonic(scores: Array, allowed: Array, before: Array, hard: bool) -> Array:
+    """The expected monotonic alignment after one more step  (Raffel 2017, eq. 9), or that of decoding: p is 0 or 1.
+
+    Inspect positions from where the step before stopped (r), stop at s with probability p_s:
+    weight_s = p_s r_s, r_{s+1} = (1 - p_s) r_s + before_{s+1}.
+    """
+    p = np.where(allowed, scores.real > 0 if hard else sigmoid(scores), 0)
+    weights, r = [], 0.0
+    for s in range(scores.shape[-1]):
+        r = r + before[..., s]
+        weights.append(p[..., s] * r)
+        r = (1 - p[..., s]) * r
+    return np.stack(weights, axis=-1) if weights else scores
+
+
+def normalised(config: Any, scores: Array, allowed: Array, p: Parameters, past: Past, noise: Any, hard: bool) -> Array:
+    """Weights (B, n, S); allowed (B, S) holds for every head; noise (B, n, S) is added to monotonic scores."""
+    scores, each = scores / config.temperature, allowed[..., None, :]
+    match config.normalize:
+        case "softmax":
+            return softmax(scores, each)
+        case "sparsemax":
+            return reference_attention.sparsemax(scores, each)
+    return monotonic(scores + p["threshold"][..., None, None] + noise, each, past.alignment, hard)
+
+
+def rule(name: str, allowed: Array, alignment: Array | None) -> Array:
+    """Weights (B, S) that no score decides; alignment (B, S) for oracle."""
+    if name == "oracle":
+        assert alignment is not None
+        return np.where(allowed, alignment, 0.0)
+    if name == "none":  # the last of what may be attended
+        later = np.cumsum(allowed[..., ::-1], axis=-1)[..., ::-1] - allowed
+        allowed = allowed & (later == 0)
+    return allowed / np.maximum(allowed.sum(-1, keepdims=True), 1)
 
 
 def read(
-    name: str,
+    config: Any,
     q: Array,
     memory: Array,
     lengths: Array,
     p: Parameters,
+    past: Past,
     *,
-    t: int = 0,
-    radius: int | None = None,
-    alignment: Array | None = None,
-) -> tuple[Array, Array]:
-    """One target step: q (B, H), memory (B, S, D) -> context (B, D), weights (B, S). alignment (B, S) for oracle."""
-    allowed = reading_range(name, lengths, memory.shape[-2], t, radius)
-    if name == "oracle":
-        assert alignment is not None
-        weights = np.where(allowed, alignment, 0.0)
-    elif name in ("none", "uniform"):
-        weights = allowed / np.maximum(allowed.sum(-1, keepdims=True), 1)
+    t: int,
+    alignment: Array | None,
+    noise: Array | float,
+    hard: bool,
+) -> tuple[Array, Array, Past]:
+    """One target step: q (B, H), memory (B, S, D) -> context (B, D), weights (B, S) (the mean of the heads), past."""
+    S, n = memory.shape[-2], config.heads
+    centre = predicted_centre(q, p, lengths) if "window_v" in p else None
+    allowed = may_attend(lengths, S, t, config.window, centre)
+    if config.attention in ("none", "uniform", "oracle"):
+        weights = rule(config.attention, allowed, alignment)[..., None, :]
     else:
-        weights = softmax(score(name, q, memory, p), allowed)
-    return np.einsum("...bs,...bsd->...bd", weights, memory), weights
+        weights = normalised(config, score(config, q, memory, p, past), allowed, p, past, noise, hard)
+    if centre is not None:  # exp(-(s - p)^2 / (2 (radius / 2)^2)), not normalised again
+        off = np.arange(S) - centre[..., None]
+        weights = weights * np.exp(-2 * off * off / config.window.radius**2)[..., None, :]
+    context = np.einsum("...bns,...bsnw->...bnw", weights, slices(memory, n))
+    context = context.reshape(*context.shape[:-2], memory.shape[-1])
+    return context, weights.mean(-2), Past(weights, past.total + weights, weights)
 
 
 # ------------------------------------------------------------------------------------------------ the decoder
 
 
-State = tuple[list[Array], list[Array | None], Array | None]  # h and c of every layer, the readout before
+class State(NamedTuple):
+    """Between two steps."""
+
+    h: list[Array]  # of every layer
+    c: list[Array | None]
+    fed: Array | None  # the readout before
+    past: Past
 
 
-def initial_state(final: Array, p: Parameters, config: Any) -> State:
+def initial_state(final: Array, p: Parameters, config: Any, positions: int) -> State:
     """tanh(final W + b) cut into h of every layer, then c of every layer; no readout has been fed yet."""
     columns = np.tanh(linear(final, p["initial.weight"], p["initial.bias"]))
     pieces = np.split(columns, columns.shape[-1] // config.hidden, axis=-1)
     h, c = pieces[: config.layers], pieces[config.layers :]
-    return h, list(c) if config.cell == "lstm" else [None] * config.layers, None
+    past = nothing_past(final.shape[-2], config.heads, positions)
+    return State(h, list(c) if config.cell == "lstm" else [None] * config.layers, None, past)
 
 
 def decoder_step(
@@ -272,6 +365,7 @@ def decoder_step(
     config: Any,
     alignment: Array | None = None,
     masks: Masks | None = None,
+    hard: bool = False,
 ) -> tuple[Array, Array, State]:
     """Embedded previous token y (B, E) -> readout r (B, E), weights (B, S), next state.
 
@@ -279,11 +373,15 @@ def decoder_step(
     Luong 2015: the cell on [y; r_{t-1}] (or y), then read.
     Dropout stands between layers; the state and the readout handed to the next step do not see it.
     """
-    h, c, fed = state
-    query_options = {"t": t, "radius": radius_of(config), "alignment": alignment}
-    attention = part(p, "attention")
+    h, c, fed, past = state
+    noise = (masks or {}).get(f"alignment, step {t}", 0.0)
+
+    def attend(query: Array) -> tuple[Array, Array, Past]:
+        own = part(p, "attention")
+        return read(config, query, memory, lengths, own, past, t=t, alignment=alignment, noise=noise, hard=hard)
+
     if config.order == "bahdanau":
-        context, weights = read(config.attention, h[-1], memory, lengths, attention, **query_options)
+        context, weights, past_and_now = attend(h[-1])
         x = concatenate(y, context)
     elif config.input_feeding:
         x = concatenate(y, np.zeros(y.shape) if fed is None else fed)
@@ -298,10 +396,10 @@ def decoder_step(
     if config.order == "bahdanau":
         seen = concatenate(y, top, context)
     else:
-        context, weights = read(config.attention, top, memory, lengths, attention, **query_options)
+        context, weights, past_and_now = attend(top)
         seen = concatenate(top, context)
     r = np.tanh(linear(seen, p["readout.weight"], p["readout.bias"]))
-    return r, weights, (new_h, new_c, r)
+    return r, weights, State(new_h, new_c, r, past_and_now)
 
 
 def concatenate(*pieces: Array) -> Array:
@@ -310,17 +408,13 @@ def concatenate(*pieces: Array) -> Array:
     return np.concatenate([np.broadcast_to(piece, (*shape, piece.shape[-1])) for piece in pieces], axis=-1)
 
 
-def radius_of(config: Any) -> int | None:
-    return getattr(config.window, "radius", config.window)
-
-
 def encode(
     p: Parameters, config: Any, source: Array, lengths: Array, masks: Masks | None = None
 ) -> tuple[Array, State]:
     """Token ids (B, S) or features (B, S, F) -> memory and the decoder's initial state."""
     x = embedding(p["source_embedding"], source) if config.source == "tokens" else source
     memory, final = encoder(drop(x, masks, "source embedding"), lengths, p, config, masks)
-    return memory, initial_state(final, p, config)
+    return memory, initial_state(final, p, config, memory.shape[-2])
 
 
 def force(
@@ -331,14 +425,18 @@ def force(
     target: Array,
     alignment: Array | None = None,
     masks: Masks | None = None,
+    hard: bool = False,
 ) -> tuple[Array, Array]:
-    """Teacher forcing: target (B, T+1) -> log probabilities of every token (B, T, V), weights (B, T, S)."""
+    """Teacher forcing: target (B, T+1) -> log probabilities of every token (B, T, V), weights (B, T, S).
+
+    alignment (B, T, S): what the scoring "oracle" reads by. hard: the monotonic alignment of decoding.
+    """
     memory, state = encode(p, config, source, source_lengths, masks)
     log_probabilities, weights = [], []
     for t in range(target.shape[1] - 1):
         y = drop(embedding(p["target_embedding"], target[:, t]), masks, f"target embedding, step {t}")
         given = None if alignment is None else alignment[..., t, :]
-        r, a, state = decoder_step(y, state, memory, source_lengths, t, p, config, given, masks)
+        r, a, state = decoder_step(y, state, memory, source_lengths, t, p, config, given, masks, hard)
         r = drop(r, masks, f"readout, step {t}")
         log_probabilities.append(log_softmax(linear(r, p["output.weight"], p["output.bias"])))
         weights.append(a)
@@ -366,28 +464,59 @@ def loss(
     batch: Any,
     *,
     smoothing: float = 0.0,
-    alignment: Array | None = None,
+    guided: float = 0.0,
+    coverage: float = 0.0,
     masks: Masks | None = None,
 ) -> Array:
-    """The whole model: mean negative log-likelihood per target token, in nats. batch as dhyan.Batch."""
-    log_p, _ = force(p, config, batch.source, batch.source_lengths, batch.target, alignment, masks)
+    """The whole model: mean negative log-likelihood per target token, in nats, and losses on the weights.
+
+    batch as dhyan.Batch. guided, coverage: what guided_loss and coverage_loss are multiplied with.
+    """
+    alignment = getattr(batch, "alignment", None)
+    log_p, weights = force(p, config, batch.source, batch.source_lengths, batch.target, alignment, masks)
     counted = np.arange(batch.target.shape[1] - 1) < batch.target_lengths[:, None] - 1
     targets = np.where(counted, batch.target[:, 1:], -1)
-    return token_losses(log_p, targets, smoothing).sum((-2, -1)) / counted.sum()
+    total = token_losses(log_p, targets, smoothing).sum((-2, -1)) / counted.sum()
+    if guided:
+        assert alignment is not None
+        total = total + guided * guided_loss(weights, alignment)
+    if coverage:
+        total = total + coverage * coverage_loss(weights, counted)
+    return total
+
+
+def guided_loss(weights: Array, alignment: Array) -> Array:
+    """-1/M sum alignment log weights over the M rows with links  (Chen 2016); the log of 0 is that of the least."""
+    least = np.finfo(np.float64).tiny
+    known = alignment * np.log(np.where(weights.real > least, weights, least))
+    return -known.sum((-3, -2, -1)) / alignment.any(-1).sum()
+
+
+def coverage_loss(weights: Array, counted: Array) -> Array:
+    """1/N sum_t sum_s min(weights[t, s], sum of weights[t', s] over t' < t), counted steps only  (See 2017, eq. 12)."""
+    before = np.concatenate([np.zeros_like(weights[..., :1, :]), np.cumsum(weights, axis=-2)[..., :-1, :]], axis=-2)
+    smaller = np.where(weights.real <= before.real, weights, before)
+    return np.where(counted[..., None], smaller, 0).sum((-3, -2, -1)) / counted.sum()
 
 
 def greedy(
-    p: Parameters, config: Any, source: Array, lengths: Array, max_length: int
+    p: Parameters, config: Any, source: Array, lengths: Array, max_length: int, alignment: Array | None = None
 ) -> tuple[list[list[int]], list[Array]]:
-    """The most probable token at every step, for each sentence alone: ids with the end symbol, weights (T, S)."""
+    """The most probable token at every step, for each sentence alone: ids with the end symbol, weights (T, S).
+
+    alignment (B, T, S) for oracle; later steps than T have no links.
+    """
     ids: list[list[int]] = []
     weights: list[Array] = []
     for i in range(len(lengths)):
         memory, state = encode(p, config, source[i : i + 1], lengths[i : i + 1])
         sentence, rows, token = [], [], BEGIN
         while len(sentence) < max_length and token != END:
-            y = embedding(p["target_embedding"], np.array([token]))
-            r, a, state = decoder_step(y, state, memory, lengths[i : i + 1], len(sentence), p, config)
+            y, t = embedding(p["target_embedding"], np.array([token])), len(sentence)
+            given = None
+            if alignment is not None:
+                given = alignment[i : i + 1, t] if t < alignment.shape[1] else np.zeros((1, source.shape[1]))
+            r, a, state = decoder_step(y, state, memory, lengths[i : i + 1], t, p, config, given, hard=True)
             token = int(linear(r, p["output.weight"], p["output.bias"])[0].argmax())
             sentence.append(token)
             rows.append(a[0])
@@ -406,7 +535,7 @@ def exhaustive(
         outputs = [[*words_before, END] for words_before in itertools.product(words, repeat=length)]
         target = np.array([[BEGIN, *output] for output in outputs])
         many = len(outputs)
-        log_p, _ = force(p, config, np.repeat(source, many, 0), np.repeat(lengths, many), target)
+        log_p, _ = force(p, config, np.repeat(source, many, 0), np.repeat(lengths, many), target, hard=True)
         totals = -token_losses(log_p, target[:, 1:]).sum(-1)
         results += [(output, float(total)) for output, total in zip(outputs, totals, strict=True)]
     return sorted(results, key=lambda result: -result[1])
@@ -500,13 +629,14 @@ def parameter_shapes(config: Any) -> dict[str, tuple[int, ...]]:
             shapes |= cell(f"encoder.{layer}.{direction}", inputs)
     columns = layers * h * (2 if config.cell == "lstm" else 1)
     shapes |= {"initial.weight": (h, columns), "initial.bias": (columns,)}
-    attention: dict[str, dict[str, tuple[int, ...]]] = {
-        "cosine": {"log_sharpness": (1,)},
-        "general": {"weight": (h, d)},
-        "additive": {"query": (h, h), "memory": (d, h), "bias": (h,), "v": (h,)},
-        "concat": {"weight": (h + d, h), "v": (h,)},
-    }
-    shapes |= {f"attention.{name}": shape for name, shape in attention.get(config.attention, {}).items()}
+    setting = reference_attention.Setting(
+        config.attention,
+        normalize=config.normalize,
+        predictive=type(config.window).__name__ == "PredictiveWindow",
+        normalized=config.normalized,
+    )
+    attention = reference_attention.shapes(setting, h, d, h, config.max_source)
+    shapes |= {f"attention.{name}": shape for name, shape in attention.items()}
     below = e + d if bahdanau else 2 * e if config.input_feeding else e
     for layer in range(layers):
         shapes |= cell(f"decoder.{layer}", h if layer else below)

@@ -1,452 +1,884 @@
-"""attend: every rank, score, restriction and their combinations against a plain loop; masks, edges and bad input."""
+"""dhyan.Attention against tests/reference_attention.py: values, gradients, accuracy, edges, bits, bad input.
+
+One file because every test runs over the same list of settings: scoring x heads x window x normaliser. The random
+shapes and masks are in bench/conformance.py; here the shape is one that a person can print.
+"""
 
 from __future__ import annotations
 
+import functools
 import itertools
-import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dhyan
 import numpy as np
 import pytest
-from dhyan import Window, ops
-from dhyan.attention import PARAMETERLESS
+import reference
+import reference_attention
+from dhyan import PredictiveWindow, Window, ops
+from dhyan.names import nearest_first
+from reference_attention import CONTENT, RULES, SCORINGS, Sentences, Setting
 
-STATES = np.array([[1, 0], [0.5, 0.5], [0, 1]])
-QUERY = np.array([0.7, 0.3])
-
-
-def one_score(q: np.ndarray, k: np.ndarray, score: str) -> float:
-    product = sum(float(x) * float(y) for x, y in zip(q, k, strict=True))
-    if score != "cosine":
-        return product
-    norms = np.sqrt(np.sum(q.astype(float) ** 2) * np.sum(k.astype(float) ** 2))
-    return product / norms if norms else 0.0
+EPS = 2.0**-23
+B, T, S, Q, D, U = 2, 3, 5, 4, 8, 8
+LENGTHS = np.array([5, 2])
 
 
-def plain(
-    q: np.ndarray,
-    k: np.ndarray,
-    v: np.ndarray,
-    *,
-    score: str = "dot",
-    lengths: np.ndarray | None = None,
-    mask: np.ndarray | None = None,
-    window: Window | None = None,
-    causal: bool = False,
-    scale: float | None = None,
-    position: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Context and weights in double precision, one number after the other, as the docstring of attend says."""
-    B, T, S, H = *q.shape[:2], k.shape[1], q.shape[2]
-    if scale is None:
-        scale = H**-0.5 if score == "scaled_dot" else 1.0
-    scale = float(scale)
-    allowed = np.ones((B, T, S), bool) if mask is None else np.broadcast_to(mask, (B, T, S))
-    context, weights = np.zeros((B, T, v.shape[2])), np.zeros((B, T, S))
-    for b, t in itertools.product(range(B), range(T)):
-        length = S if lengths is None else int(lengths[b])
-        seen = [s for s in range(length) if allowed[b, t, s]]
-        if causal:
-            seen = [s for s in seen if s <= t + length - T]
-        if window is not None:
-            seen = [s for s in seen if abs(s - min(t + position, length - 1)) <= window.radius]
-        if seen:
-            scores = np.array([scale * one_score(q[b, t], k[b, s], score) for s in seen])
-            weights[b, t, seen] = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
-            context[b, t] = sum(weights[b, t, s] * v[b, s].astype(float) for s in seen)
-    return context, weights
+def settings() -> Iterator[Setting]:
+    """Every scoring alone, then every option with it: not all pairs of options, but all with heads."""
+    for score in SCORINGS:
+        yield Setting(score)
+        yield Setting(score, radius=1)
+        if score in RULES:
+            continue
+        for heads in (1, 2, 4) if score in CONTENT else (1,):
+            if heads > 1:
+                yield Setting(score, heads)
+                yield Setting(score, heads, radius=2)
+            yield Setting(score, heads, "sparsemax", temperature=0.7)
+            yield Setting(score, heads, "monotonic", temperature=1.5)
+            if score in CONTENT:
+                yield Setting(score, heads, radius=1, predictive=True, temperature=2.5)
+                yield Setting(score, heads, "sparsemax", radius=2, predictive=True)
+            if score in ("additive", "location_sensitive", "coverage"):
+                yield Setting(score, heads, normalized=True)
 
 
-def draw(B: int, T: int, S: int, H: int = 4, D: int = 3, dtype: type = np.float64, seed: int = 0) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return [rng.standard_normal(shape).astype(dtype) for shape in ((B, T, H), (B, S, H), (B, S, D))]
+def name_of(setting: Setting) -> str:
+    window = "" if setting.radius is None else f" {'predictive' if setting.predictive else 'window'} {setting.radius}"
+    heads = "" if setting.heads == 1 else f" {setting.heads} heads"
+    normalized = " normalized" if setting.normalized else ""
+    return f"{setting.score}{heads} {setting.normalize}{window}{normalized}"
 
 
-def tolerance(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float = 1.0) -> float:
-    """A score is promised within 4 eps of its absolute terms, the weights move by twice that, plus 4 eps of softmax
-    and 4 eps of the sum; cosine rounds each factor once more, all of them below 1."""
-    terms = np.einsum("bth,bsh->bts", np.abs(q), np.abs(k)).max(initial=1.0) * max(scale, 1.0)
-    return float(np.finfo(q.dtype).eps * (8 * terms + 16) * np.abs(v).max(initial=1.0))
+SETTINGS = list(settings())
+FEW = [s for s in SETTINGS if s.heads < 4 and s.temperature != 2.5]  # for what does not depend on every number
+every_setting = pytest.mark.parametrize("setting", SETTINGS, ids=name_of)
+some_settings = pytest.mark.parametrize("setting", FEW, ids=name_of)
 
 
-def same_bits(one: Any, other: Any) -> bool:
-    return all(x.tobytes() == y.tobytes() and x.shape == y.shape for x, y in zip(one, other, strict=True))
-
-
-# ------------------------------------------------------------------------------------------------ values
-
-
-def test_the_example_of_the_articles() -> None:
-    """Scores .7 .5 .3; e^.7 : e^.5 : e^.3 over their sum; the context is their weighted sum of the states."""
-    scores = ops.score_forward(QUERY[None, None], STATES[None], term="product")
-    assert np.allclose(scores, [0.7, 0.5, 0.3], rtol=0, atol=1e-15)
-    read = dhyan.attend(QUERY, STATES)
-    assert read.weights.round(4).tolist() == [0.4018, 0.3289, 0.2693]
-    assert read.context.round(4).tolist() == [0.5662, 0.4338]
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("score", PARAMETERLESS)
-def test_every_combination_agrees_with_the_loop(isa: str, score: str, dtype: type) -> None:
+def restrictions() -> dict[str, Sentences]:
+    """What a call may say; some rows and one whole sentence have nothing to attend."""
     rng = np.random.default_rng(1)
-    for (T, S), limit, radius, causal, position in itertools.product(
-        [(3, 5), (5, 3), (1, 4)], ["none", "lengths", "mask"], [None, 0, 1], [False, True], [0, 2]
-    ):
-        q, k, v = draw(2, T, S, dtype=dtype, seed=T)
-        options: dict[str, Any] = dict(score=score, causal=causal, position=position)
-        if limit == "lengths":
-            options["lengths"] = np.array([S, S - 1])
-        if limit == "mask":
-            options["mask"] = rng.random((2, T, S)) < 0.6
-        if radius is not None:
-            options["window"] = Window(radius)
-        read, (context, weights) = dhyan.attend(q, k, v, **options), plain(q, k, v, **options)
-        assert read.context.dtype == read.weights.dtype == dtype
-        assert ((read.weights == 0) == (weights == 0)).all(), options
-        bound = tolerance(q, k, v)
-        assert np.abs(read.weights - weights).max() <= bound, options
-        assert np.abs(read.context - context).max() <= bound, options
+    mask = rng.random((B, T, S)) < 0.6
+    mask[0, 1] = False
+    mask[:, :, 2] = False
+    return {
+        "nothing": Sentences(),
+        "lengths": Sentences(lengths=LENGTHS),
+        "an empty sentence": Sentences(lengths=np.array([0, 4]), position=2),
+        "causal": Sentences(lengths=LENGTHS, causal=True),
+        "mask": Sentences(mask=mask),
+        "a mask for all rows": Sentences(mask=mask[:, 2:], causal=True),
+    }
 
 
-@pytest.mark.parametrize("score", PARAMETERLESS)
-@pytest.mark.parametrize("scale", [0.0, -1.5, 3, np.float32(0.25), np.int64(2)])
-def test_a_scale_replaces_that_of_the_score(score: str, scale: float) -> None:
-    q, k, v = draw(2, 3, 4)
-    read, (context, weights) = dhyan.attend(q, k, v, score=score, scale=scale), plain(q, k, v, score=score, scale=scale)
-    bound = tolerance(q, k, v, abs(float(scale)))
-    assert np.abs(read.weights - weights).max() <= bound and np.abs(read.context - context).max() <= bound
+RESTRICTIONS = restrictions()
 
 
-def test_scaled_dot_is_dot_over_the_root_of_the_width() -> None:
-    q, k, v = draw(2, 3, 5, H=16)
-    assert same_bits(dhyan.attend(q, k, v, score="scaled_dot"), dhyan.attend(q, k, v, scale=0.25))
-    assert same_bits(dhyan.attend(q, k, v, score="scaled_dot", scale=1.0), dhyan.attend(q, k, v))
+@dataclass(frozen=True)
+class Case:
+    """A setting with numbers: what goes in, in float64, and the slopes that flow back."""
+
+    setting: Setting
+    sentences: Sentences
+    query: np.ndarray
+    memory: np.ndarray
+    parameters: dict[str, np.ndarray]
+    dcontext: np.ndarray
+    dweights: np.ndarray
+
+    @property
+    def inputs(self) -> list[np.ndarray]:
+        return [self.query, self.memory, *self.parameters.values()]
+
+    def read(self, *inputs: np.ndarray) -> reference_attention.Read:
+        query, memory, *rest = inputs or self.inputs
+        parameters = dict(zip(self.parameters, rest, strict=True))
+        return reference_attention.attention(self.setting, parameters, query, memory, self.sentences)
+
+    def loss(self, *inputs: np.ndarray) -> Any:
+        read = self.read(*inputs)
+        return (read.context * self.dcontext).sum() + (read.weights * self.dweights).sum()
 
 
-@pytest.mark.parametrize("score", PARAMETERLESS)
-def test_every_rank(score: str) -> None:
-    q, k, v = draw(1, 3, 5)
-    batch = dhyan.attend(q, k, v, score=score, lengths=np.array([4]))
-    rows = dhyan.attend(q[0], k[0], v[0], score=score, lengths=np.array([4]))
-    assert rows.context.shape == (3, 3) and rows.weights.shape == (3, 5)
-    assert same_bits(rows, (batch.context[0], batch.weights[0]))
-    assert same_bits(rows, dhyan.attend(q[0], k[0], v[0], score=score, lengths=4))
-    for t in range(3):
-        one = dhyan.attend(q[0, t], k[0], v[0], score=score, lengths=4)
-        assert one.context.shape == (3,) and one.weights.shape == (5,)
-        assert same_bits(one, (batch.context[0, t], batch.weights[0, t]))
+def make(setting: Setting, sentences: Sentences = RESTRICTIONS["lengths"], seed: int = 0, dtype: Any = float) -> Case:
+    rng = np.random.default_rng(seed)
+    normal = lambda *shape: rng.normal(size=shape).astype(dtype)  # noqa: E731
+    query, memory = normal(B, T, Q), normal(B, S, D)
+    shapes = reference_attention.shapes(setting, Q, D, U, S + 1)
+    parameters = {n: normal(*shape) * dtype(shape[0] ** -0.5 if len(shape) > 1 else 1) for n, shape in shapes.items()}
+    dcontext, dweights = normal(B, T, D), normal(B, setting.heads, T, S)
+    if setting.score == "oracle":
+        sentences = replace(sentences, alignment=np.abs(normal(B, T, S)))
+    return Case(setting, sentences, query, memory, parameters, dcontext, dweights)
 
 
-def test_values_are_the_keys_unless_given() -> None:
-    q, k, _ = draw(2, 3, 5)
-    for score in PARAMETERLESS:
-        assert same_bits(dhyan.attend(q, k, score=score), dhyan.attend(q, k, k, score=score))
-    assert same_bits(dhyan.attend(q[0], k[0]), dhyan.attend(q[0], k[0], k[0]))
+def attention_of(setting: Setting, dtype: Any = np.float64, **more: Any) -> dhyan.Attention:
+    window: Any = None
+    if setting.radius is not None:
+        window = PredictiveWindow(setting.radius) if setting.predictive else Window(setting.radius)
+    options: dict[str, Any] = dict(max_source=S + 1) if setting.score == "location" else {}
+    options |= dict(heads=setting.heads, window=window, normalize=setting.normalize, temperature=setting.temperature)
+    options |= dict(normalized=setting.normalized, dtype=np.dtype(dtype).name) | more
+    return dhyan.Attention(setting.score, Q, D, U, **options)
 
 
-def test_causal_rows() -> None:
-    """Row t sees s <= t + S - T: the last row sees everything, and T > S leaves the first T - S rows empty."""
-    for T, S in [(1, 4), (4, 4), (2, 5), (5, 2)]:
-        q, k, v = draw(1, T, S)
-        seen = (dhyan.attend(q, k, v, causal=True).weights[0] > 0).astype(int)
-        assert seen.tolist() == np.tri(T, S, S - T, int).tolist()
-    q, k, v = draw(2, 3, 5)
-    seen = dhyan.attend(q, k, v, causal=True, lengths=np.array([5, 2])).weights > 0
-    assert seen[0].sum(1).tolist() == [3, 4, 5] and seen[1].sum(1).tolist() == [0, 1, 2]
+def loaded(case: Case) -> dhyan.Attention:
+    """The object that holds the case's parameters."""
+    attention = attention_of(case.setting, case.query.dtype)
+    for name, x in attention.parameters().items():
+        x[...] = case.parameters[name]
+    return attention
 
 
-def test_position_moves_the_window_and_nothing_else() -> None:
-    q, k, v = draw(2, 6, 9)
-    options: dict[str, Any] = dict(window=Window(1), lengths=np.array([9, 4]))
-    whole = dhyan.attend(q, k, v, **options)
-    for t in range(6):
-        step = dhyan.attend(q[:, t : t + 1], k, v, position=t, **options)
-        assert same_bits(step, (whole.context[:, t : t + 1], whole.weights[:, t : t + 1]))
-    assert same_bits(dhyan.attend(q, k, v, position=3, causal=True), dhyan.attend(q, k, v, causal=True))
+def options_of(sentences: Sentences) -> dict[str, Any]:
+    return {name: value for name, value in vars(sentences).items() if value is not None}
 
 
-@pytest.mark.parametrize("radius", [5, 2**31, 2**62, sys.maxsize, 2**64], ids=str)
-def test_a_window_wider_than_the_source_is_none(radius: int) -> None:
-    q, k, v = draw(2, 3, 5)
-    assert same_bits(dhyan.attend(q, k, v, window=Window(radius)), dhyan.attend(q, k, v))
+def forward(case: Case, attention: dhyan.Attention | None = None) -> tuple[Any, Any]:
+    return (attention or loaded(case)).forward(case.query, case.memory, **options_of(case.sentences))
 
 
-@pytest.mark.parametrize("position", [5, 2**31, sys.maxsize], ids=str)
-def test_a_window_stays_at_the_end_of_the_source(position: int) -> None:
-    q, k, v = draw(2, 3, 5)
-    read = dhyan.attend(q, k, v, window=Window(1), position=position)
-    assert (read.weights > 0).sum((0, 1)).tolist() == [0, 0, 0, 6, 6]
+def squeezed(weights: np.ndarray) -> np.ndarray:
+    """(B, n, T, S) as dhyan has it: without n where it is 1."""
+    return weights[:, 0] if weights.shape[1] == 1 else weights
 
 
-def test_masks_broadcast_and_combine() -> None:
-    q, k, v = draw(2, 3, 5)
-    columns = np.array([True, False, True, True, False])
-    full = np.broadcast_to(columns, (2, 3, 5)).copy()
-    for mask in (columns, columns[None], full[:, :1], full[:1]):
-        assert same_bits(dhyan.attend(q, k, v, mask=mask), dhyan.attend(q, k, v, mask=full))
-    assert same_bits(dhyan.attend(q[0], k[0], v[0], mask=columns), dhyan.attend(q[0], k[0], v[0], mask=full[0]))
-    assert same_bits(
-        dhyan.attend(q[0, 0], k[0], v[0], mask=columns), [x[0, 0] for x in dhyan.attend(q, k, v, mask=full)]
-    )
-    rows = np.arange(3)[:, None] + 2 >= np.arange(5)
-    both = dhyan.attend(q, k, v, mask=full, causal=True)
-    assert same_bits(both, dhyan.attend(q, k, v, mask=full & rows))
-    ahead = np.arange(5) < np.array([5, 3])[:, None, None]
-    assert same_bits(dhyan.attend(q, k, v, lengths=np.array([5, 3])), dhyan.attend(q, k, v, mask=ahead))
+def everything(case: Case, attention: dhyan.Attention | None = None) -> dict[str, np.ndarray]:
+    """Outputs and gradients by name."""
+    attention = attention or loaded(case)
+    read, cache = forward(case, attention)
+    gradients = attention.backward(case.dcontext, cache, squeezed(case.dweights))
+    found = {"context": read.context, "weights": read.weights, "query": gradients.query, "memory": gradients.memory}
+    return found | {"parameter " + name: x for name, x in gradients.parameters.items()}
 
 
-def test_cosine_depends_on_directions_only() -> None:
-    q, k, v = draw(2, 3, 5)
-    read = dhyan.attend(q, k, v, score="cosine")
-    assert same_bits(read, dhyan.attend(q * 8, k / 4, v, score="cosine"))  # powers of two: no rounding
-    k[:, 2] = 0
-    zeroed = dhyan.attend(q, k, v, score="cosine", scale=5.0)
-    context, weights = plain(q, k, v, score="cosine", scale=5.0)
-    assert np.abs(zeroed.weights - weights).max() <= tolerance(q, k, v, 5.0)
-    assert np.abs(zeroed.context - context).max() <= tolerance(q, k, v, 5.0)
-    even = dhyan.attend(np.zeros((2, 3, 4)), k, v, score="cosine").weights
-    assert np.abs(even - 0.2).max() <= np.finfo(float).eps
+def assert_same_bits(got: dict[str, np.ndarray], want: dict[str, np.ndarray], where: str = "") -> None:
+    assert set(got) == set(want)
+    for name, x in want.items():
+        assert got[name].shape == x.shape and got[name].tobytes() == x.tobytes(), (name, where)
 
 
-@pytest.mark.parametrize("score", PARAMETERLESS)
-@pytest.mark.parametrize("magnitude", [1e-45, 1e-40, 1e-30, 1e17])
-def test_finite_inputs_give_finite_outputs(score: str, magnitude: float) -> None:
-    q, k, v = (np.sign(x) * np.float32(magnitude) for x in draw(2, 3, 5, dtype=np.float32))
-    read, (_, weights) = dhyan.attend(q, k, v, score=score), plain(q, k, v, score=score)
-    assert np.isfinite(read.context).all() and np.isfinite(read.weights).all()
-    if score == "cosine" or magnitude < 1:
-        unit = np.sign(q)  # the direction alone counts, or all scores are 0
-        assert np.abs(read.weights - weights).max() <= tolerance(unit, np.sign(k), np.sign(v))
+# ------------------------------------------------------------------------------------------------ by hand
+
+
+def test_the_example_of_the_article() -> None:
+    states, query = np.array([[[1, 0], [0.5, 0.5], [0, 1]]]), np.array([[[0.7, 0.3]]])
+    read, _ = dhyan.Attention("dot", query_size=2, key_size=2, dtype="float64").forward(query, states)
+    np.testing.assert_allclose(read.weights, [[[0.4018, 0.3289, 0.2693]]], atol=5e-5)
+    np.testing.assert_allclose(read.context, [[[0.5662, 0.4338]]], atol=5e-5)
+
+
+HAND = {  # scores of one row over three positions -> weights
+    ("softmax", (0.0, np.log(2.0), 0.0)): (0.25, 0.5, 0.25),
+    ("sparsemax", (1.0, 0.5, -1.0)): (0.75, 0.25, 0.0),
+    ("sparsemax", (3.0, 0.5, -1.0)): (1.0, 0.0, 0.0),
+    ("sparsemax", (0.2, 0.2, 0.2)): (1 / 3, 1 / 3, 1 / 3),
+    ("monotonic", (0.0, 0.0, 0.0)): (0.5, 0.25, 0.125),
+    ("monotonic", (-np.log(3.0), np.log(3.0), 50.0)): (0.25, 0.5625, 0.1875),
+}
+
+
+@pytest.mark.parametrize("normalize, scores", HAND)
+def test_weights_by_hand(isa: str, normalize: str, scores: tuple[float, ...]) -> None:
+    """q = 1, so that the scores are the memory; of the reference too."""
+    attention = dhyan.Attention("dot", query_size=1, key_size=1, dtype="float64", normalize=normalize)
+    p = attention.parameters()
+    if normalize == "monotonic":
+        p["threshold"][...] = 0
+    query, memory = np.ones((1, 1, 1)), np.array(scores).reshape(1, 3, 1)
+    want = [[HAND[normalize, scores]]]
+    np.testing.assert_allclose(attention.forward(query, memory)[0].weights, want, rtol=0, atol=1e-15)
+    read = reference_attention.attention(Setting("dot", normalize=normalize), p, query, memory)
+    np.testing.assert_allclose(read.weights[:, 0], want, rtol=0, atol=1e-15)
+
+
+def test_monotonic_rows_move_on_by_hand(isa: str) -> None:
+    """Two rows that stop with probability 1/2 everywhere: the second starts where the first stopped."""
+    attention = dhyan.Attention("dot", query_size=1, key_size=1, dtype="float64", normalize="monotonic")
+    attention.parameters()["threshold"][...] = 0
+    query, memory = np.ones((1, 2, 1)), np.zeros((1, 3, 1))
+    first, second = attention.forward(query, memory)[0].weights[0]
+    np.testing.assert_allclose(first, [1 / 2, 1 / 4, 1 / 8], rtol=1e-15)
+    np.testing.assert_allclose(second, [1 / 4, 1 / 4, 3 / 16], rtol=1e-15)
+
+
+def test_rules_by_hand(isa: str) -> None:
+    query, memory = np.zeros((1, 2, 1)), np.array([[[1.0], [2.0], [4.0]]])
+    mask = np.array([[[True, True, False], [True, False, True]]])
+    for score, rows in {"none": [[0, 1, 0], [0, 0, 1]], "uniform": [[0.5, 0.5, 0], [0.5, 0, 0.5]]}.items():
+        read, _ = dhyan.Attention(score, 1, 1, dtype="float64").forward(query, memory, mask=mask)
+        assert read.weights[0].tolist() == rows
+        assert read.context[0].tolist() == [[np.dot(row, memory[0, :, 0])] for row in rows]
+    alignment = np.array([[[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]]])
+    read, _ = dhyan.Attention("oracle", 1, 1, dtype="float64").forward(query, memory, mask=mask, alignment=alignment)
+    assert read.weights[0].tolist() == [[0.5, 0.25, 0], [0, 0, 0]]
+    assert read.context[0].tolist() == [[1.0], [0.0]]
+
+
+# ------------------------------------------------------------------------------------------------ values and gradients
+
+
+@functools.cache
+def by_complex_step(setting: Setting, where: str) -> tuple[Case, dict[str, np.ndarray]]:
+    """A case and its exact outputs and gradients; the same for every instruction set."""
+    case = make(setting, RESTRICTIONS[where], seed=2)
+    read = case.read()
+    names = ["query", "memory", *("parameter " + name for name in case.parameters)]
+    steps = [reference.complex_step(case.loss, case.inputs, i) for i in range(len(names))]
+    return case, {"context": read.context, "weights": squeezed(read.weights), **dict(zip(names, steps, strict=True))}
+
+
+@every_setting
+def test_values_and_gradients_by_complex_step(isa: str, setting: Setting) -> None:
+    number = SETTINGS.index(setting)
+    for where in (list(RESTRICTIONS)[number % 6], list(RESTRICTIONS)[(number + 3) % 6]):  # every setting meets two
+        case, want = by_complex_step(setting, where)
+        got = everything(case)
+        assert set(got) == set(want), where
+        for name, x in got.items():
+            assert x.dtype == np.float64 and x.flags.c_contiguous, name
+            np.testing.assert_allclose(x, want[name], rtol=1e-6, atol=1e-9, err_msg=f"{name}, {where}")
+        for name in ("context", "weights"):
+            np.testing.assert_allclose(got[name], want[name], rtol=0, atol=1e-13, err_msg=f"{name}, {where}")
+
+
+@some_settings
+def test_without_dweights_is_with_zeros(setting: Setting) -> None:
+    case = make(setting)
+    attention = loaded(case)
+    _, cache = forward(case, attention)
+    one = attention.backward(case.dcontext, cache)
+    other = attention.backward(case.dcontext, cache, dweights=np.zeros_like(squeezed(case.dweights)))
+    np.testing.assert_equal(one._asdict(), other._asdict())
+
+
+@every_setting
+def test_float32_is_as_accurate_as_promised(isa: str, setting: Setting) -> None:
+    """Context and weights, worst of the draws: no further off than 4 eps of the largest value and twice the error of
+    float32 NumPy, or what the promised gates of the scores come to, where that is more (tanh: 8 eps a term).
+    """
+    ours, allowed = np.zeros(2), np.zeros(2)
+    for case, exact, slack in float32_draws(setting):
+        read, _ = forward(case)
+        assert read.context.dtype == read.weights.dtype == np.float32
+        ours = np.maximum(ours, errors((read.context, read.weights), exact))
+        allowed = np.maximum(allowed, slack)
+    assert (ours <= allowed + 4 * EPS).all(), (ours / EPS, allowed / EPS)
+
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def errors(got: Pair, exact: Pair) -> np.ndarray:
+    """Of context and weights, in the largest value of each, at least 1."""
+    return np.array([np.abs(x - e).max() / max(1.0, np.abs(e).max()) for x, e in zip(got, exact, strict=True)])
+
+
+@functools.cache
+def float32_draws(setting: Setting) -> list[tuple[Case, Pair, np.ndarray]]:
+    """Twelve float32 cases, their context and weights in float64, and the error each may have."""
+    found: list[tuple[Case, Pair, np.ndarray]] = []
+    for seed in itertools.count(10):
+        case = make(setting, seed=seed, dtype=np.float32)
+        exact, plain = of(widened(case).read()), of(case.read())
+        coarse = [of(with_scores_at_their_gates(case, k)) for k in range(4)]
+        if any(((x[1] > 0) != (exact[1] > 0)).any() for x in (plain, *coarse)):
+            continue  # a support that rounding may change: another draw
+        slack = np.max([2 * errors(plain, exact), *(errors(x, exact) for x in coarse)], axis=0)
+        found.append((case, exact, slack))
+        if len(found) == 12:
+            return found
+    raise AssertionError("seeds end")
+
+
+def of(read: reference_attention.Read) -> Pair:
+    return read.context, squeezed(read.weights)
+
+
+def widened(case: Case) -> Case:
+    parameters = {name: x.astype(float) for name, x in case.parameters.items()}
+    return replace(case, query=case.query.astype(float), memory=case.memory.astype(float), parameters=parameters)
+
+
+def with_scores_at_their_gates(case: Case, seed: int) -> reference_attention.Read:
+    """The reference in float64, every score off by as much as is promised, up or down at random."""
+    with reference_attention.scores_at_their_gates(np.random.default_rng(seed)):
+        return widened(case).read()
+
+
+@pytest.mark.parametrize("score", ["dot", "scaled_dot", "general", "additive", "concat"])
+def test_weights_within_the_promises_of_score_and_softmax(isa: str, score: str) -> None:
+    """Projections by unit matrices are exact; then a weight is off by the softmax's 4 eps and its scores' gates.
+
+    Score gates: product (4 + H/8) eps sum |q k|; tanh 8 eps sum |v| max(1, |q + k|). A softmax turns an error e of all
+    its scores into a relative one of at most 2 e.
+    """
+    rng = np.random.default_rng(3)
+    n, length = 24, 40
+    eye, nothing = np.eye(n, dtype=np.float32), np.zeros(n, np.float32)
+    v = rng.normal(size=n).astype(np.float32)
+    given = {
+        "general": {"weight": eye},
+        "additive": {"query": eye, "memory": eye, "bias": nothing, "v": v},
+        "concat": {"weight": np.concatenate([eye, eye]), "v": v},
+    }.get(score, {})
+    attention = dhyan.Attention(score, n, n)
+    for name, x in attention.parameters().items():
+        x[...] = given[name]
+    scale = n**-0.5 if score == "scaled_dot" else 1.0
+    for _ in range(8):
+        query, memory = (rng.normal(size=(1, rows, n)).astype(np.float32) for rows in (9, length))
+        q, k = query.astype(float)[:, :, None], memory.astype(float)[:, None]
+        if score in ("additive", "concat"):
+            scores = (np.tanh(q + k) * v).sum(-1)
+            gate = 8 * EPS * (np.abs(v) * np.maximum(1, np.abs(q + k))).sum(-1)
+        else:
+            scores = scale * (q * k).sum(-1)
+            gate = scale * (4 + n / 8) * EPS * np.abs(q * k).sum(-1)
+        exact = reference.softmax(scores, np.ones(scores.shape, bool))
+        error = np.abs(attention.forward(query, memory)[0].weights - exact)
+        assert (error <= exact * (4 * EPS + 2 * gate.max(-1, keepdims=True))).all()
+
+
+# ------------------------------------------------------------------------------------------------ parameters
+
+
+@every_setting
+def test_parameters_have_the_specified_names_and_shapes(setting: Setting) -> None:
+    want = reference_attention.shapes(setting, Q, D, U, S + 1)
+    attention = attention_of(setting, np.float32)
+    assert {name: x.shape for name, x in attention.parameters().items()} == want
+    assert all(x.dtype == np.float32 and np.isfinite(x).all() for x in attention.parameters().values())
+    case = make(setting, dtype=np.float32)
+    gradients = attention.backward(case.dcontext, forward(case, attention)[1])
+    assert list(gradients.parameters) == list(attention.parameters())
+    assert {name: x.shape for name, x in gradients.parameters.items()} == want
+    assert all(x.dtype == np.float32 for x in gradients.parameters.values())
+
+
+def test_parameters_are_views() -> None:
+    case = make(Setting("additive"))
+    attention = loaded(case)
+    before = forward(case, attention)[0].weights
+    attention.parameters()["v"][...] = 0
+    after = forward(case, attention)[0].weights
+    assert np.abs(after[0] - 1 / S).max() <= 1e-15 and np.abs(before[0] - 1 / S).max() > 1e-3
+
+
+def test_initial_parameters_are_a_function_of_the_seed() -> None:
+    def bits(**options: Any) -> list[bytes]:
+        return [x.tobytes() for x in dhyan.Attention("additive", Q, D, U, **options).parameters().values()]
+
+    assert bits(seed=3) == bits(seed=3) and bits(seed=0) == bits()
+    assert bits(seed=3) != bits(seed=4)
+
+
+def test_initial_values_that_have_a_meaning() -> None:
+    assert abs(attention_of(Setting("cosine")).parameters()["log_sharpness"][0] - np.log(10)) <= 1e-15
+    assert attention_of(Setting("dot", normalize="monotonic")).parameters()["threshold"].tolist() == [-1.0]
+    assert attention_of(Setting("additive", normalized=True)).parameters()["g"].tolist() == [1.0]  # near |v|
+
+
+def test_units_are_the_query_size_unless_given() -> None:
+    attention = dhyan.Attention("additive", query_size=Q, key_size=D)
+    assert attention.parameters()["v"].shape == (Q,) and attention.parameters()["v"].dtype == np.float32
+
+
+def test_a_window_may_be_plain_text() -> None:
+    """An integer is the radius of a Window; the text is that of a configuration file."""
+    case = make(Setting("dot"))
+    for plain, window in {2: Window(2), "2": Window(2), "predictive:2": PredictiveWindow(2)}.items():
+        one, other = (dhyan.Attention("dot", Q, D, dtype="float64", window=w) for w in (plain, window))
+        assert list(one.parameters()) == list(other.parameters())
+        assert forward(case, one)[0].weights.tobytes() == forward(case, other)[0].weights.tobytes()
+
+
+def test_the_registered_names() -> None:
+    names = "none uniform oracle dot scaled_dot general additive concat cosine location location_sensitive coverage"
+    assert dhyan.scorings() == names.split() and set(SCORINGS) == set(names.split())
 
 
 # ------------------------------------------------------------------------------------------------ masks and edges
 
 
-@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 3e38])
-@pytest.mark.parametrize("score", PARAMETERLESS)
-def test_what_is_masked_cannot_be_seen(score: str, poison: float) -> None:
-    q, k, v = draw(2, 3, 5, dtype=np.float32)
-    lengths, hidden = np.array([3, 0]), np.array([True, False, True, False, True])
-    kept = np.arange(5) < lengths[:, None]
-    by_length = [np.where(kept[..., None], x, np.float32(poison)) for x in (k, v)]
-    clean = dhyan.attend(q, k, v, score=score, lengths=lengths)
-    assert same_bits(dhyan.attend(q, *by_length, score=score, lengths=lengths), clean)
-    by_mask = [np.where(hidden[:, None], x, np.float32(poison)) for x in (k, v)]
-    clean = dhyan.attend(q, k, v, score=score, mask=hidden)
-    assert same_bits(dhyan.attend(q, *by_mask, score=score, mask=hidden), clean)
-    future = [np.concatenate([x[:, :4], np.full_like(x[:, :1], poison)], 1) for x in (k, v)]
-    for option in (dict(window=Window(1)), dict(causal=True)):  # of the first row, which does not see the last position
-        clean = dhyan.attend(q, k, v, score=score, **option)
-        first = [x[:, :1] for x in dhyan.attend(q, *future, score=score, **option)]
-        assert same_bits(first, [x[:, :1] for x in clean])
+@some_settings
+def test_what_is_masked_cannot_be_seen(isa: str, setting: Setting) -> None:
+    """In the memory, the alignment and dweights; the whole source of an empty sentence included."""
+    poisons = itertools.cycle((np.nan, np.inf, 3e38, -np.inf))
+    for where in ("lengths", "mask", "causal", "an empty sentence", "a mask for all rows"):
+        case = make(setting, RESTRICTIONS[where], dtype=np.float32)
+        clean = everything(case)
+        hidden = ~case.read().allowed.any(1)
+        assert hidden.any() and not clean["memory"][hidden].any()
+        for poison in (next(poisons), next(poisons), next(poisons)):
+            seen = everything(poisoned(case, hidden, poison))
+            assert_same_bits(seen, clean, f"{where}, {poison}")
+        assert all(np.isfinite(x).all() for x in clean.values())
 
 
-def test_rows_with_nothing_to_attend_are_zero() -> None:
-    q, k, v = draw(2, 3, 2)
-    row = np.ones((2, 3, 2), bool)
-    row[0, 1] = False
-    cases = [
-        (dict(lengths=np.array([0, 2])), np.s_[0]),
-        (dict(mask=np.zeros(2, bool)), np.s_[:]),
-        (dict(mask=row), np.s_[0, 1]),
-        (dict(causal=True), np.s_[:, 0]),
-        (dict(lengths=np.array([0, 2]), window=Window(1)), np.s_[0]),
-        (dict(mask=np.array([False, True]), window=Window(0)), np.s_[:, 0]),
+def poisoned(case: Case, hidden: np.ndarray, poison: float) -> Case:
+    """hidden (B, S). An alignment is refused when it is not finite, so it holds something large there."""
+    memory, dweights, sentences = case.memory.copy(), case.dweights.copy(), case.sentences
+    memory[hidden] = poison
+    dweights[np.broadcast_to(hidden[:, None, None], dweights.shape)] = poison
+    if sentences.alignment is not None:
+        alignment = np.where(hidden[:, None], np.float32(3e38), sentences.alignment)
+        sentences = replace(sentences, alignment=alignment)
+    return replace(case, memory=memory, dweights=dweights, sentences=sentences)
+
+
+@some_settings
+def test_the_query_of_an_empty_row_cannot_be_seen(setting: Setting) -> None:
+    for where in ("an empty sentence", "causal", "mask"):
+        case = make(setting, RESTRICTIONS[where])
+        any_window = replace(case, setting=replace(setting, radius=None, predictive=False))
+        empty = ~any_window.read().allowed.any(2)
+        assert empty.any()
+        query = np.where(empty[:, :, None], np.nan, case.query)
+        assert_same_bits(everything(replace(case, query=query)), everything(case), where)
+
+
+@pytest.mark.parametrize("setting", [s for s in FEW if s.normalize != "monotonic" and not s.feedback], ids=name_of)
+def test_a_nan_that_is_seen_stays_in_its_row(setting: Setting) -> None:
+    case = make(setting)
+    clean = forward(case)[0]
+    case.query[0, 1, 2] = np.nan
+    seen = forward(case)[0]
+    rows = np.arange(B * T) != 1
+    assert setting.score in RULES or np.isnan(seen.context[0, 1]).any()  # of the head that has it
+    for x, y in ((seen.context, clean.context), (seen.weights, clean.weights)):
+        x, y = (np.moveaxis(a, -2, 1).reshape(B * T, -1)[rows] for a in (x, y))
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("magnitude", [1e-45, 1e-30, 1e-10, 1e10, 1e17])
+@some_settings
+def test_finite_inputs_give_finite_outputs(setting: Setting, magnitude: float) -> None:
+    """Gradients while they and their partial products fit float32: 1 / |q| of a cosine does not at 1e-45."""
+    case = make(setting, dtype=np.float32)
+    case.query[...], case.memory[...] = (np.sign(x) * np.float32(magnitude) for x in (case.query, case.memory))
+    attention = loaded(case)
+    read, cache = forward(case, attention)
+    assert np.isfinite(read.context).all() and np.isfinite(read.weights).all()
+    if magnitude <= 1e10 and (setting.score != "cosine" or magnitude > 1e-38):
+        gradients = attention.backward(case.dcontext, cache, squeezed(case.dweights))
+        for x in (gradients.query, gradients.memory, *gradients.parameters.values()):
+            assert np.isfinite(x).all()
+
+
+@some_settings
+def test_rows_with_nothing_to_attend_are_zero(isa: str, setting: Setting) -> None:
+    for where in ("an empty sentence", "causal", "mask"):
+        case = make(setting, RESTRICTIONS[where])
+        allowed = case.read().allowed
+        found = everything(case)
+        weights = found["weights"].reshape(B, -1, T, S)
+        empty = ~allowed.any(2)
+        assert empty.any(), where
+        assert not weights[np.broadcast_to(~allowed[:, None], weights.shape)].any(), where
+        assert not found["context"][empty].any() and not found["query"][empty].any(), where
+        assert all(np.isfinite(x).all() for x in found.values())
+    nothing = everything(make(setting, Sentences(mask=np.zeros((1, 1, 1), bool))))
+    assert not any(x.any() for x in nothing.values())
+
+
+def test_row_sums() -> None:
+    """1 for softmax and sparsemax; at most 1, and at most the row before, for monotonic."""
+    for score, heads in itertools.product(CONTENT, (1, 2)):
+        for normalize in ("softmax", "sparsemax"):
+            sums = forward(make(Setting(score, heads, normalize)))[0].weights.sum(-1)
+            assert np.abs(sums - 1).max() <= 1e-15 * S
+        sums = forward(make(Setting(score, heads, "monotonic")))[0].weights.sum(-1)
+        assert (sums <= 1 + 1e-15).all() and (np.diff(sums, axis=-1) <= 1e-15).all()
+
+
+@pytest.mark.parametrize("score", [s for s in SCORINGS if s not in RULES])
+def test_hard_monotonic_alignment(isa: str, score: str) -> None:
+    """Rows are one-hot until the end of the source is passed, zero after; they never move back."""
+    stopped = set()
+    for seed in range(20):
+        case = make(Setting(score, normalize="monotonic"), replace(RESTRICTIONS["lengths"], hard=True), seed=seed)
+        weights = forward(case)[0].weights
+        np.testing.assert_array_equal(weights, case.read().weights[:, 0])
+        assert set(np.unique(weights)) <= {0.0, 1.0} and set(np.unique(weights.sum(-1))) <= {0.0, 1.0}
+        for rows in weights:
+            at = [int(row.argmax()) if row.any() else S for row in rows]
+            assert at == sorted(at)
+            stopped |= set(at)
+    assert len(stopped) > 2
+
+
+@pytest.mark.parametrize("score", ["dot", "additive", "location", "uniform"])
+def test_one_row_a_call_with_its_position(isa: str, score: str) -> None:
+    case = make(Setting(score, radius=1))
+    whole = forward(case)[0]
+    for t in range(T):
+        step = replace(case, query=case.query[:, t : t + 1], sentences=replace(case.sentences, position=t))
+        read = forward(step)[0]
+        assert read.context.tobytes() == whole.context[:, t : t + 1].tobytes()
+        assert read.weights.tobytes() == whole.weights[:, t : t + 1].tobytes()
+
+
+EMPTY = [Setting(score) for score in SCORINGS] + [
+    Setting("dot", 2, "sparsemax"),
+    Setting("additive", 2, "monotonic"),
+    Setting("coverage", normalize="monotonic"),
+    Setting("general", radius=1, predictive=True),
+    Setting("uniform", radius=0),
+]
+
+
+@pytest.mark.parametrize("setting", EMPTY, ids=name_of)
+def test_empty_is_a_size(setting: Setting) -> None:
+    attention = attention_of(setting)
+    for b, t, s in itertools.product((0, 1, 5), repeat=3):
+        query, memory = np.ones((b, t, Q)), np.ones((b, s, D))
+        options = dict(alignment=np.ones((b, t, s))) if setting.score == "oracle" else {}
+        for lengths in (None, np.full(b, s)):
+            read, cache = attention.forward(query, memory, lengths=lengths, **options)
+            heads = () if setting.heads == 1 else (setting.heads,)
+            assert read.context.shape == (b, t, D) and read.weights.shape == (b, *heads, t, s)
+            gradients = attention.backward(np.ones((b, t, D)), cache, np.ones_like(read.weights))
+            assert gradients.query.shape == query.shape and gradients.memory.shape == memory.shape
+            for x in (read.context, read.weights, gradients.query, gradients.memory, *gradients.parameters.values()):
+                assert np.isfinite(x).all()
+
+
+# ------------------------------------------------------------------------------------------------ bits and caches
+
+
+BITS = [Setting(score) for score in SCORINGS] + [
+    Setting("scaled_dot", 2, "sparsemax"),
+    Setting("cosine", 2),
+    Setting("additive", 2, "monotonic"),
+    Setting("concat", 4, radius=2),
+    Setting("general", 2, radius=2, predictive=True),
+    Setting("additive", normalized=True),
+    Setting("coverage", normalize="monotonic"),
+    Setting("location_sensitive", normalize="sparsemax"),
+]
+bits_settings = pytest.mark.parametrize("setting", BITS, ids=name_of)
+
+
+def larger(setting: Setting, dtype: Any, sizes: tuple[int, int, int], seed: int = 5) -> Case:
+    """As make, with more sentences, rows and positions."""
+    rng = np.random.default_rng(seed)
+    b, t, s = sizes
+    normal = lambda *shape: rng.normal(size=shape).astype(dtype)  # noqa: E731
+    sentences = Sentences(lengths=rng.integers(1, s + 1, b))
+    if setting.score == "oracle":
+        sentences = replace(sentences, alignment=np.abs(normal(b, t, s)))
+    shapes = reference_attention.shapes(setting, Q, D, U, S + 1)
+    parameters = {name: normal(*shape) for name, shape in shapes.items()}
+    query, memory, dcontext = normal(b, t, Q), normal(b, s, D), normal(b, t, D)
+    return Case(setting, sentences, query, memory, parameters, dcontext, normal(b, setting.heads, t, s))
+
+
+@bits_settings
+def test_same_bits_for_any_number_of_threads(threads: None, setting: Setting) -> None:
+    case = larger(setting, np.float32, (17, 9, S + 1))
+    ops.set_num_threads(1)
+    want = everything(case)
+    for n in (2, 3, 4, 7, 8, 16, 1):
+        ops.set_num_threads(n)
+        assert_same_bits(everything(case), want, f"{n} threads")
+
+
+PER_SENTENCE = ("context", "weights", "query", "memory")
+
+
+@bits_settings
+def test_a_sentence_does_not_depend_on_its_batch(isa: str, setting: Setting) -> None:
+    for dtype in (np.float32, np.float64):
+        case = larger(setting, dtype, (6, 4, S))
+        together = everything(case)
+        for b in range(6):
+            one = slice(b, b + 1)
+            given = case.sentences.alignment
+            sentences = replace(
+                case.sentences, lengths=case.sentences.lengths[one], alignment=None if given is None else given[one]
+            )
+            alone = everything(
+                replace(
+                    case,
+                    sentences=sentences,
+                    query=case.query[one],
+                    memory=case.memory[one],
+                    dcontext=case.dcontext[one],
+                    dweights=case.dweights[one],
+                )
+            )
+            assert_same_bits({n: alone[n] for n in PER_SENTENCE}, {n: together[n][one] for n in PER_SENTENCE})
+
+
+@bits_settings
+def test_a_sentence_does_not_depend_on_its_padding(isa: str, setting: Setting) -> None:
+    """Parameter gradients neither: positions that add nothing leave a sum alone."""
+    for dtype in (np.float32, np.float64):
+        case = larger(setting, dtype, (5, 4, S))
+        plain = everything(case)
+        given = case.sentences.alignment
+
+        def pad(x: np.ndarray, axis: int, value: float = np.nan) -> np.ndarray:
+            shape = list(x.shape)
+            shape[axis] = 1  # max_source allows one more position
+            return np.concatenate([x, np.full(shape, value, x.dtype)], axis)
+
+        sentences = replace(case.sentences, alignment=None if given is None else pad(given, 2, 7.0))
+        wide = replace(case, memory=pad(case.memory, 1), dweights=pad(case.dweights, 3), sentences=sentences)
+        padded = everything(wide)
+        assert not padded["weights"][..., S:].any() and not padded["memory"][:, S:].any()
+        cut = padded | {"weights": padded["weights"][..., :S], "memory": padded["memory"][:, :S]}
+        assert_same_bits(cut, plain)
+
+
+@bits_settings
+def test_a_cache_may_be_used_again(setting: Setting) -> None:
+    case = make(setting)
+    attention = loaded(case)
+    _, cache = forward(case, attention)
+    dweights = squeezed(case.dweights)
+    first = attention.backward(case.dcontext, cache, dweights)
+    kept = [x.copy() for x in (first.query, first.memory, *first.parameters.values())]
+    attention.backward(case.dcontext * 3, cache)  # something else in between, by another call of forward too
+    forward(replace(case, query=case.query + 1), attention)
+    second = attention.backward(case.dcontext, cache, dweights)
+    for results in (first, second):  # the second is not added to the first, and is not written over it
+        for x, want in zip((results.query, results.memory, *results.parameters.values()), kept, strict=True):
+            assert x.tobytes() == want.tobytes()
+
+
+@bits_settings
+def test_weights_need_not_be_kept(setting: Setting) -> None:
+    case = make(setting)
+    attention, want = loaded(case), everything(case)
+    read, cache = attention.forward(case.query, case.memory, need_weights=False, **options_of(case.sentences))
+    gradients = attention.backward(case.dcontext, cache, squeezed(case.dweights))
+    assert read.context.tobytes() == want["context"].tobytes()
+    found = {"query": gradients.query, "memory": gradients.memory}
+    found |= {"parameter " + name: x for name, x in gradients.parameters.items()}
+    assert_same_bits(found, {name: x for name, x in want.items() if name not in ("context", "weights")})
+
+
+@bits_settings
+def test_any_layout_gives_the_bits_of_a_contiguous_copy(setting: Setting) -> None:
+    case = make(setting)
+    want = everything(case)
+    layouts: list[Callable[[np.ndarray], np.ndarray]] = [
+        np.asfortranarray,
+        lambda x: np.ascontiguousarray(x[..., ::-1])[..., ::-1],
+        lambda x: np.repeat(x, 2, axis=1)[:, ::2],
     ]
-    for options, empty in cases:
-        for score in PARAMETERLESS:
-            read = dhyan.attend(q, k, v, score=score, **options)
-            assert not read.weights[empty].any() and not read.context[empty].any(), options
-            rest = np.ones((2, 3), bool)
-            rest[empty] = False
-            assert np.allclose(read.weights.sum(-1), rest, rtol=0, atol=1e-15), options
-
-
-def test_a_nan_that_may_be_seen_stays_in_its_row() -> None:
-    q, k, v = draw(2, 3, 5)
-    clean = dhyan.attend(q, k, v)
-    q[1, 2, 0] = np.nan
-    read = dhyan.attend(q, k, v)
-    assert np.isnan(read.context[1, 2]).all()
-    rest = np.arange(6) != 5
-    assert same_bits([x.reshape(6, -1)[rest] for x in read], [x.reshape(6, -1)[rest] for x in clean])
-
-
-@pytest.mark.parametrize("score", PARAMETERLESS)
-def test_empty_is_a_size(score: str) -> None:
-    for B, T, S, H, D in itertools.product((0, 1, 5), repeat=5):
-        q, k, v = np.ones((B, T, H)), np.ones((B, S, H)), np.ones((B, S, D))
-        for options in (dict(), dict(causal=True), dict(lengths=np.full(B, S), window=Window(0))):
-            read = dhyan.attend(q, k, v, score=score, **options)
-            assert read.context.shape == (B, T, D) and read.weights.shape == (B, T, S)
-        even = dhyan.attend(q, k, v, score=score)
-        assert np.abs(even.weights * S - 1).max(initial=0) <= 1e-15
-        assert np.abs(even.context - (S > 0)).max(initial=0) <= 1e-15
-
-
-def test_empty_is_a_size_in_every_rank() -> None:
-    for T, S, H, D in itertools.product((0, 1, 5), repeat=4):
-        rows = dhyan.attend(np.ones((T, H)), np.ones((S, H)), np.ones((S, D)))
-        assert rows.context.shape == (T, D) and rows.weights.shape == (T, S)
-        one = dhyan.attend(np.ones(H), np.ones((S, H)), np.ones((S, D)))
-        assert one.context.shape == (D,) and one.weights.shape == (S,)
-
-
-@pytest.mark.parametrize("score", PARAMETERLESS)
-def test_any_layout_gives_the_bits_of_a_contiguous_copy(score: str) -> None:
-    q, k, v = draw(2, 3, 5)
-    lengths, clean = np.array([5, 3]), dhyan.attend(q, k, v, score=score, lengths=np.array([5, 3]))
-    layouts = [
-        [np.asfortranarray(x) for x in (q, k, v)],
-        [np.ascontiguousarray(x[..., ::-1])[..., ::-1] for x in (q, k, v)],
-        [np.repeat(x, 2, axis=1)[:, ::2] for x in (q, k, v)],
-    ]
-    for arrays in layouts:
-        assert same_bits(dhyan.attend(*arrays, score=score, lengths=lengths), clean)
-    copies = [x.copy() for x in (q, k, v, lengths)]
-    for x in copies:
+    for layout in layouts:
+        moved = {name: layout(getattr(case, name)) for name in ("query", "memory", "dcontext", "dweights")}
+        assert_same_bits(everything(replace(case, **moved)), want)
+    for x in (case.query, case.memory, case.dcontext, case.dweights):
         x.flags.writeable = False  # an input that is written to would raise
-    assert same_bits(dhyan.attend(*copies[:3], score=score, lengths=copies[3]), clean)
-    spread = dhyan.attend(np.broadcast_to(q[:1], (2, 3, 4)), k, v, score=score, lengths=lengths)
-    assert same_bits(spread, dhyan.attend(np.concatenate([q[:1]] * 2), k, v, score=score, lengths=lengths))
-
-
-class Foreign:
-    """An array of another library, as DLPack shows it."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self._array = array
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self._array.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> Any:
-        return self._array.__dlpack_device__()
-
-
-def test_arrays_of_other_libraries() -> None:
-    q, k, v = draw(2, 3, 5)
-    assert same_bits(dhyan.attend(*(Foreign(x) for x in (q, k, v))), dhyan.attend(q, k, v))
+    assert_same_bits(everything(case), want)
 
 
 # ------------------------------------------------------------------------------------------------ bad input
 
 
-def refused(error: type[Exception], words: str, *arrays: Any, **options: Any) -> None:
-    """One line that says so, inputs untouched, and the next good call right."""
-    before = [x.tobytes() for x in arrays if isinstance(x, np.ndarray)]
+def raises(error: type[Exception] | tuple[type[Exception], ...], words: str, call: Callable[[], Any]) -> None:
     with pytest.raises(error, match=words) as caught:
-        dhyan.attend(*arrays, **options)
-    assert "\n" not in str(caught.value) and type(caught.value) is error
-    assert [x.tobytes() for x in arrays if isinstance(x, np.ndarray)] == before
-    assert dhyan.attend(QUERY, STATES).weights.round(4).tolist() == [0.4018, 0.3289, 0.2693]
+        call()
+    assert "\n" not in str(caught.value)
 
 
-BAD_TYPES = {
+@pytest.mark.parametrize("name", ["bahdanu", "addative", "Dot", "", "locationsensitive"])
+def test_unknown_scorings_list_the_nearest_first(name: str) -> None:
+    names = ", ".join(nearest_first(name, dhyan.scorings()))
+    raises(ValueError, f"{name!r}, expected one of: {names}$", lambda: dhyan.Attention(name, Q, D))
+
+
+def test_unknown_normalisers_list_the_nearest_first() -> None:
+    make = lambda name: lambda: dhyan.Attention("dot", Q, Q, normalize=name)  # noqa: E731
+    raises(ValueError, "'sparsmax', expected one of: sparsemax, ", make("sparsmax"))
+    raises(ValueError, "'monotone', expected one of: monotonic, ", make("monotone"))
+
+
+BAD_CONSTRUCTION: list[tuple[type[Exception], str, str, dict[str, Any]]] = [
+    (ValueError, "heads is 3", "dot", dict(heads=3)),
+    (ValueError, "heads is 2", "additive", dict(heads=2, units=5)),
+    (ValueError, "heads is 2", "general", dict(heads=2, key_size=5)),
+    (ValueError, "heads is 0", "dot", dict(heads=0)),
+    (ValueError, "heads is -1", "dot", dict(heads=-1)),
+    (TypeError, "heads is", "dot", dict(heads=2.0)),
+    (TypeError, "heads is", "dot", dict(heads=True)),
+    *((ValueError, "heads is 2", score, dict(heads=2)) for score in SCORINGS if score not in CONTENT),
+    (ValueError, "monotonic", "dot", dict(normalize="monotonic", window=Window(1))),
+    (ValueError, "monotonic", "dot", dict(normalize="monotonic", window=PredictiveWindow(1))),
+    (ValueError, "monotonic", "dot", dict(normalize="monotonic", window=0)),
+    (TypeError, "radius|window", "dot", dict(window=2.5)),
+    (ValueError, "window", "dot", dict(window="wide")),
+    *(
+        (ValueError, "window", score, dict(window=PredictiveWindow(1), max_source=S))
+        for score in SCORINGS
+        if score not in CONTENT
+    ),
+    (ValueError, "temperature is 0", "dot", dict(temperature=0)),
+    (ValueError, "temperature is -1", "dot", dict(temperature=-1.0)),
+    (ValueError, "temperature is nan", "dot", dict(temperature=float("nan"))),
+    (ValueError, "temperature is inf", "dot", dict(temperature=float("inf"))),
+    (TypeError, "temperature is", "dot", dict(temperature="1")),
+    (TypeError, "temperature is", "dot", dict(temperature=True)),
+    (ValueError, "key_size|width", "dot", dict(key_size=Q + 1)),
+    (ValueError, "query_size is 0", "dot", dict(query_size=0)),
+    (ValueError, "key_size is 0", "general", dict(key_size=0)),
+    (ValueError, "units is 0", "additive", dict(units=0)),
+    (TypeError, "query_size", "dot", dict(query_size=4.0)),
+    (TypeError, "seed", "additive", dict(seed="0")),
+    (ValueError, "seed is -1", "additive", dict(seed=-1)),
+    (ValueError, "max_source", "location", dict()),
+    (ValueError, "max_source", "location", dict(max_source=0)),
+    (TypeError, "max_source", "location", dict(max_source=3.0)),
+    (ValueError, "normalized", "dot", dict(normalized=True)),
+    (ValueError, "normalized", "concat", dict(normalized=True)),
+    (ValueError, "normalize is 'sparsemax'", "uniform", dict(normalize="sparsemax")),
+]
+
+
+@pytest.mark.parametrize("error, words, score, options", BAD_CONSTRUCTION, ids=str)
+def test_what_cannot_be_constructed(error: type[Exception], words: str, score: str, options: dict[str, Any]) -> None:
+    given = dict(query_size=Q, key_size=D) | (dict(max_source=S) if score == "location" and "heads" in options else {})
+    raises(error, words, lambda: dhyan.Attention(score, **(given | options)))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int64", "complex128", "floaty", None])
+def test_wrong_dtypes_of_parameters(dtype: Any) -> None:
+    raises(TypeError, "dtype|data type", lambda: dhyan.Attention("additive", Q, D, dtype=dtype))
+
+
+@pytest.mark.parametrize("kind", [Window, PredictiveWindow])
+def test_windows_need_a_radius(kind: Any) -> None:
+    raises(ValueError, "radius is nan", lambda: kind(float("nan")))
+    raises(ValueError, "radius is -1", lambda: kind(-1))
+    for radius in (1.0, True, "1", None):
+        raises(TypeError, "radius is", lambda radius=radius: kind(radius))
+    if kind is PredictiveWindow:  # its bell has no width at 0
+        raises(ValueError, "radius is 0, expected", lambda: kind(0))
+    assert kind(1).radius == 1
+
+
+WRONG_ARRAYS: dict[str, Callable[[np.ndarray], Any]] = {
     "list": lambda x: x.tolist(),
     "None": lambda x: None,
     "float16": lambda x: x.astype(np.float16),
+    "float32 among float64": lambda x: x.astype(np.float32),
     "int64": lambda x: x.astype(np.int64),
     "bool": lambda x: x.astype(bool),
     "complex128": lambda x: x.astype(complex),
     "object": lambda x: x.astype(object),
-    "text": lambda x: np.full(x.shape, "a", object),
-    "structured": lambda x: np.zeros(x.shape, [("a", np.float64)]),
     "big-endian": lambda x: x.astype(">f8"),
-    "float32 among float64": lambda x: x.astype(np.float32),
 }
 
 
-@pytest.mark.parametrize("score", PARAMETERLESS)
-@pytest.mark.parametrize("kind", BAD_TYPES)
+@pytest.mark.parametrize("score", SCORINGS)
+@pytest.mark.parametrize("kind", WRONG_ARRAYS)
 def test_wrong_types_of_arrays(kind: str, score: str) -> None:
-    arrays = draw(2, 3, 5)
-    for i in range(3):
-        if kind == "None" and i == 2:
-            continue  # values=None is the keys
-        bad = [BAD_TYPES[kind](x) if j == i else x for j, x in enumerate(arrays)]
-        refused(TypeError, "expected", *bad, score=score)
-    if kind not in ("None", "float32 among float64"):
-        refused(TypeError, "expected", *(BAD_TYPES[kind](x) for x in arrays), score=score)
+    case, bad = make(Setting(score)), WRONG_ARRAYS[kind]
+    attention, options = loaded(case), options_of(case.sentences)
+    want, cache = forward(case, attention)
+    raises(TypeError, "expected", lambda: attention.forward(bad(case.query), case.memory, **options))
+    raises(TypeError, "expected", lambda: attention.forward(case.query, bad(case.memory), **options))
+    raises(TypeError, "expected", lambda: attention.backward(bad(case.dcontext), cache))
+    if kind != "None":
+        raises(TypeError, "expected", lambda: attention.backward(case.dcontext, cache, bad(case.dweights[:, 0])))
+        if score == "oracle":
+            options = {**options, "alignment": bad(options["alignment"])}
+            raises(TypeError, "alignment", lambda: attention.forward(case.query, case.memory, **options))
+    assert forward(case, attention)[0].context.tobytes() == want.context.tobytes()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        dict(lengths=[5, 3]),
-        dict(lengths=np.array([5.0, 3.0])),
-        dict(lengths=np.array([5, 3], np.int32)),
-        dict(lengths=5),
-        dict(mask=[True] * 5),
-        dict(mask=np.ones(5)),
-        dict(mask=np.ones(5, np.int64)),
-        dict(window=2),
-        dict(window="2"),
-        dict(scale="1"),
-        dict(scale=True),
-        dict(scale=1j),
-        dict(position=1.0),
-        dict(position=True),
-    ],
-    ids=str,
-)
-def test_wrong_types_of_options(options: dict[str, Any]) -> None:
-    refused(TypeError, next(iter(options)), *draw(2, 3, 5), **options)
+BAD_CALLS: list[tuple[type[Exception], str, dict[str, Any]]] = [
+    (ValueError, "lengths and mask", dict(lengths=LENGTHS, mask=np.ones(S, bool))),
+    (ValueError, "alignment", dict(alignment=np.ones((B, T, S)))),
+    (ValueError, "lengths hold -1", dict(lengths=np.array([5, -1]))),
+    (ValueError, "lengths hold 3 to 6", dict(lengths=np.array([6, 3]))),
+    (ValueError, r"lengths has shape \(3,\)", dict(lengths=np.array([5, 3, 1]))),
+    (TypeError, "lengths", dict(lengths=[5, 3])),
+    (TypeError, "lengths", dict(lengths=np.array([5.0, 3.0]))),
+    (TypeError, "lengths", dict(lengths=np.array([5, 3], np.int32))),
+    (ValueError, r"mask has shape \(4,\)", dict(mask=np.ones(4, bool))),
+    (TypeError, "mask", dict(mask=[True] * S)),
+    (TypeError, "mask", dict(mask=np.ones(S))),
+    (TypeError, "mask", dict(mask=np.ones(S, np.int64))),
+    (TypeError, "position", dict(position=1.0)),
+    (TypeError, "position", dict(position=True)),
+    (ValueError, "position is -1", dict(position=-1)),
+    (ValueError, r"query .*\(3, 4\)", dict(query=np.ones((T, Q)))),
+    (ValueError, r"query .*\(2, 3, 5\)", dict(query=np.ones((B, T, Q + 1)))),
+    (ValueError, r"memory .*\(2, 5, 7\)", dict(memory=np.ones((B, S, D - 1)))),
+    (ValueError, r"\(3, 5, 8\)", dict(memory=np.ones((B + 1, S, D)))),
+    (ValueError, r"\(5, 8\)", dict(memory=np.ones((S, D)))),
+]
 
 
-@pytest.mark.parametrize(
-    "words, options",
-    [
-        (r"lengths and mask", dict(lengths=np.array([5, 3]), mask=np.ones(5, bool))),
-        (r"lengths hold -1", dict(lengths=np.array([5, -1]))),
-        (r"lengths hold 3 to 6.*S=5", dict(lengths=np.array([6, 3]))),
-        (r"lengths has shape \(3,\)", dict(lengths=np.array([5, 3, 1]))),
-        (r"lengths has shape \(1, 2\)", dict(lengths=np.array([[5, 3]]))),
-        (r"mask has shape \(4,\)", dict(mask=np.ones(4, bool))),
-        (r"mask has shape \(1, 2, 3, 5\)", dict(mask=np.ones((1, 2, 3, 5), bool))),
-        (r"scale is nan", dict(scale=float("nan"))),
-        (r"scale is -inf", dict(scale=-float("inf"))),
-        (r"scale is nan", dict(scale=np.float32("nan"))),
-        (r"position is -1", dict(position=-1)),
-        (r"'bahdanu'", dict(score="bahdanu")),
-        (r"score is None", dict(score=None)),
-        (r"'additive' has parameters", dict(score="additive")),
-        (r"'none' has parameters or no query", dict(score="none")),
-        (r"'dott', expected one of: dot,", dict(score="dott")),
-        (r"'cosin', expected one of: cosine,", dict(score="cosin")),
-        (r"'Scaled-Dot', expected one of: scaled_dot,", dict(score="Scaled-Dot")),
-    ],
-)
-def test_wrong_values(words: str, options: dict[str, Any]) -> None:
-    refused(ValueError, words, *draw(2, 3, 5), **options)
+@pytest.mark.parametrize("score", ["uniform", "additive", "coverage"])
+@pytest.mark.parametrize("error, words, options", BAD_CALLS, ids=str)
+def test_what_forward_refuses(error: type[Exception], words: str, options: dict[str, Any], score: str) -> None:
+    attention = attention_of(Setting(score))
+    given = dict(query=np.ones((B, T, Q)), memory=np.ones((B, S, D))) | options
+    raises(error, words, lambda: attention.forward(given.pop("query"), given.pop("memory"), **given))
 
 
-@pytest.mark.parametrize(
-    "shapes",
-    [
-        [(2, 3, 4), (1, 5, 4), (2, 5, 3)],
-        [(2, 3, 4), (2, 5, 6), (2, 5, 3)],
-        [(2, 3, 4), (2, 5, 4), (2, 6, 3)],
-        [(2, 3, 4), (2, 5, 4), (1, 5, 3)],
-        [(2, 3, 4), (5, 4), (5, 3)],
-        [(2, 3, 4), (2, 5, 4), (5, 3)],
-        [(3, 4), (2, 5, 4), (2, 5, 3)],
-        [(3, 4), (4, 5), (4, 3)],  # transposed keys
-        [(4,), (4,), (4,)],
-        [(4,), (5, 4), (6, 3)],
-        [(), (5, 4), (5, 3)],
-        [(1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 3)],
-    ],
-    ids=str,
-)
-def test_shapes_that_disagree_are_shown(shapes: list[tuple[int, ...]]) -> None:
-    refused(ValueError, r"query, keys and values have shapes .*expected", *(np.zeros(shape) for shape in shapes))
+def test_oracle_needs_its_alignment() -> None:
+    attention = attention_of(Setting("oracle"))
+    query, memory = np.ones((B, T, Q)), np.ones((B, S, D))
+    raises(ValueError, "alignment", lambda: attention.forward(query, memory))
+    for shape in ((B, T, S + 1), (B, S, T), (T, S)):
+        raises(ValueError, "alignment", lambda shape=shape: attention.forward(query, memory, alignment=np.ones(shape)))
 
 
-def test_a_window_needs_a_radius_from_0_on() -> None:
-    with pytest.raises(ValueError, match="Window: radius is -1, expected at least 0"):
-        Window(-1)
-    for radius in (float("nan"), 1.0, True, "1", None):
-        with pytest.raises((TypeError, ValueError), match="Window: radius is"):
-            Window(radius)  # type: ignore[arg-type]
+def test_location_has_a_longest_source() -> None:
+    attention = dhyan.Attention("location", Q, D, max_source=S, dtype="float64")
+    query = np.ones((1, T, Q))
+    assert attention.forward(query, np.ones((1, S, D)))[0].weights.shape == (1, T, S)
+    raises(ValueError, "max_source", lambda: attention.forward(query, np.ones((1, S + 1, D))))
+
+
+def test_hard_alignment_is_monotonic_and_has_no_gradient() -> None:
+    query, memory = np.ones((B, T, Q)), np.ones((B, S, D))
+    for normalize in ("softmax", "sparsemax"):
+        attention = attention_of(Setting("dot", normalize=normalize))
+        raises(ValueError, "hard", lambda attention=attention: attention.forward(query, memory, hard=True))
+    attention = attention_of(Setting("dot", normalize="monotonic"))
+    _, cache = attention.forward(query, memory, hard=True)
+    raises(ValueError, "hard", lambda: attention.backward(np.ones((B, T, D)), cache))
+
+
+def test_what_backward_refuses() -> None:
+    case = make(Setting("additive", 2))
+    attention = loaded(case)
+    _, cache = forward(case, attention)
+    backward = attention.backward
+    raises(ValueError, "dcontext", lambda: backward(case.dcontext[:, :2], cache))
+    raises(ValueError, "dcontext", lambda: backward(case.dcontext[0], cache))
+    raises(ValueError, "dweights", lambda: backward(case.dcontext, cache, case.dweights[:, 0]))
+    raises(ValueError, "dweights", lambda: backward(case.dcontext, cache, case.dweights[..., :2]))
+    raises(TypeError, "cache", lambda: backward(case.dcontext, None))
+    raises(TypeError, "cache", lambda: backward(case.dcontext, (1, 2)))
+    of_the_op = ops.attention_forward(*[np.ones((1, 1, 1))] * 3, term="product")[2]
+    raises(TypeError, "cache", lambda: backward(case.dcontext, of_the_op))
+
+
+def test_the_cache_of_another_configuration_is_refused() -> None:
+    case = make(Setting("additive"))
+    _, cache = forward(case)
+    others = [
+        attention_of(Setting("coverage")),
+        attention_of(Setting("additive", 2)),
+        attention_of(Setting("additive", normalize="sparsemax")),
+        attention_of(Setting("additive", temperature=2.0)),
+        attention_of(Setting("additive", radius=1)),
+        attention_of(Setting("additive"), np.float32),
+        dhyan.Attention("additive", Q, D, U + 1, dtype="float64"),
+    ]
+    for other in others:
+        dcontext = case.dcontext.astype(other.parameters()["v"].dtype)
+        raises(ValueError, "cache", lambda other=other, dcontext=dcontext: other.backward(dcontext, cache))

@@ -200,3 +200,102 @@ def test_bad_arguments(change, message):
     arguments = {"lengths_source": [1, 2], "lengths_target": [1, 2], "batch_size": 1, "seed": 0, "epoch": 0}
     with pytest.raises(ValueError, match="^make_batches: .*" + message):
         make_batches(**arguments | change)
+
+
+# Alignments
+
+
+def aligned(**changes):
+    """good() with a link 0-0, a word read from two, and an end symbol read from nowhere."""
+    alignment = np.zeros((2, 3, 3))
+    alignment[0, 0, 0] = 1
+    alignment[0, 1, :2] = 0.5
+    alignment[1, 0, 0] = 1
+    return good() | {"alignment": alignment} | changes
+
+
+def test_links_become_equal_weights():
+    links = [[(0, 0, True), (0, 1, False), (1, 1, True)], [(0, 0)]]
+    batch = Batch.from_ids([[4, 5], [6]], [[4, 5], [4]], links)
+    np.testing.assert_array_equal(batch.alignment, aligned()["alignment"])
+    assert batch.alignment.dtype == np.float64
+    thrice = Batch.from_ids([[4, 5, 6]], [[7]], [((2, 0), (0, 0), (2, 0), (1, 0))])  # a link said twice is one link
+    np.testing.assert_array_equal(thrice.alignment[0], [[1 / 3, 1 / 3, 1 / 3, 0], [0, 0, 0, 0]])
+
+
+def test_rows_without_links_are_zero():
+    batch = Batch.from_ids([[4, 5], [6]], [[4, 5], [4]], [None, ()])
+    assert batch.alignment.shape == (2, 3, 3) and not batch.alignment.any()
+    assert Batch.from_ids([[4]], [[4]]).alignment is None
+    assert Batch.from_ids([], [], []).alignment.shape == (0, 0, 0)
+    assert Batch.from_ids([[]], [[]], [()]).alignment.tolist() == [[[0.0]]]
+    assert Batch.from_ids([[4]], [[4]], [iter([(0, 0)])]).alignment[0].tolist() == [[1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("links", "error", "message"),
+    [
+        ([()], ValueError, "links of 1 examples, expected 2"),
+        ([(), [(2, 0)]], ValueError, r"links\[1\] names source 2, expected 0 <= index < 2, the length of the source"),
+        ([(), [(0, 0), (0, 3, True)]], ValueError, r"links\[1\] names target 3, expected 0 <= index < 3"),
+        ([[(-1, 0)], ()], ValueError, r"links\[0\] names source -1"),
+        ([[(0, 10**30)], ()], (TypeError, ValueError), r"links\[0\]"),
+        ([[(0.0, 1.0)], ()], TypeError, r"links\[0\] holds float64, expected pairs of integers"),
+        ([[(0,)], ()], TypeError, r"links\[0\] is \[\(0,\)\], expected \(source index, target index\) items"),
+        ([["0-0"], ()], TypeError, r"links\[0\]"),
+        ([3, ()], TypeError, r"links\[0\] is 3, expected"),
+    ],
+)
+def test_bad_links(links, error, message):
+    with pytest.raises(error, match="^Batch.from_ids: " + message) as caught:
+        Batch.from_ids([[4, 5], [6, 7]], [[4, 5], [4, 5, 6]], links)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_alignment_keeps_its_dtype_and_any_stride(dtype):
+    alignment = aligned()["alignment"].astype(dtype)
+    for strange in (np.asfortranarray(alignment), np.repeat(alignment, 2, axis=2)[:, :, ::2]):
+        batch = Batch(**aligned(alignment=strange))
+        np.testing.assert_array_equal(batch.alignment, alignment)
+        assert batch.alignment.dtype == dtype and batch.alignment.flags.c_contiguous
+    third = np.full((2, 3, 3), 1 / 3, dtype)[:, :2]  # float32 thirds sum to a little more than 1
+    lengths = {"source_lengths": np.array([3, 3]), "target": np.full((2, 3), 4), "target_lengths": np.array([3, 3])}
+    Batch(**good() | lengths | {"alignment": third})
+
+
+def change(*index, value):
+    alignment = aligned()["alignment"]
+    alignment[index] = value
+    return alignment
+
+
+@pytest.mark.parametrize(
+    ("alignment", "error", "message"),
+    [
+        ([[[1.0]]], TypeError, "alignment is a list, expected a NumPy array or None"),
+        (np.zeros((2, 3, 3), int), TypeError, "alignment has dtype int64, expected float32 or float64"),
+        (np.zeros((2, 3, 3), bool), TypeError, "alignment has dtype bool"),
+        (np.zeros((2, 3, 3), np.float16), TypeError, "alignment has dtype float16"),
+        (np.zeros((2, 3, 3), ">f8"), TypeError, "alignment has dtype >f8"),
+        (np.zeros((2, 4, 3)), ValueError, r"alignment has shape \(2, 4, 3\), expected \(B=2, T=3, S=3\) to match"),
+        (np.zeros((3, 3)), ValueError, r"alignment has shape \(3, 3\), expected \(B=2"),
+        (change(0, 1, 0, value=np.nan), ValueError, r"alignment\[0, 1, 0\] is nan, expected a finite number, 0"),
+        (change(0, 1, 0, value=np.inf), ValueError, r"alignment\[0, 1, 0\] is inf, expected a finite"),
+        (change(1, 0, 1, value=-0.5), ValueError, r"alignment\[1, 0, 1\] is -0.5, expected a finite number, 0 or"),
+        (change(1, 0, 2, value=0.5), ValueError, r"alignment\[1, 0, 2\] is 0.5, expected 0: it is outside the sent"),
+        (change(1, 2, 0, value=0.5), ValueError, r"alignment\[1, 2, 0\] is 0.5, expected 0: it is outside the sent"),
+        (change(1, 2, 0, value=np.nan), ValueError, r"alignment\[1, 2, 0\] is nan, expected 0: it is outside"),
+        (change(0, 1, 0, value=1.0), ValueError, r"alignment\[0, 1\] sums to 1.5, expected at most 1"),
+        (change(0, 1, value=1e308), ValueError, r"alignment\[0, 1\] sums to inf, expected at most 1"),
+    ],
+)
+def test_bad_alignments(alignment, error, message):
+    with pytest.raises(error, match="^Batch: " + message) as caught:
+        Batch(**aligned(alignment=alignment))
+    assert "\n" not in str(caught.value)
+
+
+def test_features_may_be_aligned():
+    batch = Batch(**aligned(source=np.zeros((2, 3, 5), np.float32)))
+    assert batch.alignment.shape == (2, 3, 3)

@@ -16,10 +16,16 @@ import pytest
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 sys.path.append(str(BENCH))
 
+import attentions  # noqa: E402
 import cases  # noqa: E402
 import plain  # noqa: E402
+import reference_attention  # noqa: E402
 import report  # noqa: E402
 import run  # noqa: E402
+from reference_attention import Sentences  # noqa: E402
+from tape import Taped, slopes  # noqa: E402
+
+SCORED = [c for c in run.distinct(list(cases.CASES)) if c.section == "scorings"]
 
 
 class Local:
@@ -121,6 +127,69 @@ def test_a_missing_output_fails(tmp_path: Path) -> None:
     assert "dq is missing" in bench.failures[0]
 
 
+def test_numpy_without_a_result_excuses_nothing() -> None:
+    case = kernel("softmax")
+    known = run.allowed(case, {"weights": 1e-6}, "weights", "dhyan")
+    assert 4e-6 < known < 1e-5
+    assert (
+        run.allowed(case, {"weights": np.inf}, "weights", "dhyan") == run.allowed(case, {}, "weights", "dhyan") < known
+    )
+
+
+def test_eager_leaves_compiled_forms_out(tmp_path: Path) -> None:
+    class Two(Local):
+        def ask(self, do: str, **request: Any) -> dict[str, Any]:
+            return {"forms": ["eager", "compile-sum"]} if do == "forms" else super().ask(do, **request)
+
+    for eager, labels in ((True, {"torch/eager"}), (False, {"torch/eager", "torch/compile-sum"})):
+        plan = run.Plan(1, 0.0, 1, quick=True, eager=eager)
+        result = run.Bench([Two("torch"), Local("numpy")], plan, tmp_path).measure_case(kernel("softmax"))
+        assert {label for label in result["passes"]["forward"] if label.startswith("torch/")} == labels
+
+
+def test_every_scoring_and_every_variant_has_a_case() -> None:
+    import dhyan
+
+    for section in ("scorings", "steps"):
+        labels = {case.op for case in cases.CASES if case.section == section}
+        assert set(dhyan.scorings()) <= labels
+        assert all(
+            any(word in op for op in labels) for word in ("window", "predictive", "sparsemax", "monotonic", "heads")
+        )
+    used = {op.partition(" ")[2] for op in (case.op for case in cases.CASES if case.section in ("scorings", "steps"))}
+    assert used == set(attentions.VARIANTS)
+
+
+@pytest.mark.parametrize("case", SCORED, ids=lambda case: case.op)
+def test_numpy_attention_is_its_specification(case: cases.Case) -> None:
+    """Context and all gradients in float64: the reference of the large sizes against the specification's own slopes."""
+    tiny = case.quick()
+    a = {n: x.astype(np.float64) if x.dtype == np.float32 else x for n, x in cases.inputs(tiny).items()}
+    found = plain.Side().prepare(tiny, "float64", a)[cases.BOTH]()
+    moving = {name: Taped(x) for name, x in a.items() if name not in ("lengths", "dcontext", "alignment")}
+    p = {name.removeprefix("attention."): x for name, x in moving.items() if name.startswith("attention.")}
+    query, memory = (moving["x"],) * 2 if "x" in a else (moving["query"], moving["memory"])
+    call = Sentences(lengths=a["lengths"], causal="x" in a, alignment=a.get("alignment"))
+    read = reference_attention.attention(attentions.setting(case.op), p, query, memory, call)
+    want = dict(zip(moving, slopes([(read.context, a["dcontext"])], list(moving.values())), strict=True))
+    if case.op in reference_attention.RULES:
+        assert not want.pop("query").any()
+    assert set(found) == {"context", *(f"d{name}" for name in want)}
+    np.testing.assert_allclose(found["context"], read.context.real, atol=1e-12, rtol=0)
+    for name, slope in want.items():
+        np.testing.assert_allclose(found[f"d{name}"], slope, atol=1e-11, rtol=1e-10, err_msg=name)
+
+
+def test_padding_is_drawn_and_no_choice_is_close() -> None:
+    for case in SCORED:
+        a, own = cases.inputs(case.quick()), case.op.endswith(attentions.CAUSAL)
+        assert own or a["lengths"].min() < a["lengths"].max() == case.quick().sizes["S"]
+        which = attentions.setting(case.op)
+        if which.predictive or which.normalize == "sparsemax":
+            wide = {n: x.astype(np.float64) if x.dtype == np.float32 else x for n, x in a.items()}
+            assert attentions.margin(which, wide) > attentions.CLEAR
+
+
 def test_nan_and_wrong_shapes_are_errors() -> None:
     exact = {"x": np.ones((2, 3)), "y": np.ones((2, 3))}
     found = run.errors({"x": np.full((2, 3), np.nan, np.float32), "y": np.ones((3, 2), np.float32)}, exact)
@@ -159,6 +228,16 @@ def test_ratio_is_taken_within_rounds() -> None:
     assert report.best(found, "torch") == "torch/x"
     assert report.ratio(found, "torch/x", "dhyan/a") == (3, 3, 3)
     assert report.best(found, "numpy") is None
+
+
+def test_steps_stand_beside_additive() -> None:
+    def of(op: str, *medians: float) -> dict[str, Any]:
+        passes = {"step": {"dhyan/dhyan": times(*medians)}}
+        return {"op": op, "cell": "gru", "shape": "B2", "errors": {"dhyan/dhyan": {"loss": 0.0}}, "passes": passes}
+
+    text = report.steps_table([of("additive", 1, 2, 4), of("coverage", 3, 6, 4)])
+    assert "| 1.00 " in text and "| 2.00 " in text
+    assert "4000 ±" in report.steps_table([of("coverage", 3, 6, 4)])  # without additive there is nothing to compare
 
 
 def test_comparison_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

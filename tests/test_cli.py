@@ -12,9 +12,10 @@ import time
 import pytest
 from dhyan import corpus
 from dhyan.cli import main
-from dhyan.cli.parser import COMMANDS, TRAIN_OPTIONS
+from dhyan.cli.parser import COMMANDS, SCORINGS, TRAIN_OPTIONS
 from dhyan.config import TABLES, read_toml
 from dhyan.data import parse_links
+from dhyan.scoring import scorings
 
 SMALL = ["--hidden", "16", "--embedding", "16", "--batch", "16", "--seed", "3"]
 
@@ -96,9 +97,23 @@ def test_help_lists_the_commands(capsys):
         (["train", "a", "b", "--out", "x", "--attention", "bahdanu"], "'bahdanu', expected one of: "),
         (["train", "a", "b", "--out", "x", "--attention", "aditive"], "'aditive', expected one of: additive, "),
         (["train", "a", "b", "--out", "x", "--normalize", "sparsmax"], "normalize is 'sparsmax', expected one of: "),
-        (["train", "a", "b", "--out", "x", "--heads", "2"], "heads is 2, expected 1"),
+        (["train", "a", "b", "--out", "x", "--heads", "3"], "heads is 3, expected a divisor of 256"),
+        (["train", "a", "b", "--out", "x", "--heads", "2", "--attention", "none"], "heads is 2, expected 1"),
+        (["train", "a", "b", "--out", "x", "--heads", "0"], "heads is 0, expected at least 1"),
         (["train", "a", "b", "--out", "x", "--window", "-1"], "radius is -1"),
-        (["train", "a", "b", "--out", "x", "--guided", "0.5"], "--guided is 0.5"),
+        (["train", "a", "b", "--out", "x", "--window", "predictive:0"], "radius is 0, expected at least 1"),
+        (["train", "a", "b", "--out", "x", "--window", "predictive"], "window is 'predictive', expected a radius or"),
+        (["train", "a", "b", "--out", "x", "--window", "nan"], "window is 'nan', expected a radius or predictive:RADI"),
+        (["train", "a", "b", "--out", "x", "--window", "2", "--normalize", "monotonic"], "a window with normalize"),
+        (["train", "a", "b", "--out", "x", "--normalize", "softmx"], "'softmx', expected one of: softmax, sparsemax"),
+        (["train", "a", "b", "--out", "x", "--attention", "oracel"], "'oracel', expected one of: oracle, "),
+        (["train", "a", "b", "--out", "x", "--guided", "-0.5"], "guided is -0.5, expected 0 <= guided"),
+        (["train", "a", "b", "--out", "x", "--guided", "nan"], "guided is nan"),
+        (["train", "a", "b", "--out", "x", "--guided", "lots"], "argument --guided: invalid float value: 'lots'"),
+        (["train", "a", "b", "--out", "x", "--coverage", "inf"], "coverage is inf"),
+        (["train", "a", "b", "--out", "x", "--temperature", "0"], "temperature is 0.0, expected 0 < temperature"),
+        (["train", "a", "b", "--out", "x", "--normalized", "--attention", "dot"], "normalized is true, expected false"),
+        (["train", "a", "b", "--out", "x", "--max-source", "-1"], "max_source is -1, expected at least 0"),
         (["train", "a", "b", "--out", "x", "--precision", "float16"], "precision is 'float16', expected one of: float"),
         (
             ["train", "a", "b", "--out", "x", "--source-level", "chars"],
@@ -117,11 +132,22 @@ def test_help_lists_the_commands(capsys):
         (["evaluate", "x"], "evaluate: expected one TSV file, or --source FILE and --target FILE"),
         (["evaluate", "x", "y", "--source", "z"], "evaluate: expected one TSV file"),
         (["evaluate", "x", "y", "--tokenize", "13b"], "--tokenize is '13b', expected one of: 13a"),
+        (["report", "x", "y"], "report: the following arguments are required: --out"),
+        (["report", "x", "--out", "p.html"], "report: expected one TSV file, or --source FILE and --target FILE"),
+        (["report", "x", "y", "--out", "p.html", "--choose", "bets"], "--choose is 'bets', expected one of: best, "),
+        (["report", "x", "y", "--out", "p.html", "--sentences", "0"], "argument --sentences: got 0, expected at least"),
         (["align", "x", "y", "--bad-lines", "no"], "--bad-lines is 'no', expected one of: error, skip"),
     ],
 )
 def test_usage_errors(capsys, arguments, message):
     fails(capsys, 2, message, *arguments)
+
+
+def test_the_help_of_train_lists_every_scoring(capsys):
+    assert list(SCORINGS) == scorings()
+    assert main(["train", "--help"]) == 0
+    words = capsys.readouterr().out.replace(",", " ").split()
+    assert set(scorings()) <= set(words) and {"sparsemax", "monotonic", "--no-normalized"} <= set(words)
 
 
 def test_a_process_exits_with_the_code():
@@ -158,10 +184,38 @@ def test_print_config_round_trip(tmp_path, capsys):
     assert capsys.readouterr().out == first.replace("hidden = 32", "hidden = 64")
 
 
+def test_the_options_of_attention_reach_the_configuration(tmp_path, capsys):
+    given = [
+        "--window",
+        "predictive:3",
+        "--heads",
+        "4",
+        "--temperature",
+        "0.5",
+        "--normalized",
+        "--normalize",
+        "sparsemax",
+    ]
+    assert main(["train", "--print-config", *given, "--guided", "0.3", "--coverage", "1", "--max-source", "9"]) == 0
+    text = capsys.readouterr().out
+    (tmp_path / "c.toml").write_text(text, encoding="utf-8")
+    tables = read_toml(tmp_path / "c.toml")
+    expected = {"window": "predictive:3", "heads": 4, "temperature": 0.5, "normalized": True, "normalize": "sparsemax"}
+    assert expected | {"max_source": 9} == {key: tables["model"][key] for key in (*expected, "max_source")}
+    assert (tables["train"]["guided"], tables["train"]["coverage"]) == (0.3, 1.0)
+    assert (
+        main(["train", "--print-config", "--config", str(tmp_path / "c.toml"), "--no-normalized", "--window", "2"]) == 0
+    )
+    changed = text.replace('window = "predictive:3"', "window = 2").replace("normalized = true", "normalized = false")
+    assert capsys.readouterr().out == changed
+
+
 @pytest.mark.parametrize(
     ("toml", "message"),
     [
         ("[model]\nhidden = 0\n", "hidden is 0"),
+        ("[model]\nwindow = 1.5\n", "radius is 1.5, expected an integer"),
+        ("[model]\nheads = 5\n", "heads is 5, expected a divisor"),
         ("[model]\nhiden = 8\n", "unknown key 'hiden', did you mean: hidden"),
         ("[modle]\n", "unknown table [modle], expected one of: model"),
         ("hidden 3", "c.toml: "),
@@ -232,6 +286,47 @@ def test_bad_lines_can_be_skipped(folder, tmp_path, capsys):
     given = ["train", str(bad), str(folder / "valid.tsv"), "--out", str(tmp_path / "m"), "--epochs", "1", *SMALL]
     assert main([*given, "--bad-lines", "skip"]) == 0
     assert f"{bad}: 2 bad lines skipped, the first: {bad}:1" in capsys.readouterr().err
+
+
+def test_guided_training_and_its_links(folder, tmp_path, capsys):
+    given = ["train", *files(folder), "--out", str(tmp_path / "m"), "--epochs", "1", *SMALL, "--guided", "0.5"]
+    assert main(given) == 0
+    capsys.readouterr()
+    bare = tmp_path / "bare.tsv"
+    rows = [row.split("\t") for row in (folder / "train.tsv").read_text(encoding="utf-8").splitlines()]
+    bare.write_text("".join("\t".join(row[:2]) + "\n" for row in rows), encoding="utf-8")
+    command = ["train", bare, folder / "valid.tsv", "--out", tmp_path / "n", *SMALL]
+    fails(capsys, 1, f"{bare}: no pair has gold links", *command, "--guided", "0.5")
+    fails(capsys, 1, f"{bare}:1: no gold links", *command, "--attention", "oracle")
+    command = ["train", folder / "train.tsv", bare, "--out", tmp_path / "n", *SMALL]
+    fails(capsys, 1, f"{bare}:1: no gold links", *command, "--attention", "oracle")
+    assert not (tmp_path / "n").exists()
+
+
+def test_a_model_that_reads_by_links(folder, tmp_path, capsys):
+    out = tmp_path / "m"
+    assert main(["train", *files(folder), "--out", str(out), "--epochs", "1", *SMALL, "--attention", "oracle"]) == 0
+    capsys.readouterr()
+    (tmp_path / "in.txt").write_text("मैं\n", encoding="utf-8")
+    fails(
+        capsys,
+        1,
+        "attention 'oracle', which reads by gold links that text alone",
+        "translate",
+        out,
+        tmp_path / "in.txt",
+    )
+    bare = tmp_path / "bare.tsv"
+    bare.write_text("मैं\tI\t0-0\nमैं\tI\n", encoding="utf-8")
+    for command in ("evaluate", "align"):
+        fails(capsys, 1, f"{bare}:2: no gold links", command, out, bare)
+    assert main(["evaluate", str(out), str(folder / "valid.tsv"), "--beam", "2", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["pairs"] == 20 and result["aer"] < 0.3
+    assert main(["align", str(out), str(folder / "valid.tsv")]) == 0
+    rows = [row.split("\t") for row in (folder / "valid.tsv").read_text(encoding="utf-8").splitlines()]
+    for line, row in zip(capsys.readouterr().out.splitlines(), rows, strict=True):
+        assert {link[:2] for link in parse_links(line)} <= {link[:2] for link in parse_links(row[2])}
 
 
 # ---------------------------------------------------------------- translate

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from dhyan import DataConfig, DataError, ModelConfig, TrainConfig, Window
 from dhyan.config import TABLES, parse_toml, read_toml, to_toml
+from dhyan.scoring import PredictiveWindow, scorings
 
 MODEL = dict(source_size=6, target_size=7)
 NOT_INTEGERS = (1.0, "1", True, None)
@@ -22,6 +23,7 @@ INTEGERS = [
     (ModelConfig, "embedding", 1),
     (ModelConfig, "hidden", 1),
     (ModelConfig, "layers", 1),
+    (ModelConfig, "max_source", 0),
     (TrainConfig, "batch", 1),
     (TrainConfig, "epochs", 1),
     (TrainConfig, "patience", 1),
@@ -37,10 +39,13 @@ INTEGERS = [
 # name, inside, outside
 NUMBERS = [
     (ModelConfig, "dropout", (0, 0.0, 0.999), (-0.1, 1, 1.0)),
+    (ModelConfig, "temperature", (1, 0.1, 1e30), (0, 0.0, -1.0)),
     (TrainConfig, "lr", (1e-30, 1, 1e30), (0, 0.0, -1e-3)),
     (TrainConfig, "lr_decay", (0.1, 0.99), (0.0, 1.0, -0.5)),
     (TrainConfig, "clip", (0, 5.0), (-1.0,)),
     (TrainConfig, "weight_decay", (0, 0.01), (-0.01,)),
+    (TrainConfig, "guided", (0, 0.5, 10), (-0.5,)),
+    (TrainConfig, "coverage", (0, 1.0), (-1e-9,)),
     (TrainConfig, "beta1", (0, 0.9), (1.0, -0.1)),
     (TrainConfig, "beta2", (0, 0.999), (1.0, -0.1)),
     (TrainConfig, "label_smoothing", (0, 0.1), (1.0, -0.1)),
@@ -97,32 +102,70 @@ def test_unknown_names_list_the_nearest_first(table: type, name: str, wrong: str
         refused(ValueError, rf"{name} is {value!r}, expected one of", table, **{name: value})
 
 
-@pytest.mark.parametrize("name", ["bidirectional", "input_feeding"])
+@pytest.mark.parametrize("name", ["bidirectional", "input_feeding", "normalized"])
 def test_booleans(name: str) -> None:
     for value in (0, 1, "true", None):
         refused(TypeError, rf"ModelConfig: {name} is .*expected true or false", ModelConfig, **{name: value})
 
 
-def test_heads_is_the_integer_1() -> None:
-    for value in (0, 2, -1, "1", None, 1.0, True):
+def test_heads_is_an_integer_of_at_least_1() -> None:
+    assert make(ModelConfig, heads=8).heads == 8
+    for value in (0, -1, "1", None, 1.0, True):
         with pytest.raises((TypeError, ValueError), match=r"ModelConfig: heads is .*expected"):
             make(ModelConfig, heads=value)
 
 
+@pytest.mark.parametrize(
+    "words, values",
+    [
+        ("heads is 3, expected a divisor of 256", dict(heads=3)),
+        ("heads is 32, expected a divisor of 16", dict(heads=32, hidden=16, bidirectional=False)),
+        ("attention 'none': heads is 2, expected 1", dict(heads=2, attention="none")),
+        ("attention 'location': heads is 2, expected 1", dict(heads=2, attention="location")),
+        ("attention 'coverage': heads is 2, expected 1", dict(heads=2, attention="coverage")),
+        ("attention 'dot': normalized is true, expected false", dict(normalized=True, attention="dot")),
+        ("window with normalize 'monotonic'", dict(window=2, normalize="monotonic")),
+        ("window with normalize 'monotonic'", dict(window="predictive:2", normalize="monotonic")),
+        ("attention 'uniform'.*normalize is 'sparsemax'", dict(attention="uniform", normalize="sparsemax")),
+    ],
+)
+def test_parts_that_do_not_fit(words: str, values: dict[str, Any]) -> None:
+    refused(ValueError, words, ModelConfig, **values)
+
+
+def test_every_scoring_can_be_configured() -> None:
+    """Also location, whose max_source may be left to train; a model asks for it."""
+    for name in scorings():
+        config = make(ModelConfig, attention=name)
+        assert config.attention == name and config.max_source == 0
+        if name != "location":
+            assert config.plan.name == name
+    with pytest.raises(ValueError, match="max_source is 0, expected"):
+        make(ModelConfig, attention="location").plan  # noqa: B018
+    assert make(ModelConfig, attention="location", max_source=9).plan.sizes.max_source == 9
+
+
 def test_windows() -> None:
     assert make(ModelConfig).window is None and make(ModelConfig).radius == -1
-    for window in (3, Window(3)):
+    for window in (3, Window(3), "3"):
         config = make(ModelConfig, window=window)
         assert config.window == Window(3) and config.radius == 3 and config.to_dict()["window"] == 3
-    refused(ValueError, "radius is -1", ModelConfig, window=-1)
-    for window in (1.0, math.nan, True, "2"):
-        refused(TypeError, "radius is", ModelConfig, window=window)
+    for window in (PredictiveWindow(2), "predictive:2"):
+        config = make(ModelConfig, window=window)
+        assert config.window == PredictiveWindow(2) and config.radius == -1
+        assert config.to_dict()["window"] == "predictive:2"
+    for window, words in ((-1, "radius is -1"), (math.nan, "radius is nan"), ("predictive:0", "radius is 0")):
+        refused(ValueError, f"ModelConfig: .*{words}", ModelConfig, window=window)
+    for window in ("", "predictive", "predictive:", "predictive:x", "predictve:2", "predictive:-2", "2.5", "२"):
+        refused(ValueError, f"ModelConfig: window is {window!r}, expected", ModelConfig, window=window)
+    for window in (1.0, math.inf, True, [2]):
+        refused(TypeError, "ModelConfig: .*radius is", ModelConfig, window=window)
 
 
 def test_every_field_but_one_has_its_bad_values_here() -> None:
     """A new field needs a line above. `columns` is checked where the file is read."""
     checked = {(t, n) for t, n, *_ in [*INTEGERS, *NUMBERS, *NAMES]}
-    checked |= {(ModelConfig, n) for n in ("bidirectional", "input_feeding", "heads", "window")}
+    checked |= {(ModelConfig, n) for n in ("bidirectional", "input_feeding", "normalized", "heads", "window")}
     checked |= {(DataConfig, "columns")}
     assert checked == {(t, f.name) for t in TABLES.values() for f in dataclasses.fields(t)}
 
@@ -151,6 +194,9 @@ def test_memory_size_is_the_width_of_both_directions() -> None:
         dict(model={}, train={}, data={}),
         dict(model=dict(window=0, dropout=0.0, bidirectional=False, input_feeding=False, cell="gru", attention="none")),
         dict(model=dict(dropout=1 / 3, order="luong", source="features")),
+        dict(model=dict(window="predictive:3", heads=4, temperature=0.3, normalized=True)),
+        dict(model=dict(attention="location", max_source=40, normalize="sparsemax"), train=dict(guided=1 / 3)),
+        dict(model=dict(normalize="monotonic"), train=dict(coverage=2)),
         dict(train=dict(lr=1e-300, clip=1e22, weight_decay=5e-324, seed=2**53 + 1, lr_decay=0.1 + 0.2)),
         dict(train=dict(lr=1, clip=0, schedule="cosine", precision="float64")),
         dict(data=dict(columns="1,2:3", source_level="char")),
@@ -163,6 +209,16 @@ def test_the_round_trip_changes_nothing(values: dict[str, dict[str, Any]]) -> No
     back = parse_toml(text, "config.toml")
     assert list(back) == list(configs)
     assert {title: TABLES[title].from_dict(back[title], "config.toml") for title in back} == configs
+
+
+def test_a_file_of_an_older_version_is_read() -> None:
+    """It lacks the keys that came later, and says heads = 1."""
+    old = (
+        '[model]\nsource_size = 6\ntarget_size = 7\nwindow = 2\nnormalize = "softmax"\nheads = 1\n[train]\nlr = 0.01\n'
+    )
+    tables = parse_toml(old, "config.toml")
+    assert ModelConfig.from_dict(tables["model"], "x") == make(ModelConfig, window=2)
+    assert TrainConfig.from_dict(tables["train"], "x") == TrainConfig(lr=0.01)
 
 
 @pytest.mark.parametrize(

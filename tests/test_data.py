@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from dhyan import data
-from dhyan.data import Pair, parse_links, read_lines, read_pairs, scan_stream, two_column_tokens
+from dhyan.data import Pair, check_links, parse_links, read_lines, read_pairs, scan_stream, two_column_tokens
 from dhyan.errors import DataError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -263,6 +263,34 @@ def test_links_count_tokens_of_the_level(write):
 
 def test_swapped_columns_swap_links(write):
     assert read_pairs(write("a\tx y\t0-1\n"), columns="2:1") == [Pair("x y", "a", ((1, 0, True),))]
+
+
+def test_pairs_know_their_line(write):
+    path = write("a\tx\n\nb\ty\n")
+    pairs = read_pairs(path, bad_lines="skip")
+    assert [pair.line for pair in pairs] == [1, 3] and pairs[1] == Pair("b", "y") and "line" not in repr(pairs[1])
+    assert [pair.line for pair in read_pairs(write("a\tx\t0-0\nb\ty\t\n"))] == [1, 2]
+
+
+def test_links_that_are_needed(write):
+    pairs = read_pairs(write("a\tx\t0-0\nb\ty\n"))
+    check_links(pairs, "f.tsv", "somebody reads them", every=False)
+    with pytest.raises(DataError, match=r"^f.tsv:2: no gold links, expected .*third column; somebody reads them$"):
+        check_links(pairs, "f.tsv", "somebody reads them")
+    for every, message in (
+        (True, "^f.tsv:2: no gold"),
+        (False, "^f.tsv: no pair has gold links, expected .* column; why"),
+    ):
+        with pytest.raises(DataError, match=message):
+            check_links(pairs[1:], "f.tsv", "why", every=every)
+    check_links([Pair("a", "x", ())], "f.tsv", "why")  # nothing is linked, and that is known
+    with pytest.raises(DataError, match=r"^f.tsv: pair 0: no gold links"):
+        check_links([Pair("a", "x")], "f.tsv", "why")
+    for link, message in (((1, 0, True), "source token 1, but the source has 1"), ((0, -1, True), "target token -1")):
+        with pytest.raises(DataError, match=f"^f.tsv: pair 1: a link names {message}"):
+            check_links([Pair("a", "x", ()), Pair("a", "x", (link,))], "f.tsv", "why", every=False)
+    check_links([Pair("ab", "x", ((1, 0, True),))], "f.tsv", "why", levels=("char", "word"))
+    check_links([Pair("a\tb,c", "x", ((2, 0, True),), ("a", "b", "c"))], "f.tsv", "why")
 
 
 def test_parse_links():

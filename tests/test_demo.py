@@ -6,7 +6,7 @@ import sys
 import pytest
 from dhyan import corpus
 from dhyan.data import read_pairs
-from dhyan.demo import Recipe, _sentences, demo
+from dhyan.demo import Recipe, demo, sentences
 from dhyan.translator import load
 
 SMALL = Recipe(pairs=200, short_pairs=100, valid=20, test_per_bucket=5, embedding=12, hidden=16, epochs=2)
@@ -49,7 +49,7 @@ def test_what_it_prints(ran):
 
 
 def test_nothing_of_the_test_is_trained_on():
-    training, valid, test = _sentences(SMALL)
+    training, valid, test = sentences(SMALL)
     seen = {pair.source for pair in training}
     shown = {source for source, _ in corpus.DEMO}
     assert not seen & {pair.source for pair in test} and not seen & {pair.source for pair in valid}

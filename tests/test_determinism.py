@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import dhyan
 import numpy as np
 import pytest
 from dhyan import ops
@@ -118,6 +119,27 @@ def test_one_row_a_call_gives_the_bits_of_all_rows_at_once(isa: str) -> None:
             assert_same_bits([context[:, row], weights[:, row], dq[:, row]], got[:3])
 
 
+@pytest.mark.parametrize("term", ["product", "tanh"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_of_several_groups_and_blocks_give_the_bits_of_any_part(isa: str, term: str, dtype: type) -> None:
+    """Beyond a group of rows (72), a block of keys (64), and the widest query whose keys are not prepared (1024)."""
+    rng = np.random.default_rng(4)
+    for H in (33, 250, 1024, 1030):
+        arrays = inputs(rng, 2, 101, 131, H, 70, term, dtype)
+        arrays[1] *= rng.choice([1, 20], (2, 131, 1)).astype(dtype)
+        dcontext = rng.normal(size=(2, 101, 70)).astype(dtype)
+        end = rng.integers(0, 130, (2, 101))
+        end[:, :2] = 129
+        context, weights, dq, *_ = everything(arrays, term, dcontext, end=end)
+        for a in arrays[1:3]:
+            a[:, 129:] = np.nan  # no row may see it
+        for part in (slice(0, 1), slice(1, 3), slice(15, 40), slice(100, 101)):
+            got = everything([arrays[0][:, part], *arrays[1:]], term, dcontext[:, part], end=end[:, part])
+            assert_same_bits([context[:, part], weights[:, part], dq[:, part]], got[:3])
+            assert all(np.isfinite(x).all() for x in got)
+            assert (got[3][:, 129:] == 0).all() and (got[4][:, 129:] == 0).all()
+
+
 def test_eight_python_threads_at_once_give_the_serial_bits() -> None:
     rng = np.random.default_rng(4)
     jobs = []
@@ -140,3 +162,38 @@ def test_eight_python_threads_at_once_give_the_serial_bits() -> None:
     for w in workers:
         w.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("choices", [
+    dict(attention="coverage"), dict(attention="dot", heads=2), dict(normalize="monotonic", order="luong"),
+])  # fmt: skip
+def test_python_threads_that_train_with_a_reader_give_the_serial_bits(choices: dict[str, object]) -> None:
+    """The core asks Python once a step and gives the lock away between: models at work at once must not meet."""
+    rng = np.random.default_rng(5)
+    source, target = rng.integers(0, 9, (2, 6, 7))
+    lengths = rng.integers(2, 8, (2, 6))
+    batch = dhyan.Batch(source, lengths[0], target, lengths[1])
+    config = dhyan.ModelConfig(source_size=9, target_size=9, embedding=6, hidden=8, **choices)
+    models = [dhyan.Seq2Seq(config, seed=seed) for seed in range(4)]
+
+    def bits(model: dhyan.Seq2Seq) -> Arrays:
+        loss, cache = model.forward(batch, step=1)
+        found = [np.float64(loss), *model.backward(cache).values(), *model.greedy(source, lengths[0], 6)]
+        return [np.asarray(x) for x in found]
+
+    serial = [bits(model) for model in models]
+    together: list[list[Arrays]] = [[] for _ in models]
+
+    def work(i: int) -> None:
+        for _ in range(5):
+            together[i].append(bits(models[i]))
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    for want, found in zip(serial, together, strict=True):
+        assert len(found) == 5
+        for got in found:
+            assert_same_bits(got, want)

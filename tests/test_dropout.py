@@ -76,5 +76,37 @@ def test_a_place_is_a_function_of_its_position() -> None:
 
 
 def test_empty_is_a_size() -> None:
-    made = Dropout(0.3, 1, 5, np.dtype(np.float32)).mask("readout", (0, 4))
-    assert made is not None and made.shape == (0, 4)
+    dropout = Dropout(0.3, 1, 5, np.dtype(np.float32))
+    for made in (dropout.mask("readout", (0, 4)), dropout.noise("alignment 0", (0, 4))):
+        assert made is not None and made.shape == (0, 4) and made.dtype == np.float32
+
+
+# Noise: what monotonic attention adds to its scores in training, whatever the rate.
+
+
+def noise(seed: int = 1, step: int = 5, site: str = "alignment 0", dtype: str = "float64") -> np.ndarray:
+    made = Dropout(0.0, seed, step, np.dtype(dtype)).noise(site, (N // 100, 100))
+    assert made is not None and made.shape == (N // 100, 100) and made.dtype == dtype
+    return made
+
+
+def test_no_noise_without_a_step() -> None:
+    assert Dropout(0.5, 1, None, np.dtype(np.float32)).noise("alignment 0", (3,)) is None
+
+
+def test_noise_is_a_function_of_seed_step_and_site() -> None:
+    first = noise()
+    noise(step=6)
+    assert noise().tobytes() == first.tobytes()
+    np.testing.assert_array_equal(noise(dtype="float32"), first.astype(np.float32))
+    for other in (noise(seed=2), noise(step=6), noise(site="alignment 1"), noise(seed=5, step=1)):
+        assert abs(np.corrcoef(first.ravel(), other.ravel())[0, 1]) < 5 * N**-0.5
+
+
+def test_noise_is_standard_normal() -> None:
+    """The first four moments, within 5 of their standard deviations, and independence of the neighbour."""
+    x = noise().ravel()
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((x**power).mean() - moment) < 5 * (variance / N) ** 0.5, power
+    assert abs((x[1:] * x[:-1]).mean()) < 5 * N**-0.5
+    assert 3.5 < np.abs(x).max() < 6.5

@@ -15,6 +15,7 @@ from dhyan import Batch, ModelConfig, Seq2Seq
 from dhyan.dropout import Dropout
 
 ORDERS = {"bahdanau": ("bahdanau", True), "luong": ("luong", False), "luong, input feeding": ("luong", True)}
+NOT_OF_CONTENT = ["oracle", "location", "location_sensitive", "coverage"]  # half of the depths and widths do for these
 GRID = [
     pytest.param(
         dict(cell=cell, order=order, layers=layers, bidirectional=both, attention=attention),
@@ -23,7 +24,42 @@ GRID = [
     for cell, order, layers, both, attention in itertools.product(
         ["rnn", "lstm", "gru"], ORDERS, [1, 2], [True, False], dhyan.scorings()
     )
+    if both == (layers == 1) or attention not in NOT_OF_CONTENT
 ]
+SOME = GRID[::11]  # every scoring, cell and order is among them
+SCORED = [name for name in dhyan.scorings() if name not in ("none", "uniform", "oracle")]
+CONTENT = [name for name in SCORED if name not in NOT_OF_CONTENT]
+# What can be chosen beside a scoring; hidden is 4 where the heads would else be a number wide.
+VARIANTS: dict[str, dict[str, Any]] = {
+    **{f"two heads, {name}": dict(attention=name, heads=2, hidden=4) for name in CONTENT},
+    **{f"sparsemax, {name}": dict(attention=name, normalize="sparsemax") for name in SCORED},
+    **{f"monotonic, {name}": dict(attention=name, normalize="monotonic") for name in SCORED},
+    **{f"predictive, {name}": dict(attention=name, window=f"predictive:{1 + len(name) % 2}") for name in CONTENT},
+    "normalized": dict(normalized=True),
+    "normalized, location_sensitive": dict(normalized=True, attention="location_sensitive"),
+    "normalized, coverage, two layers": dict(normalized=True, attention="coverage", layers=2),
+    "normalized, two heads, window": dict(normalized=True, heads=2, hidden=4, window=1),
+    "temperature, additive": dict(temperature=0.5),
+    "temperature, cosine": dict(attention="cosine", temperature=2.5),
+    "temperature, coverage, window": dict(attention="coverage", temperature=0.5, window=1),
+    "temperature, monotonic": dict(attention="dot", normalize="monotonic", temperature=1.5),
+    "predictive, sparsemax, two heads": dict(
+        window=dhyan.PredictiveWindow(2), normalize="sparsemax", heads=2, hidden=4, temperature=0.7
+    ),
+    "monotonic, two heads, two layers": dict(normalize="monotonic", heads=2, hidden=4, layers=2, bidirectional=False),
+    "sparsemax, location_sensitive, window": dict(attention="location_sensitive", normalize="sparsemax", window=2),
+    "coverage, features": dict(attention="coverage", source="features", source_size=5),
+}
+# One of each way to read that the core's loop does not know.
+STEP_BY_STEP: dict[str, dict[str, Any]] = {
+    "two heads": dict(heads=2, hidden=4),
+    "predictive": dict(attention="general", window=dhyan.PredictiveWindow(2)),
+    "monotonic, two heads": dict(attention="dot", normalize="monotonic", heads=2, hidden=4),
+    "location_sensitive": dict(attention="location_sensitive", window=2),
+    "coverage": dict(attention="coverage", normalize="sparsemax"),
+    "coverage, monotonic": dict(attention="coverage", normalize="monotonic", normalized=True),
+}
+step_by_step = pytest.mark.parametrize("choices", STEP_BY_STEP.values(), ids=STEP_BY_STEP)
 CELLS_AND_ORDERS = [pytest.param(dict(cell=c, order=o), id=f"{c}-{o}") for c in ("rnn", "lstm", "gru") for o in ORDERS]
 
 
@@ -32,6 +68,8 @@ def config_of(**changes: Any) -> ModelConfig:
     values: dict[str, Any] = dict(source_size=5, target_size=6, embedding=3, hidden=2, dropout=0.0, cell="gru")
     values |= changes
     values["order"], values["input_feeding"] = ORDERS[values.get("order", "bahdanau")]
+    if values.get("attention") == "location":
+        values["max_source"] = 12  # longer than any source here
     return ModelConfig(**values)
 
 
@@ -50,27 +88,32 @@ def batch_of(
     target_lengths: tuple[int, ...] = (5, 2, 4, 3),
     seed: int = 0,
 ) -> Batch:
-    """Random ids or features everywhere, in the padding too."""
+    """Random ids or features everywhere, in the padding too; every third row of the alignment has no links."""
     rng = np.random.default_rng(seed)
     shape = (len(source_lengths), max(source_lengths))
     source = rng.integers(0, config.source_size, shape)
     if config.source == "features":
         source = rng.standard_normal((*shape, config.source_size))
     target = rng.integers(0, config.target_size, (len(target_lengths), max(target_lengths)))
-    return Batch(source, np.array(source_lengths), target, np.array(target_lengths))
+    s, t = np.arange(shape[1]), np.arange(max(target_lengths) - 1)
+    rows, columns = t < np.array(target_lengths)[:, None] - 1, s < np.array(source_lengths)[:, None]
+    inside = rows[:, :, None] & columns[:, None] & (t % 3 != 2)[:, None]
+    links = inside * rng.random(inside.shape)
+    alignment = links / np.maximum(links.sum(-1, keepdims=True), 1e-9)
+    return Batch(source, np.array(source_lengths), target, np.array(target_lengths), alignment)
 
 
 @cache
-def exact(config: ModelConfig, smoothing: float = 0.0) -> tuple[float, dict[str, np.ndarray]]:
+def exact(config: ModelConfig, **losses: float) -> tuple[float, dict[str, np.ndarray]]:
     """Loss and every gradient of model_of(config) on batch_of(config), by complex step; once for all of isa."""
     p, batch = model_of(config).parameters(), batch_of(config)
-    slopes = reference.complex_step(lambda a: reference.loss(a, config, batch, smoothing=smoothing), p)
-    return float(reference.loss(p, config, batch, smoothing=smoothing)), slopes
+    slopes = reference.complex_step(lambda a: reference.loss(a, config, batch, **losses), p)
+    return float(reference.loss(p, config, batch, **losses)), slopes
 
 
-def assert_exact(config: ModelConfig, smoothing: float = 0.0) -> None:
-    model, (loss, slopes) = model_of(config), exact(config, smoothing)
-    got, cache = model.forward(batch_of(config), smoothing=smoothing)
+def assert_exact(config: ModelConfig, **losses: float) -> None:
+    model, (loss, slopes) = model_of(config), exact(config, **losses)
+    got, cache = model.forward(batch_of(config), **losses)
     np.testing.assert_allclose(got, loss, rtol=1e-12)
     gradients = model.backward(cache)
     assert gradients.keys() == slopes.keys()
@@ -91,6 +134,36 @@ def test_loss_and_every_gradient(isa: str, choices: dict[str, Any]) -> None:
 @pytest.mark.parametrize("order", ORDERS)
 def test_windows(order: str, attention: str, radius: int) -> None:
     assert_exact(config_of(order=order, attention=attention, window=dhyan.Window(radius)))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_loss_and_every_gradient_of_variants(order: str, variant: str) -> None:
+    cell = ("rnn", "lstm", "gru")[(list(VARIANTS).index(variant) + list(ORDERS).index(order)) % 3]
+    assert_exact(config_of(order=order, cell=cell, **VARIANTS[variant]))
+
+
+@pytest.mark.parametrize("choices", [
+    dict(), dict(attention="uniform"), dict(attention="dot", normalize="sparsemax"), *STEP_BY_STEP.values(),
+])  # fmt: skip
+def test_losses_on_the_weights(choices: dict[str, Any]) -> None:
+    """guided and coverage flow through the reader and through the core's own loop, alone and together."""
+    for order, cell, guided, coverage in (
+        ("bahdanau", "gru", 0.7, 0.9), ("luong", "rnn", 0.7, 0.9), ("luong, input feeding", "lstm", 0.7, 0.9),
+        ("bahdanau", "gru", 0.7, 0.0), ("bahdanau", "gru", 0.0, 0.9),
+    ):  # fmt: skip
+        assert_exact(config_of(order=order, cell=cell, **choices), guided=guided, coverage=coverage)
+
+
+def test_losses_on_the_weights_are_added_to_that_of_the_tokens() -> None:
+    """Every part is linear in its factor, and label smoothing stands beside them."""
+    config = config_of(attention="coverage")
+    model, batch = model_of(config), batch_of(config)
+    plain, more, most = (model.forward(batch, guided=g, coverage=c)[0] for g, c in ((0, 0), (0.5, 0), (0.5, 2.0)))
+    doubled = model.forward(batch, guided=1.0, coverage=4.0)[0]
+    np.testing.assert_allclose(doubled - plain, 2 * (most - plain), rtol=1e-12)
+    assert plain < more < most
+    assert_exact(config, smoothing=0.1, guided=0.5, coverage=2.0)
 
 
 @pytest.mark.parametrize("choices", CELLS_AND_ORDERS)
@@ -150,9 +223,9 @@ def test_central_differences_of_the_model_itself(choices: dict[str, Any], step: 
             np.testing.assert_allclose(gradients[name][entry], slope, atol=2e-9, err_msg=f"{name}{entry}")
 
 
-@pytest.mark.parametrize("choices", CELLS_AND_ORDERS)
+@pytest.mark.parametrize("choices", [*CELLS_AND_ORDERS, *STEP_BY_STEP.values()])
 def test_float32_is_float64_up_to_rounding(isa: str, choices: dict[str, Any]) -> None:
-    config = config_of(**choices, hidden=13, embedding=7)
+    config = config_of(**choices | dict(hidden=14, embedding=7))
     narrow, wide = model_of(config, dtype="float32"), model_of(config)
     wide.flat[...] = narrow.flat
     batch = batch_of(config)
@@ -186,19 +259,38 @@ def test_gradient_of_a_sum_of_losses_is_the_weighted_sum() -> None:
 # ------------------------------------------------------------------------------------------------ teacher forcing
 
 
-@pytest.mark.parametrize("choices", GRID[:: len(dhyan.scorings()) + 1])
+@pytest.mark.parametrize("choices", [*SOME, *STEP_BY_STEP.values()])
 def test_force_gives_log_probabilities_and_weights(choices: dict[str, Any]) -> None:
     config = config_of(**choices)
     model, batch = model_of(config), batch_of(config)
     log_p, weights = model.force(batch)
-    expected, attended = reference.force(model.parameters(), config, batch.source, batch.source_lengths, batch.target)
+    given = batch.source, batch.source_lengths, batch.target, batch.alignment
+    expected, attended = reference.force(model.parameters(), config, *given, hard=True)
     expected = np.take_along_axis(expected, batch.target[:, 1:, None], -1)[..., 0]
     valid = np.arange(4) < batch.target_lengths[:, None] - 1
     np.testing.assert_allclose(log_p, np.where(valid, expected, 0), atol=1e-13)
     np.testing.assert_allclose(weights, np.where(valid[..., None], attended, 0), atol=1e-14)
     assert not weights[np.broadcast_to((np.arange(4) >= batch.source_lengths[:, None])[:, None], weights.shape)].any()
-    loss, _ = model.forward(batch)
-    np.testing.assert_allclose(loss, -log_p.sum() / batch.target_tokens, rtol=1e-14)
+    if config.normalize != "monotonic":  # which is soft in training, and hard in search and here
+        loss, _ = model.forward(batch)
+        np.testing.assert_allclose(loss, -log_p.sum() / batch.target_tokens, rtol=1e-14)
+
+
+@pytest.mark.parametrize("attention", SCORED)
+def test_monotonic_decoding_is_hard(attention: str) -> None:
+    """Every head takes one position or none, and never goes back; hence none after none."""
+    for heads in (1, 2) if attention in CONTENT else (1,):
+        config = config_of(attention=attention, normalize="monotonic", hidden=4, heads=heads)
+        for seed in range(5):
+            model, batch = model_of(config, seed=seed, scale=1.5), batch_of(config, (6, 3, 0), (7, 5, 4))
+            _, weights = model.force(batch)
+            assert set(np.unique(weights * heads)) <= set(range(heads + 1))
+            assert (weights.sum(-1) <= 1).all() and not weights[2].any()
+            if heads == 1:
+                for rows, steps in zip(weights, batch.target_lengths - 1, strict=True):
+                    place = np.where(rows[:steps].any(1), rows[:steps].argmax(1), 6)
+                    assert (np.diff(place) >= 0).all()
+            np.testing.assert_array_equal(model.greedy(batch.source, batch.source_lengths, 6)[1] * heads % 1, 0)
 
 
 # ------------------------------------------------------------------------------------------------ bits
@@ -206,41 +298,53 @@ def test_force_gives_log_probabilities_and_weights(choices: dict[str, Any]) -> N
 
 def wide_case(**changes: Any) -> tuple[Seq2Seq, Batch]:
     """Large enough that kernels are dealt to threads and rows end anywhere in a tile."""
-    config = config_of(hidden=37, embedding=21, source_size=50, target_size=77, **changes)
+    sizes = dict(hidden=37 - ("heads" in changes), embedding=21, source_size=50, target_size=77)
+    config = config_of(**changes | sizes)
     rng = np.random.default_rng(0)
     batch = batch_of(config, (11, *rng.integers(0, 12, 19)), (13, *rng.integers(2, 14, 19)))
     return model_of(config, dtype="float32", scale=0.3), batch
+
+
+def assert_bits_of_any_thread_count(model: Seq2Seq, batch: Batch, counts: tuple[int, ...], **losses: float) -> None:
+    results = []
+    for count in counts:
+        dhyan.set_num_threads(count)
+        loss, cache = model.forward(batch, step=1, **losses)
+        ids, weights = model.greedy(batch.source, batch.source_lengths, 9)
+        results.append({"loss": np.float64(loss), "ids": ids, "weights": weights, **model.backward(cache)})
+    for other in results[1:]:
+        for name, array in results[0].items():
+            np.testing.assert_array_equal(array, other[name], err_msg=name)
 
 
 @pytest.mark.parametrize("choices", CELLS_AND_ORDERS[::2])
 @pytest.mark.parametrize("attention", ["additive", "general"])
 def test_bits_do_not_depend_on_threads(threads: None, isa: str, attention: str, choices: dict[str, Any]) -> None:
     model, batch = wide_case(**choices, attention=attention, layers=2, dropout=0.2)
-    results = []
-    for count in (1, 2, 3, 4, 7, 8, 16):
-        dhyan.set_num_threads(count)
-        loss, cache = model.forward(batch, step=1)
-        results.append({"loss": np.float64(loss), **model.backward(cache)})
-    for other in results[1:]:
-        for name, array in results[0].items():
-            np.testing.assert_array_equal(array, other[name], err_msg=name)
+    assert_bits_of_any_thread_count(model, batch, (1, 2, 3, 4, 7, 8, 16))
 
 
-@pytest.mark.parametrize("choices", GRID[:: len(dhyan.scorings()) + 1])
+@step_by_step
+def test_bits_of_a_read_outside_the_core_do_not_depend_on_threads(threads: None, choices: dict[str, Any]) -> None:
+    model, batch = wide_case(**choices, dropout=0.2)
+    assert_bits_of_any_thread_count(model, batch, (1, 2, 7), guided=0.5, coverage=0.5)
+
+
+@pytest.mark.parametrize("choices", [*SOME, *STEP_BY_STEP.values()])
 def test_sentence_does_not_depend_on_its_batch_or_padding(isa: str, choices: dict[str, Any]) -> None:
     model, batch = wide_case(**choices)
     log_p, weights = model.force(batch)
-    ids, attended = model.greedy(batch.source, batch.source_lengths, max_length=9)
+    ids, attended = model.greedy(batch.source, batch.source_lengths, 9, batch.alignment)
     for i in range(batch.size):
         s, t = max(int(batch.source_lengths[i]), 1), int(batch.target_lengths[i])
         one = Batch(
             batch.source[i : i + 1, :s], batch.source_lengths[i : i + 1],
-            batch.target[i : i + 1, :t], batch.target_lengths[i : i + 1],
+            batch.target[i : i + 1, :t], batch.target_lengths[i : i + 1], batch.alignment[i : i + 1, : t - 1, :s],
         )  # fmt: skip
         alone_p, alone_weights = model.force(one)
         np.testing.assert_array_equal(alone_p[0], log_p[i, : t - 1])
         np.testing.assert_array_equal(alone_weights[0], weights[i, : t - 1, :s])
-        alone_ids, alone_attended = model.greedy(one.source, one.source_lengths, max_length=9)
+        alone_ids, alone_attended = model.greedy(one.source, one.source_lengths, 9, one.alignment)
         steps = alone_ids.shape[1]
         np.testing.assert_array_equal(alone_ids[0], ids[i, :steps])
         assert not ids[i, steps:].any()
@@ -248,27 +352,35 @@ def test_sentence_does_not_depend_on_its_batch_or_padding(isa: str, choices: dic
         assert not attended[i, steps:].any()
 
 
-def test_padding_cannot_be_seen() -> None:
+@pytest.mark.parametrize("choices", [dict(), *STEP_BY_STEP.values()])
+def test_padding_cannot_be_seen(choices: dict[str, Any]) -> None:
+    losses = dict(guided=0.5, coverage=0.5)
     for source in ("tokens", "features"):
-        config = config_of(source=source, order="luong, input feeding")
+        config = config_of(source=source, order="luong, input feeding", **choices)
         model, batch = model_of(config), batch_of(config)
-        loss, cache = model.forward(batch)
+        loss, cache = model.forward(batch, **losses)
         expected = model.backward(cache)
         past = np.arange(4) >= batch.source_lengths[:, None]
         changed_source = np.where(past, 0, batch.source) if source == "tokens" else batch.source.copy()
         if source == "features":
             changed_source[past] = np.nan
         changed_target = np.where(np.arange(5) >= batch.target_lengths[:, None], 0, batch.target)
-        changed = Batch(changed_source, batch.source_lengths, changed_target, batch.target_lengths)
-        other, cache = model.forward(changed)
+        more = ((0, 0), (0, 2), *(((0, 0),) if source == "features" else ()))
+        changed = Batch(
+            np.pad(changed_source, more, constant_values=1), batch.source_lengths,
+            np.pad(changed_target, ((0, 0), (0, 3))), batch.target_lengths,
+            np.pad(batch.alignment, ((0, 0), (0, 3), (0, 2))),
+        )  # fmt: skip
+        other, cache = model.forward(changed, **losses)
         assert other == loss
         for name, gradient in model.backward(cache).items():
             np.testing.assert_array_equal(gradient, expected[name], err_msg=name)
 
 
-def test_cache_may_be_used_again() -> None:
-    model, batch = wide_case()
-    cache = model.forward(batch, step=3)[1]
+@pytest.mark.parametrize("choices", [dict(), *STEP_BY_STEP.values()])
+def test_cache_may_be_used_again(choices: dict[str, Any]) -> None:
+    model, batch = wide_case(**choices)
+    cache = model.forward(batch, step=3, guided=0.5, coverage=0.5)[1]
     first = {name: gradient.copy() for name, gradient in model.backward(cache).items()}
     model.backward(model.forward(batch)[1])
     second = model.backward(cache)
@@ -318,6 +430,40 @@ def test_dropout_stands_where_the_model_says(choices: dict[str, Any]) -> None:
         np.testing.assert_allclose(gradient, slopes[name], atol=1e-9, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("choices", [
+    dict(attention="additive", heads=2, hidden=4), dict(attention="location_sensitive", dropout=0.3, temperature=0.6),
+])  # fmt: skip
+def test_monotonic_training_is_noisy(choices: dict[str, Any], order: str) -> None:
+    """Standard normal noise on the scores, a function of (seed, step); it is there without dropout too, and only with
+    a step. Sentences draw in the order of the reader: the longest target first."""
+    config = config_of(**choices, order=order, normalize="monotonic")
+    model, batch = model_of(config, seed=5), batch_of(config)
+    masks = padded_masks(config, batch, seed=5, step=9) if config.dropout else {}
+    steps = batch.target_lengths - 1
+    for t in range(steps.max()):
+        running = [b for b in np.argsort(-steps, kind="stable") if steps[b] > t]
+        noise = Dropout(0.0, 5, 9, np.dtype("float64")).noise(f"alignment {t}", (len(running), config.heads, 1, 4))
+        assert noise is not None
+        masks[f"alignment, step {t}"] = np.zeros((4, config.heads, 4))
+        masks[f"alignment, step {t}"][running] = noise[:, :, 0]
+    loss, cache = model.forward(batch, step=9)
+    p = model.parameters()
+    np.testing.assert_allclose(loss, reference.loss(p, config, batch, masks=masks), rtol=1e-12)
+    slopes = reference.complex_step(lambda a: reference.loss(a, config, batch, masks=masks), p)
+    for name, gradient in model.backward(cache).items():
+        np.testing.assert_allclose(gradient, slopes[name], atol=1e-9, rtol=1e-6, err_msg=name)
+    model.forward(batch, step=3)
+    assert model.forward(batch, step=9)[0] == loss  # nothing is drawn in an order
+    assert len({loss, model.forward(batch, step=10)[0], model.forward(batch)[0]}) == 3
+
+
+def test_only_monotonic_training_is_noisy() -> None:
+    for choices in STEP_BY_STEP.values():
+        model, batch = model_of(config := config_of(**choices)), batch_of(config)
+        assert (model.forward(batch, step=4)[0] != model.forward(batch)[0]) == (config.normalize == "monotonic")
+
+
 def test_dropout_is_a_function_of_seed_and_step() -> None:
     config = config_of(dropout=0.5)
     batch = batch_of(config)
@@ -335,7 +481,7 @@ def test_dropout_is_a_function_of_seed_and_step() -> None:
 # ------------------------------------------------------------------------------------------------ parameters
 
 
-@pytest.mark.parametrize("choices", GRID)
+@pytest.mark.parametrize("choices", [*GRID, *VARIANTS.values()])
 def test_names_and_shapes_of_parameters(choices: dict[str, Any]) -> None:
     config = config_of(**choices)
     model = Seq2Seq(config)
@@ -431,8 +577,63 @@ def test_features_of_the_wrong_width_or_type() -> None:
         model.greedy(np.zeros((1, 4, 5), np.float32), lengths)
 
 
-def test_empty_batch() -> None:
-    config = config_of()
+@pytest.mark.parametrize("choices", [dict(), *STEP_BY_STEP.values()])
+def test_empty_batch(choices: dict[str, Any]) -> None:
+    config = config_of(**choices)
     empty = np.zeros((0, 3), np.int64)
-    loss, cache = (model := model_of(config)).forward(Batch(empty, empty[:, 0], empty, empty[:, 0]))
+    batch = Batch(empty, empty[:, 0], empty, empty[:, 0])
+    loss, cache = (model := model_of(config)).forward(batch, step=1, coverage=1.0)
     assert loss == 0 and not any(gradient.any() for gradient in model.backward(cache).values())
+    assert model.force(batch)[1].shape == (0, 2, 3) and model.greedy(empty, empty[:, 0])[0].shape[0] == 0
+
+
+@step_by_step
+def test_batch_of_empty_sources(choices: dict[str, Any]) -> None:
+    """There is nothing to read, but there is a language model."""
+    config = config_of(**choices)
+    model, batch = model_of(config), batch_of(config, (0, 0), (3, 4))
+    loss, cache = model.forward(batch, step=1)
+    gradients = model.backward(cache)
+    assert np.isfinite(loss) and gradients["output.weight"].any()
+    assert not any(array.any() for name, array in gradients.items() if name.startswith(("attention", "encoder")))
+    assert model.force(batch)[1].shape == (2, 3, 0) and not model.greedy(batch.source, batch.source_lengths)[1].any()
+
+
+def test_oracle_needs_an_alignment_of_its_batch() -> None:
+    config = config_of(attention="oracle")
+    model, batch = model_of(config), batch_of(config)
+    bare = dataclasses.replace(batch, alignment=None)
+    for call in (model.forward, model.force):
+        with pytest.raises(ValueError, match=r"'oracle'.*alignment"):
+            call(bare)
+    for search in (model.greedy, model.start):
+        with pytest.raises(ValueError, match=r"'oracle'.*alignment"):
+            search(batch.source, batch.source_lengths)
+        for wrong in (batch.alignment[:3], batch.alignment[:1], batch.alignment[..., :3], batch.alignment[0]):
+            with pytest.raises(ValueError, match=r"alignment has shape .*expected \(B=4, T, S\), S at least 4"):
+                search(batch.source, batch.source_lengths, alignment=wrong)
+        with pytest.raises(TypeError, match="alignment is of type list"):
+            search(batch.source, batch.source_lengths, alignment=[[[1.0]]])
+
+
+def test_guided_needs_an_alignment() -> None:
+    model, batch = model_of(config := config_of()), batch_of(config)
+    with pytest.raises(ValueError, match=r"guided.*alignment"):
+        model.forward(dataclasses.replace(batch, alignment=None), guided=1.0)
+
+
+def test_location_knows_so_many_positions() -> None:
+    config = config_of(attention="location")
+    model = model_of(config)
+    for most, good in ((12, True), (13, False)):
+        batch = batch_of(config, (3, most), (4, 4))
+        assert batch.source.shape[1] == most
+        calls = (model.forward, model.force, lambda b: model.greedy(b.source, b.source_lengths))
+        for call in calls:
+            if good:
+                call(batch)
+                continue
+            with pytest.raises(ValueError, match="13 positions, expected at most max_source = 12"):
+                call(batch)
+    with pytest.raises(ValueError, match="max_source"):
+        Seq2Seq(dataclasses.replace(config, max_source=0))

@@ -13,7 +13,7 @@ from dhyan import ModelConfig, scorings
 from dhyan.model_ops import CELLS, GATES
 from dhyan.parameters import Arrays, cell_shapes, initial_parameters, parameter_shapes
 
-CONFIG = ModelConfig(source_size=30, target_size=20, embedding=12, hidden=16, layers=2)
+CONFIG = ModelConfig(source_size=30, target_size=20, embedding=12, hidden=16, layers=2, max_source=11)
 
 
 def test_arrays_are_views_into_one_buffer() -> None:
@@ -125,7 +125,15 @@ def uniform_bound(config: ModelConfig, name: str, shape: tuple[int, ...]) -> flo
 
 
 @pytest.mark.parametrize(
-    "change", [dict(), dict(cell="gru", attention="concat"), dict(cell="rnn", attention="general")]
+    "change",
+    [
+        dict(),
+        dict(cell="gru", attention="concat"),
+        dict(cell="rnn", attention="general"),
+        dict(attention="location"),
+        dict(attention="location_sensitive"),
+        dict(attention="dot", window="predictive:2"),
+    ],
 )
 def test_weights_fill_their_range(change: dict[str, Any]) -> None:
     config = dataclasses.replace(CONFIG, **change)
@@ -139,6 +147,30 @@ def test_weights_fill_their_range(change: dict[str, Any]) -> None:
         assert abs(array.mean()) < 5 * bound / math.sqrt(3 * array.size), name
         checked += 1
     assert checked >= 8
+
+
+def test_attention_has_what_its_choices_need() -> None:
+    H, D = CONFIG.hidden, CONFIG.memory_size
+    tanh = {"query": (H, H), "memory": (D, H), "bias": (H,), "v": (H,)}
+    for change, expected in (
+        (dict(), tanh),
+        (dict(heads=4, normalized=True), tanh | {"g": (1,)}),
+        (dict(normalize="monotonic"), tanh | {"threshold": (1,)}),
+        (dict(window="predictive:2"), tanh | {"window_query": (H, H), "window_v": (H,)}),
+        (dict(attention="location"), {"weight": (H, 11)}),
+        (dict(attention="coverage"), tanh | {"coverage": (H,)}),
+        (dict(attention="location_sensitive"), tanh | {"filters": (15, 10), "location": (10, H)}),
+        (dict(attention="oracle"), {}),
+    ):
+        shapes = parameter_shapes(dataclasses.replace(CONFIG, **change))
+        assert {n.split(".")[1]: shape for n, shape in shapes.items() if n.startswith("attention.")} == expected
+
+
+def test_initial_values_that_have_a_meaning() -> None:
+    """Monotonic attention rather moves on than stops; cosines are sharpened."""
+    config = dataclasses.replace(CONFIG, attention="cosine", normalize="monotonic")
+    arrays = initial_parameters(config, 0, np.float64)
+    assert arrays["attention.threshold"] == -1 and arrays["attention.log_sharpness"] == np.log(10)
 
 
 def test_embeddings_are_standard_normal() -> None:

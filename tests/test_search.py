@@ -13,6 +13,17 @@ from dhyan.search import Hypothesis, beam_search
 LENGTHS = np.array([4, 1, 3, 6])
 ORDERS = [("bahdanau", True), ("luong", False), ("luong", True)]
 CASES = [(cell, *order) for cell in ("rnn", "lstm", "gru") for order in ORDERS]
+# Attention that the core's loop does not read by itself; every cell and order is among them.
+STEP_BY_STEP: dict[str, dict[str, Any]] = {
+    "two heads": dict(heads=2, cell="lstm", order="luong"),
+    "predictive": dict(attention="general", window="predictive:2", order="luong", input_feeding=False),
+    "monotonic": dict(normalize="monotonic", cell="rnn"),
+    "monotonic, two heads": dict(attention="dot", normalize="monotonic", heads=2, order="luong", layers=2),
+    "location_sensitive": dict(attention="location_sensitive", normalize="sparsemax", cell="lstm"),
+    "coverage": dict(attention="coverage", window=3, cell="rnn", order="luong"),
+    "coverage, monotonic": dict(attention="coverage", normalize="monotonic", normalized=True, temperature=0.5),
+}
+step_by_step = pytest.mark.parametrize("choices", STEP_BY_STEP.values(), ids=STEP_BY_STEP)
 
 
 def model_of(
@@ -58,6 +69,90 @@ def test_greedy_is_the_reference(isa: str, cell: str, order: str, input_feeding:
         assert not weights[i, n:].any()
 
 
+@pytest.mark.parametrize(
+    "choices",
+    [
+        *STEP_BY_STEP.values(),
+        dict(attention="dot", normalize="sparsemax"),
+        dict(attention="location", max_source=6, cell="lstm"),
+        dict(normalized=True, temperature=0.3, order="luong"),
+    ],
+)
+def test_greedy_of_variants_is_the_reference(choices: dict[str, Any]) -> None:
+    model, source = model_of(**choices), sources()
+    lengths = LENGTHS.copy()
+    lengths[1] = 0
+    ids, weights = model.greedy(source, lengths, max_length=12)
+    expected, rows = reference.greedy(model.parameters(), model.config, source, lengths, 12)
+    for i, sentence in enumerate(expected):
+        n = len(sentence)
+        assert ids[i].tolist() == sentence + [0] * (ids.shape[1] - n)
+        np.testing.assert_allclose(weights[i, :n], rows[i], atol=1e-12)
+        assert not weights[i, n:].any()
+
+
+def test_greedy_of_the_oracle_reads_what_it_is_given() -> None:
+    """Beyond the last row of the alignment nothing is read."""
+    model, source = model_of(attention="oracle"), sources()
+    alignment = np.random.default_rng(0).random((4, 3, 6)) * (np.arange(6) < LENGTHS[:, None, None])
+    ids, weights = model.greedy(source, LENGTHS, 8, alignment)
+    expected, rows = reference.greedy(model.parameters(), model.config, source, LENGTHS, 8, alignment)
+    assert ids.shape[1] > 3
+    for i, sentence in enumerate(expected):
+        assert ids[i, : len(sentence)].tolist() == sentence
+        np.testing.assert_array_equal(weights[i, : len(sentence)], rows[i])
+    for i, (h,) in enumerate(beam_search(model, source, LENGTHS, beam=1, max_length=8, alignment=alignment)):
+        assert ids[i, : len(h.ids)].tolist() == h.ids
+        np.testing.assert_array_equal(h.weights, weights[i, : len(h.ids), : LENGTHS[i]])
+
+
+@step_by_step
+def test_greedy_takes_the_best_of_the_forced_rows(choices: dict[str, Any]) -> None:
+    """Forcing what greedy wrote gives its weights, bit for bit, and no other word would have been likelier."""
+    model, source = model_of(**choices), sources()
+    ids, weights = model.greedy(source, LENGTHS, max_length=8)
+    for i, row in enumerate(ids):
+        n = int((row == 2).argmax()) + 1 if (row == 2).any() else len(row)
+        forms = np.repeat([[1, *row[:n]]], 9, 0)  # the last word: any of the nine
+        chosen, forms[:, -1] = row[n - 1], np.arange(9)
+        batch = Batch(np.repeat(source[i : i + 1], 9, 0), np.full(9, LENGTHS[i]), forms, np.full(9, n + 1))
+        log_p, rows = model.force(batch)
+        assert log_p[:, -1].argmax() == chosen
+        np.testing.assert_array_equal(rows, np.broadcast_to(weights[i, :n], rows.shape))
+
+
+@step_by_step
+def test_steps_carry_what_attention_feeds_back(choices: dict[str, Any]) -> None:
+    """Rows may be chosen, repeated and mixed between any two steps: each goes on as it would have alone."""
+    model, source = model_of(**choices), sources()
+    words, rows = np.array([[3, 4, 5, 6], [4, 5, 6, 7], [5, 3, 3, 8]]), [0, 3, 0, 2, 3]
+    state, sentence, told = model.start(source, LENGTHS), np.arange(4), np.arange(4)
+    for t in range(3):
+        log_p, weights, state = model.advance(state, words[t][told], sentence)
+        for i, b in enumerate(sentence):
+            target = np.array([[1, *words[1:, told[i]], 1][: t + 1]])
+            target[0, 0] = words[0, told[i]]
+            batch = Batch(source[b : b + 1], LENGTHS[b : b + 1], np.append(target, [[4]], 1), np.array([t + 2]))
+            forced_p, forced_rows = model.force(batch)
+            assert forced_p[0, t] == log_p[i, 4]
+            np.testing.assert_array_equal(forced_rows[0, t], weights[i])
+        if t == 0:
+            state, sentence, told = state.select(np.array(rows)), sentence[rows], told[rows]
+
+
+@step_by_step
+def test_a_search_under_way_keeps_the_attention_it_began_with(choices: dict[str, Any]) -> None:
+    model, source = model_of(**choices), sources()
+    state, tokens, all_rows = model.start(source, LENGTHS), np.full(4, 1), np.arange(4)
+    *_, after = model.advance(state, tokens, all_rows)
+    expected = model.advance(after, tokens, all_rows)[:2]
+    for name, array in model.parameters().items():
+        if name.startswith("attention."):
+            array += 1
+    for a, b in zip(model.advance(after, tokens, all_rows)[:2], expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_greedy_rows_sum_to_one_over_the_sentence() -> None:
     ids, weights = model_of().greedy(sources(), LENGTHS, max_length=12)
     written = np.cumsum(ids == 2, axis=1) - (ids == 2) == 0
@@ -86,6 +181,16 @@ def test_greedy_takes_the_lower_id_of_equals() -> None:
 # ------------------------------------------------------------------------------------------------ beam search
 
 
+@pytest.mark.parametrize("choices", [STEP_BY_STEP["coverage, monotonic"], STEP_BY_STEP["location_sensitive"]])
+def test_a_wide_beam_of_what_feeds_back_is_exhaustive_search(choices: dict[str, Any]) -> None:
+    model, one, length = model_of(target_size=5, **choices), sources()[:1, :4], LENGTHS[:1]
+    every = reference.exhaustive(model.parameters(), model.config, one, length, 4)
+    expected = sorted(((total / len(ids), ids[:-1]) for ids, total in every), key=lambda pair: -pair[0])
+    (found,) = beam_search(model, one, length, nbest=len(expected), beam=400, max_length=4)
+    assert [h.ids for h in found] == [ids for _, ids in expected]
+    np.testing.assert_allclose([h.score for h in found], [score for score, _ in expected], rtol=1e-12)
+
+
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 0.6])
 @pytest.mark.parametrize("cell, order, input_feeding", CASES)
 def test_a_wide_beam_is_exhaustive_search(cell: str, order: str, input_feeding: bool, penalty: float) -> None:
@@ -105,13 +210,13 @@ def test_a_wide_beam_is_exhaustive_search(cell: str, order: str, input_feeding: 
         assert [h.ids for h in first] == [ids for _, ids in expected[:3]]
 
 
-@pytest.mark.parametrize("cell, order, input_feeding", CASES)
-@pytest.mark.parametrize("attention", ["additive", "dot", "none"])
-def test_weights_are_those_of_the_returned_hypothesis(
-    attention: str, cell: str, order: str, input_feeding: bool
-) -> None:
+@pytest.mark.parametrize("choices", [
+    *(dict(cell=c, order=o, input_feeding=i, attention=a) for a in ("additive", "dot", "none") for c, o, i in CASES),
+    *STEP_BY_STEP.values(),
+])  # fmt: skip
+def test_weights_are_those_of_the_returned_hypothesis(choices: dict[str, Any]) -> None:
     """Row t of a hypothesis is the row that teacher forcing it reads at t: the same bits."""
-    model, source = model_of(cell, order, input_feeding, attention=attention), sources()
+    model, source = model_of(**choices), sources()
     results = beam_search(model, source, LENGTHS, beam=6, nbest=6, max_length=8)
     assert len(results) == 4
     for row, length, found in zip(source, LENGTHS, results, strict=True):
@@ -129,9 +234,11 @@ def test_best_hypotheses_come_first() -> None:
         assert keys == sorted(keys)
 
 
-@pytest.mark.parametrize("cell, order, input_feeding", CASES)
-def test_beam_of_one_is_greedy(cell: str, order: str, input_feeding: bool) -> None:
-    model, source = model_of(cell, order, input_feeding), sources()
+@pytest.mark.parametrize("choices", [
+    *(dict(cell=cell, order=order, input_feeding=feeding) for cell, order, feeding in CASES), *STEP_BY_STEP.values(),
+])  # fmt: skip
+def test_beam_of_one_is_greedy(choices: dict[str, Any]) -> None:
+    model, source = model_of(**choices), sources()
     ids, weights = model.greedy(source, LENGTHS, max_length=10)
     for i, (h,) in enumerate(beam_search(model, source, LENGTHS, beam=1, max_length=10)):
         n = len(h.ids)
@@ -149,8 +256,9 @@ def test_a_wider_beam_never_finds_less_when_it_finishes() -> None:
             assert not found[0].finished or found[0].score <= bound + 1e-12
 
 
-def test_a_sentence_does_not_depend_on_its_batch(isa: str) -> None:
-    model, source = model_of(), sources()
+@pytest.mark.parametrize("choices", [dict(), *STEP_BY_STEP.values()])
+def test_a_sentence_does_not_depend_on_its_batch(isa: str, choices: dict[str, Any]) -> None:
+    model, source = model_of(**choices), sources()
     for i, together in enumerate(beam_search(model, source, LENGTHS, beam=4, nbest=4, max_length=8)):
         one, length = source[i : i + 1, : LENGTHS[i]], LENGTHS[i : i + 1]
         (alone,) = beam_search(model, one, length, beam=4, nbest=4, max_length=8)

@@ -195,6 +195,143 @@ def test_patience_ends_a_run_without_progress(tmp_path: Path) -> None:
     assert since_best == 3 and len(reports) < 50
 
 
+# ------------------------------------------------------------------------------------------------ gold links, location
+
+
+def linked(examples: list[Pair]) -> list[Pair]:
+    """The pairs with the links of words written backwards, all sure."""
+    sizes = [len(p.source.split()) for p in examples]
+    gold = [tuple((n - 1 - t, t, True) for t in range(n)) for n in sizes]
+    return [dataclasses.replace(p, links=links) for p, links in zip(examples, gold, strict=True)]
+
+
+def run(
+    folder: Path, train: Any = TRAIN, valid: Any = VALID, changes: dict[str, Any] | None = None, **options: Any
+) -> list[Report]:
+    """Train CONFIG with changes; the reports."""
+    reports: list[Report] = []
+    dhyan.train(
+        dataclasses.replace(CONFIG, **(changes or {})), train, valid, out=folder,
+        options=TrainConfig(**(OPTIONS | options)), on_report=lambda report, model: reports.append(report),
+    )  # fmt: skip
+    return reports
+
+
+@pytest.mark.parametrize("name", dhyan.scorings())
+def test_every_scoring_trains_and_comes_back(tmp_path: Path, name: str) -> None:
+    reports = run(tmp_path, linked(TRAIN), linked(VALID), {"attention": name, "dropout": 0.0}, epochs=3)
+    assert reports[-1].train_loss < reports[0].train_loss
+    loaded = dhyan.load(tmp_path)
+    assert loaded.model.config.attention == name
+    assert loaded.model.config.max_source == (6 if name == "location" else 0)
+    digest = digests(tmp_path)
+    run(tmp_path / "again", linked(TRAIN), linked(VALID), {"attention": name, "dropout": 0.0}, epochs=3)
+    assert digests(tmp_path / "again") == digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"window": 2}, {"window": "predictive:2"}, {"normalize": "sparsemax"}, {"heads": 2}, {"temperature": 0.5},
+        {"normalize": "monotonic", "normalized": True}, {"attention": "scaled_dot", "heads": 4, "order": "luong"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_normaliser_trains_stops_and_resumes(tmp_path: Path, changes: dict[str, Any]) -> None:
+    config, options = dataclasses.replace(CONFIG, **changes), TrainConfig(**(OPTIONS | {"epochs": 2}))
+    dhyan.train(config, TRAIN, VALID, out=tmp_path / "whole", options=options)
+    with pytest.raises(KeyboardInterrupt):
+        dhyan.train(config, TRAIN, VALID, out=tmp_path / "parts", options=options, on_step=after(7, interrupt))
+    dhyan.train(config, TRAIN, VALID, out=tmp_path / "parts", options=options, resume=True)
+    assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
+    assert dhyan.load(tmp_path / "whole").model.config.plan == config.plan
+
+
+def sharpness(folder: Path) -> float:
+    """The weight that a trained model puts on the gold links of VALID, a token."""
+    gold = [p.links for p in linked(VALID)]
+    found = dhyan.load(folder).align([p.source for p in VALID], [p.target for p in VALID])
+    return float(np.mean([f.weights[t, s] for f, links in zip(found, gold, strict=True) for s, t, _ in links or ()]))
+
+
+def test_guided_training_reads_where_the_links_are(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(epochs=12, changes={"dropout": 0.0})
+    run(tmp_path / "free", linked(TRAIN), **options)
+    run(tmp_path / "guided", linked(TRAIN), guided=1.0, **options)
+    assert sharpness(tmp_path / "guided") > sharpness(tmp_path / "free") + 0.1
+    # Links of some pairs are enough, and other links than the gold ones are followed as well.
+    some = [p if i % 2 else dataclasses.replace(p, links=None) for i, p in enumerate(linked(TRAIN))]
+    run(tmp_path / "some", some, guided=1.0, **options)
+    assert sharpness(tmp_path / "some") > sharpness(tmp_path / "free") + 0.1
+
+
+def test_links_change_nothing_where_nobody_reads_them(tmp_path: Path, never_stopped: dict[str, str]) -> None:
+    run(tmp_path, linked(TRAIN), linked(VALID))
+    assert digests(tmp_path) == never_stopped
+
+
+def test_the_coverage_loss_is_learned_from(tmp_path: Path, never_stopped: dict[str, str]) -> None:
+    plain = run(tmp_path / "plain")
+    covered = run(tmp_path / "covered", coverage=0.5)
+    assert covered[0].train_loss > plain[0].train_loss
+    assert not set(digests(tmp_path / "covered").values()) & set(never_stopped.values())
+
+
+def test_the_oracle_validates_by_the_gold_links(tmp_path: Path) -> None:
+    """With only the linked word in sight, writing it is a table of five words; nothing else is as easy."""
+    small: dict[str, Any] = dict(epochs=8, lr=0.03, label_smoothing=0.0)
+    oracle = run(tmp_path, linked(TRAIN), linked(VALID), {"attention": "oracle", "dropout": 0.0}, **small)
+    uniform = run(tmp_path / "u", TRAIN, VALID, {"attention": "uniform", "dropout": 0.0}, **small)
+    assert oracle[-1].valid_loss < uniform[-1].valid_loss
+    assert min(r.token_error_rate for r in oracle) < min(r.token_error_rate for r in uniform)
+
+
+@pytest.mark.parametrize("attention, guided", [("oracle", 0.0), ("additive", 0.5)])
+def test_links_that_are_missing_are_named(tmp_path: Path, attention: str, guided: float) -> None:
+    changes = {"attention": attention}
+    with pytest.raises(
+        dhyan.DataError, match=r"the training data:.* no .*gold links, expected .*third column"
+    ) as caught:
+        run(tmp_path, TRAIN, linked(VALID), changes, guided=guided)
+    assert "\n" not in str(caught.value) and not tmp_path.joinpath("config.toml").exists()
+    path = tmp_path / "train.tsv"
+    path.write_text("a b\tb a\t0-1 1-0\nb\tb\n", encoding="utf-8")
+    if attention == "oracle":
+        with pytest.raises(dhyan.DataError, match=r"train\.tsv:2: no gold links"):
+            run(tmp_path / "m", path, linked(VALID), changes)
+        with pytest.raises(dhyan.DataError, match=r"the validation data: pair 0: no gold links"):
+            run(tmp_path / "m", linked(TRAIN), VALID, changes)
+    else:
+        run(tmp_path / "m", path, VALID, changes, guided=guided, epochs=1)  # some links are enough to learn from
+
+
+def test_links_outside_a_sentence_name_the_pair(tmp_path: Path) -> None:
+    bad = [*linked(TRAIN)[:3], Pair("a b", "b a", ((0, 1, True), (2, 0, True)))]
+    with pytest.raises(dhyan.DataError, match=r"pair 3: a link names source token 2, but the source has 2 tokens"):
+        run(tmp_path, bad, guided=0.1)
+    data = dhyan.DataConfig(source_level="char", target_level="char")
+    good = [Pair("ab", "ba", ((1, 0, True), (0, 1, True)))] * 3
+    dhyan.train(CONFIG, good, good, out=tmp_path, options=TrainConfig(epochs=1, guided=0.1), data=data)
+    with pytest.raises(dhyan.DataError, match="pair 0: a link names source token 1"):
+        run(tmp_path / "w", good, guided=0.1)
+
+
+def test_location_knows_the_longest_source_of_both(tmp_path: Path) -> None:
+    changes = {"attention": "location"}
+    longer = [*VALID, Pair("a b c d e a b", "b a e d c b a")]
+    run(tmp_path, TRAIN, longer, changes, epochs=1)
+    assert dhyan.load(tmp_path).model.config.max_source == 8  # seven words and the end symbol
+    with pytest.raises(
+        dhyan.DataError, match=r"'a b c d e a b' has 8 positions with its end symbol, expected at most .* 7"
+    ):
+        run(tmp_path / "m", TRAIN, longer, changes | {"max_source": 7}, epochs=1)
+    run(tmp_path / "m", TRAIN, longer, changes | {"max_source": 20}, epochs=1)
+    translator = dhyan.load(tmp_path)
+    assert translator.translate("a b c d e a b").tokens is not None
+    with pytest.raises(dhyan.DataError, match="the source has 8 tokens, expected at most 7"):
+        translator.translate("a b c d e a b c")
+
+
 # ------------------------------------------------------------------------------------------------ not a number
 
 

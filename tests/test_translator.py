@@ -9,6 +9,7 @@ from dhyan.errors import DataError
 from dhyan.evaluation import evaluate
 from dhyan.model import Seq2Seq
 from dhyan.optim import Adam
+from dhyan.scoring import scorings
 from dhyan.translator import SOURCE_END, Translation, Translator
 from dhyan.vocab import Vocabulary
 
@@ -16,10 +17,11 @@ HINDI = ["मैं खाना खा रहा हूँ", "मैं से�
 ENGLISH = ["I am eating", "I am eating an apple", "the girl is eating", "I am sleeping"]
 
 
-def make(source_level="word", target_level="word", **options):
-    """A translator that has learned nothing."""
+def make(source_level="word", target_level="word", model=None, **options):
+    """A translator that has learned nothing; model: what differs in its configuration."""
     source, target = Vocabulary.build(HINDI, source_level), Vocabulary.build(ENGLISH, target_level)
-    config = ModelConfig(source_size=len(source), target_size=len(target), embedding=12, hidden=16, dropout=0.0)
+    sizes = {"source_size": len(source), "target_size": len(target), "embedding": 12, "hidden": 16, "dropout": 0.0}
+    config = ModelConfig(**sizes | (model or {}))
     model = Seq2Seq(config, seed=5)
     return Translator(model, source, target, **options)
 
@@ -169,6 +171,106 @@ def test_a_model_of_feature_vectors_has_no_text(translator):
     config = ModelConfig(source_size=3, target_size=len(translator.target_vocab), source="features", hidden=8)
     with pytest.raises(ValueError, match="source is 'features', expected 'tokens'"):
         Translator(Seq2Seq(config), translator.source_vocab, translator.target_vocab)
+
+
+LINKS = [((0, 0, True), (2, 2, True)), ((1, 4, True), (0, 0, False)), (), ((3, 2, True), (3, 1, False))]
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_the_oracle_reads_by_the_links(beam):
+    translator = make(model={"attention": "oracle"})
+    assert translator.needs_links and not make().needs_links
+    found = translator.translate(HINDI, beam=beam, links=LINKS)
+    for one, text, links in zip(found, HINDI, LINKS, strict=True):
+        expected = np.zeros((len(one.tokens), len(text.split()) + 1), np.float32)
+        for s, t, _ in links:
+            if t < len(expected):
+                expected[t, s] = 1
+        np.testing.assert_array_equal(one.weights, expected)
+    alone = translator.translate(HINDI[1], beam=beam, links=LINKS[1:2])
+    assert (alone.text, alone.score) == (found[1].text, found[1].score)
+    forced = translator.align(HINDI, ENGLISH, links=LINKS)
+    assert [f.links() for f in forced] == [[(0, 0), (2, 2)], [(0, 0), (1, 4)], [], [(3, 1), (3, 2)]]
+    # Far beyond the longest output there is nothing to read, and no memory is asked for.
+    far = translator.translate(HINDI[0], beam=beam, links=[((0, 10**12, True), (1, 1, True))], max_length=5)
+    assert len(far.tokens) <= 5
+
+
+def test_the_oracle_says_what_is_missing():
+    translator = make(model={"attention": "oracle"})
+    for call, message in (
+        (
+            lambda: translator.translate(HINDI[0]),
+            "translate: .*'oracle' reads by gold links, got none, expected .* 1 text",
+        ),
+        (lambda: translator.translate(HINDI), "got none, expected links of 4 texts"),
+        (lambda: translator.translate(HINDI, links=LINKS[:1]), "got those of 1, expected links of 4"),
+        (lambda: translator.translate(HINDI, links=[*LINKS[:3], None]), "translate: text 3 has no gold links"),
+        (
+            lambda: translator.translate(HINDI[0], links=[((5, 0, True),)]),
+            "text 0: link 5-0 is outside 5 source tokens",
+        ),
+        (lambda: translator.translate(HINDI[0], links=[((0, -1, True),)]), "link 0--1 is outside"),
+        (lambda: translator.align(HINDI[:1], ENGLISH[:1]), "align: .*'oracle' reads by gold links"),
+        (
+            lambda: translator.align(HINDI[:1], ["I am"], links=[((0, 2, True),)]),
+            "outside 5 source and 2 target tokens",
+        ),
+        (lambda: evaluate(translator, [Pair("x", "y")]), "text 0 has no gold links"),
+    ):
+        with pytest.raises(DataError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_evaluate_gives_the_oracle_its_links():
+    translator = make(model={"attention": "oracle"})
+    pairs = [Pair(s, t, links) for s, t, links in zip(HINDI, ENGLISH, LINKS, strict=True)]
+    report = evaluate(translator, pairs, beam=1)
+    # Forced, it points to the first linked source of every linked target: 6 links, of which 4 are sure; 4 sure in all.
+    assert report["aer"] == pytest.approx(1 - (4 + 6) / (6 + 4))
+    assert report["pairs"] == 4
+
+
+def test_links_change_nothing_for_a_model_that_reads_by_itself(translator):
+    assert translator.translate(HINDI[0], links=[None]).score == translator.translate(HINDI[0]).score
+    assert translator.align(HINDI, ENGLISH, links=LINKS)[0].score == translator.align(HINDI, ENGLISH)[0].score
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *({"attention": name} for name in scorings() if name not in ("oracle", "location")),
+        {"attention": "location", "max_source": 6}, {"heads": 4}, {"window": 1}, {"window": "predictive:2"},
+        {"normalize": "sparsemax"}, {"normalize": "monotonic"}, {"temperature": 0.1, "normalized": True},
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("beam", [1, 3])
+def test_every_scoring_translates_aligns_and_is_evaluated(model, beam):
+    translator = make(model=model)
+    found = translator.translate(HINDI, beam=beam, max_length=6)
+    forced = translator.align(HINDI, ENGLISH)
+    for one in (*found, *forced):
+        assert one.weights.shape == (len(one.tokens), len(one.source_tokens))
+        sums = one.weights.sum(1)
+        if "predictive" in str(model) or "monotonic" in str(model):
+            assert (sums <= 1 + 1e-6).all()
+        else:
+            np.testing.assert_allclose(sums, 1, atol=1e-6)
+    for i in (0, 3):
+        alone = translator.translate(HINDI[i], beam=beam, max_length=6)
+        assert (alone.text, alone.score) == (found[i].text, found[i].score)
+        assert alone.weights.tobytes() == found[i].weights.tobytes()
+    pairs = [Pair(s, t, links) for s, t, links in zip(HINDI, ENGLISH, LINKS, strict=True)]
+    assert 0 <= evaluate(translator, pairs, beam=beam)["aer"] <= 1
+
+
+def test_location_refuses_what_it_does_not_know():
+    translator = make(model={"attention": "location", "max_source": 4})
+    assert translator.translate("मैं " * 3, max_length=2).weights.shape[1] == 4
+    with pytest.raises(DataError, match="text 0: the source has 4 tokens, expected at most 3"):
+        translator.translate("मैं " * 4)
 
 
 def test_evaluate_reports_every_field(translator):

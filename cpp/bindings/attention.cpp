@@ -129,6 +129,82 @@ py::array softmax_backward(py::handle dweights_, py::handle weights_) {
 }
 
 template <class T>
+py::array sparsemax_forward(py::handle scores_, py::handle begin, py::handle end, py::handle mask) {
+  const char* op = "sparsemax_forward";
+  const auto scores = required<T>(scores_, op, "scores");
+  const auto scores_view = scores.template view<3>(op, "scores", "(B, T, S)");
+  const RestrictionArgs may(begin, end, mask, scores_view[0], scores_view[1], scores_view[2], op);
+  auto weights = output<T>({scores_view[0], scores_view[1], scores_view[2]}, op);
+  const auto weights_view = view<T, 3>(weights);
+  {
+    Working working;
+    dhyan::sparsemax_forward<T>(scores_view, may.views, weights_view);
+  }
+  return weights;
+}
+
+template <class T>
+py::array sparsemax_backward(py::handle dweights_, py::handle weights_) {
+  const char* op = "sparsemax_backward";
+  const auto dweights = required<T>(dweights_, op, "dweights"), weights = required<T>(weights_, op, "weights");
+  const auto dweights_view = dweights.template view<3>(op, "dweights", "(B, T, S)");
+  const auto weights_view = weights.template view<3>(op, "weights", "(B, T, S)");
+  auto dscores = output<T>({weights_view[0], weights_view[1], weights_view[2]}, op);
+  const auto dscores_view = view<T, 3>(dscores);
+  {
+    Working working;
+    dhyan::sparsemax_backward<T>(dweights_view, weights_view, dscores_view);
+  }
+  return dscores;
+}
+
+template <class T>
+py::array monotonic_forward(py::handle scores_, py::handle previous_, bool hard, py::handle begin, py::handle end,
+                            py::handle mask) {
+  const char* op = "monotonic_forward";
+  const auto scores = required<T>(scores_, op, "scores"), previous = input<T>(previous_, op, "previous");
+  const auto scores_view = scores.template view<3>(op, "scores", "(B, T, S)");
+  const auto previous_view = previous.template view<2>(op, "previous", "(B, S)");
+  const RestrictionArgs may(begin, end, mask, scores_view[0], scores_view[1], scores_view[2], op);
+  auto weights = output<T>({scores_view[0], scores_view[1], scores_view[2]}, op);
+  const auto weights_view = view<T, 3>(weights);
+  {
+    Working working;
+    dhyan::monotonic_forward<T>(scores_view, previous_view, may.views, hard, weights_view);
+  }
+  return weights;
+}
+
+// dprevious is None where previous is.
+template <class T>
+py::tuple monotonic_backward(py::handle dweights_, py::handle scores_, py::handle weights_, py::handle previous_,
+                             py::handle begin, py::handle end, py::handle mask) {
+  const char* op = "monotonic_backward";
+  const auto dweights = required<T>(dweights_, op, "dweights"), scores = required<T>(scores_, op, "scores");
+  const auto weights = required<T>(weights_, op, "weights"), previous = input<T>(previous_, op, "previous");
+  const auto dweights_view = dweights.template view<3>(op, "dweights", "(B, T, S)");
+  const auto scores_view = scores.template view<3>(op, "scores", "(B, T, S)");
+  const auto weights_view = weights.template view<3>(op, "weights", "(B, T, S)");
+  const auto previous_view = previous.template view<2>(op, "previous", "(B, S)");
+  const RestrictionArgs may(begin, end, mask, scores_view[0], scores_view[1], scores_view[2], op);
+  auto dscores = output<T>({scores_view[0], scores_view[1], scores_view[2]}, op);
+  const auto dscores_view = view<T, 3>(dscores);
+  py::object dprevious = py::none();
+  View<T, 2> dprevious_view;
+  if (previous_view) {
+    auto a = output<T>({scores_view[0], scores_view[2]}, op);
+    dprevious_view = view<T, 2>(a);
+    dprevious = a;
+  }
+  {
+    Working working;
+    dhyan::monotonic_backward<T>(dweights_view, scores_view, weights_view, previous_view, may.views, dscores_view,
+                                 dprevious_view);
+  }
+  return py::make_tuple(dscores, dprevious);
+}
+
+template <class T>
 py::array context_forward(py::handle weights_, py::handle v_) {
   const char* op = "context_forward";
   const auto weights = required<T>(weights_, op, "weights"), v = required<T>(v_, op, "v");
@@ -245,6 +321,25 @@ void define_attention(py::module_& m) {
     return dispatch(float_of(weights, "softmax_backward", "weights"),
                     [&](auto zero) { return softmax_backward<decltype(zero)>(dweights, weights); });
   }, arg("dweights"), arg("weights"));
+  m.def("sparsemax_forward", [](object scores, object begin, object end, object mask) {
+    return dispatch(float_of(scores, "sparsemax_forward", "scores"),
+                    [&](auto zero) { return sparsemax_forward<decltype(zero)>(scores, begin, end, mask); });
+  }, arg("scores"), arg("begin"), arg("end"), arg("mask"));
+  m.def("sparsemax_backward", [](object dweights, object weights) {
+    return dispatch(float_of(weights, "sparsemax_backward", "weights"),
+                    [&](auto zero) { return sparsemax_backward<decltype(zero)>(dweights, weights); });
+  }, arg("dweights"), arg("weights"));
+  m.def("monotonic_forward", [](object scores, object previous, bool hard, object begin, object end, object mask) {
+    return dispatch(float_of(scores, "monotonic_forward", "scores"), [&](auto zero) {
+      return monotonic_forward<decltype(zero)>(scores, previous, hard, begin, end, mask);
+    });
+  }, arg("scores"), arg("previous"), arg("hard"), arg("begin"), arg("end"), arg("mask"));
+  m.def("monotonic_backward", [](object dweights, object scores, object weights, object previous, object begin,
+                                 object end, object mask) {
+    return dispatch(float_of(scores, "monotonic_backward", "scores"), [&](auto zero) {
+      return monotonic_backward<decltype(zero)>(dweights, scores, weights, previous, begin, end, mask);
+    });
+  }, arg("dweights"), arg("scores"), arg("weights"), arg("previous"), arg("begin"), arg("end"), arg("mask"));
   m.def("context_forward", [](object weights, object v) {
     return dispatch(float_of(weights, "context_forward", "weights"),
                     [&](auto zero) { return context_forward<decltype(zero)>(weights, v); });

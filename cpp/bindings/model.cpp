@@ -17,6 +17,7 @@ template <class T>
 struct Holder {  // keeps copies of strided inputs alive for one call
   std::vector<Input<T>> inputs;
   const char* op;
+  std::unique_ptr<Reader<T>> reader = nullptr;
   template <int N>
   View<const T, N> get(py::handle object, const char* name, const char* axes) {
     inputs.push_back(input<T>(object, op, name));
@@ -43,7 +44,7 @@ py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::hand
   const Float dtype = float_of(x_, op, "x");
   return dispatch(dtype, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
-    Holder<T> hold{{}, op};
+    Holder<T> hold{{}, op, {}};
     const auto lengths_in = required<Index>(lengths_, op, "lengths");
     const auto lengths = lengths_in.template view<1>(op, "lengths", "(B,)");
     const auto x = hold.template get<2>(x_, "x", "(N, I)");
@@ -68,7 +69,7 @@ py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle param
   const char* op = "recurrent_backward";
   return dispatch(cache.dtype, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
-    Holder<T> hold{{}, op};
+    Holder<T> hold{{}, op, {}};
     const auto x = hold.template get<2>(x_, "x", "(N, I)");
     const auto p = hold.cell(parameters);
     const auto h0 = hold.template get<2>(h0_, "h0", "(B, H)"), c0 = hold.template get<2>(c0_, "c0", "(B, H)");
@@ -95,6 +96,43 @@ py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle param
   });
 }
 
+// An array that Python may keep: a copy of rows the loop will overwrite.
+template <class T, int N>
+py::array_t<T> copied(View<const T, N> v) {
+  return py::array_t<T>(std::vector<py::ssize_t>(v.size.begin(), v.size.end()), v.data);
+}
+
+// A Python object with the methods read(sentence, position, state) -> context, weights and
+// read_backward(t, dcontext, dweights) -> dstate.
+template <class T>
+class PythonReader : public Reader<T> {
+ public:
+  explicit PythonReader(py::handle object) : object_(object) {}
+
+  void read(View<const Index, 1> sentence, View<const Index, 1> position, View<const T, 2> state, View<T, 2> context,
+            View<T, 2> weights) const override {
+    const py::gil_scoped_acquire gil;
+    const auto both = object_.attr("read")(copied(sentence), copied(position), copied(state)).template cast<py::tuple>();
+    fill(both[0], "reader: context", context);
+    fill(both[1], "reader: weights", weights);
+  }
+  void read_backward(Index t, View<const T, 2> dcontext, View<const T, 2> dweights, View<T, 2> dstate) const override {
+    const py::gil_scoped_acquire gil;
+    const py::object dw = dweights ? py::object(copied(dweights)) : py::none();
+    fill(object_.attr("read_backward")(t, copied(dcontext), dw), "reader: dstate", dstate);
+  }
+
+ private:
+  static void fill(py::handle answer, const char* name, View<T, 2> out) {
+    const auto in = required<T>(answer, "decoder", name);
+    const auto from = in.template view<2>("decoder", name, "(rows, width)");
+    if (from.size != out.size)
+      throw py::value_error(where("decoder", name) + " has shape " + shape_of(from) + ", expected " + shape_of(out));
+    std::copy_n(from.data, from.count(), out.data);
+  }
+  py::handle object_;  // the caller's dictionary or argument keeps it alive
+};
+
 // The dictionary that python/dhyan/decoder.py makes of a model's parameters.
 template <class T>
 DecoderParameters<T> decoder_parameters(Holder<T>& hold, const py::dict& d) {
@@ -107,13 +145,19 @@ DecoderParameters<T> decoder_parameters(Holder<T>& hold, const py::dict& d) {
   p.scorer.rule = term == "last"    ? Rule::last
                   : term == "mean"  ? Rule::mean
                   : term == "given" ? Rule::given
+                  : term == "read"  ? Rule::read
                                     : Rule::scored;
   p.scorer.term = term == "tanh" ? Term::tanh : Term::product;
+  p.scorer.sparsemax = d["sparsemax"].cast<bool>();
   p.scorer.normalize_query = d["normalize_query"].cast<bool>();
   p.scorer.scale = d["scale"].cast<T>();
   p.scorer.radius = d["radius"].cast<Index>();
   p.scorer.query = hold.template get<2>(d["query"], "attention query", "(H, U)");
   p.scorer.w = hold.template get<1>(d["w"], "attention w", "(U,)");
+  if (p.scorer.rule == Rule::read && !d["reader"].is_none()) {
+    hold.reader = std::make_unique<PythonReader<T>>(d["reader"]);
+    p.scorer.reader = hold.reader.get();
+  }
   p.readout = hold.template get<2>(d["readout"], "readout", "([E+]H+D, E)");
   p.readout_bias = hold.template get<1>(d["readout_bias"], "readout bias", "(E,)");
   return p;
@@ -145,7 +189,7 @@ py::tuple decoder_forward(const py::dict& parameters, const py::tuple& memory_, 
   const Float dtype = float_of(y_, op, "y");
   return dispatch(dtype, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
-    Holder<T> hold{{}, op};
+    Holder<T> hold{{}, op, {}};
     Input<Index> lengths_in;
     const auto p = decoder_parameters<T>(hold, parameters);
     const auto memory = memory_of<T>(hold, memory_, lengths_in);
@@ -172,7 +216,7 @@ py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const
   const char* op = "decoder_backward";
   return dispatch(cache.dtype, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
-    Holder<T> hold{{}, op};
+    Holder<T> hold{{}, op, {}};
     Input<Index> lengths_in;
     const auto p = decoder_parameters<T>(hold, parameters);
     const auto memory = memory_of<T>(hold, memory_, lengths_in);
@@ -202,52 +246,78 @@ py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const
   });
 }
 
-// One class for both float types: Python sees `Stepper`, whatever the model's dtype.
-class StepperObject {
+// One class for both float types: Python sees `StepWeights` and `Stepper`, whatever the model's dtype.
+class StepWeightsObject {
  public:
-  StepperObject(const py::dict& parameters, const py::tuple& memory_, py::handle table_, py::handle output_,
-                py::handle bias_)
-      : dtype_(float_of(table_, "Stepper", "target embedding")) {
-    dispatch(dtype_, [&](auto zero) {
+  StepWeightsObject(const py::dict& parameters, py::handle table_, py::handle output_, py::handle bias_, bool halved)
+      : dtype(float_of(table_, "StepWeights", "target embedding")) {
+    dispatch(dtype, [&](auto zero) {
       using T = decltype(zero);
-      // The stepper outlives this call, and so must every array it reads.
-      auto hold = std::make_shared<Holder<T>>(Holder<T>{{}, "Stepper"});
-      auto lengths = std::make_shared<Input<Index>>();
+      // The weights outlive this call, and so must every array they read.
+      auto hold = std::make_shared<Holder<T>>(Holder<T>{{}, "StepWeights", {}});
       const auto p = decoder_parameters<T>(*hold, parameters);
-      const auto memory = memory_of<T>(*hold, memory_, *lengths);
       const auto table = hold->template get<2>(table_, "target embedding", "(V, E)");
       const auto out = hold->template get<2>(output_, "output", "(E, V)");
       const auto bias = hold->template get<1>(bias_, "output bias", "(V,)");
-      kept_ = {hold, lengths};
+      arrays = hold;
+      weights = std::make_shared<StepWeights<T>>(p, table, out, bias, halved);
+    });
+  }
+  Float dtype;
+  std::shared_ptr<void> arrays, weights;
+};
+
+class StepperObject {
+ public:
+  StepperObject(const StepWeightsObject& weights, const py::tuple& memory_) : dtype_(weights.dtype) {
+    dispatch(dtype_, [&](auto zero) {
+      using T = decltype(zero);
+      auto hold = std::make_shared<Holder<T>>(Holder<T>{{}, "Stepper", {}});
+      auto lengths = std::make_shared<Input<Index>>();
+      const auto memory = memory_of<T>(*hold, memory_, *lengths);
+      kept_ = {hold, lengths, weights.arrays};
       Working working;
-      stepper_ = std::make_shared<Stepper<T>>(p, memory, table, out, bias);
+      stepper_ = std::make_shared<Stepper<T>>(std::static_pointer_cast<StepWeights<T>>(weights.weights), memory);
     });
   }
 
+  // top < 0: all log-probabilities; else the `top` largest and their ids.
   py::tuple step(py::handle token_, py::handle sentence_, py::handle position_, py::handle h_, py::handle c_,
-                 py::handle r_) const {
+                 py::handle r_, py::handle reader_, Index top) const {
     const char* op = "Stepper.step";
     return dispatch(dtype_, [&](auto zero) -> py::tuple {
       using T = decltype(zero);
       const auto& stepper = *std::static_pointer_cast<Stepper<T>>(stepper_);
-      Holder<T> hold{{}, op};
+      Holder<T> hold{{}, op, {}};
       const auto token_in = required<Index>(token_, op, "token"), sentence_in = required<Index>(sentence_, op, "sentence"),
                  position_in = required<Index>(position_, op, "position");
-      const auto token = token_in.template view<1>(op, "token", "(N,)");
-      const auto sentence = sentence_in.template view<1>(op, "sentence", "(N,)");
-      const auto position = position_in.template view<1>(op, "position", "(N,)");
-      const auto h = hold.template get<3>(h_, "h", "(L, N, H)"), c = hold.template get<3>(c_, "c", "(L, N, H)");
-      const auto r = hold.template get<2>(r_, "readout", "(N, E)");
-      const Index N = token[0];
-      auto h1 = output<T>({h[0], h[1], h[2]}, op), c1 = output<T>({c[0], c[1], c[2]}, op), r1 = output<T>({r[0], r[1]}, op);
-      auto lp = output<T>({N, stepper.vocabulary()}, op), weights = output<T>({N, stepper.longest()}, op);
-      const auto h1v = view<T, 3>(h1), c1v = view<T, 3>(c1);
-      const auto r1v = view<T, 2>(r1), lpv = view<T, 2>(lp), wv = view<T, 2>(weights);
+      StepInput<T> in;
+      in.token = token_in.template view<1>(op, "token", "(N,)");
+      in.sentence = sentence_in.template view<1>(op, "sentence", "(N,)");
+      in.position = position_in.template view<1>(op, "position", "(N,)");
+      in.h = hold.template get<3>(h_, "h", "(L, N, H)"), in.c = hold.template get<3>(c_, "c", "(L, N, H)");
+      in.readout = hold.template get<2>(r_, "readout", "(N, E)");
+      const auto &h = in.h, &c = in.c;
+      const Index N = in.token[0], K = top < 0 ? stepper.vocabulary() : std::min(top, stepper.vocabulary());
+      auto h1 = output<T>({h[0], h[1], h[2]}, op), c1 = output<T>({c[0], c[1], c[2]}, op);
+      auto r1 = output<T>({in.readout[0], in.readout[1]}, op), weights = output<T>({N, stepper.longest()}, op);
+      auto lp = output<T>({N, K}, op);
+      auto ids = output<Index>({top < 0 ? 0 : N, K}, op);
+      const StepOutput<T> out{view<T, 3>(h1), view<T, 3>(c1), view<T, 2>(r1), view<T, 2>(weights)};
+      const auto lpv = view<T, 2>(lp);
+      const auto idv = view<Index, 2>(ids);
+      const PythonReader<T> reader(reader_);
+      in.reader = reader_.is_none() ? nullptr : &reader;
       {
         Working working;
-        stepper.step(token, sentence, position, h, c, r, h1v, c1v, r1v, lpv, wv);
+        if (top < 0)
+          stepper.step(in, out, lpv);
+        else
+          stepper.step_top(in, out, lpv, idv);
       }
-      return py::make_tuple(lp, weights, h1, c ? py::object(c1) : py::none(), r1);
+      const py::object c_out = c ? py::object(c1) : py::none();
+      if (top < 0) return py::make_tuple(lp, weights, h1, c_out, r1);
+      return py::make_tuple(lp, ids, weights, h1, c_out, r1);
     });
   }
 
@@ -256,7 +326,7 @@ class StepperObject {
     return dispatch(dtype_, [&](auto zero) -> py::tuple {
       using T = decltype(zero);
       const auto& stepper = *std::static_pointer_cast<Stepper<T>>(stepper_);
-      Holder<T> hold{{}, op};
+      Holder<T> hold{{}, op, {}};
       const auto h0 = hold.template get<3>(h0_, "h0", "(L, B, H)"), c0 = hold.template get<3>(c0_, "c0", "(L, B, H)");
       const auto limit_in = required<Index>(limit_, op, "limit");
       const auto limit = limit_in.template view<1>(op, "limit", "(B,)");
@@ -293,11 +363,13 @@ void define_model(py::module_& m) {
         py::arg("h0"), py::arg("c0"), py::arg("masks"));
   m.def("decoder_backward", &decoder_backward, py::arg("cache"), py::arg("parameters"), py::arg("memory"), py::arg("y"),
         py::arg("h0"), py::arg("c0"), py::arg("masks"), py::arg("dreadout"), py::arg("dweights"), py::arg("gradients"));
-  py::class_<StepperObject>(m, "Stepper", "The decoder one step at a time, on weights packed once.")
-      .def(py::init<const py::dict&, const py::tuple&, py::handle, py::handle, py::handle>(), py::arg("parameters"),
-           py::arg("memory"), py::arg("table"), py::arg("output"), py::arg("output_bias"))
+  py::class_<StepWeightsObject>(m, "StepWeights", "A decoder's weights in the forms its steps read.")
+      .def(py::init<const py::dict&, py::handle, py::handle, py::handle, bool>(), py::arg("parameters"),
+           py::arg("table"), py::arg("output"), py::arg("output_bias"), py::arg("halved"));
+  py::class_<StepperObject>(m, "Stepper", "The decoder one step at a time.")
+      .def(py::init<const StepWeightsObject&, const py::tuple&>(), py::arg("weights"), py::arg("memory"))
       .def("step", &StepperObject::step, py::arg("token"), py::arg("sentence"), py::arg("position"), py::arg("h"),
-           py::arg("c"), py::arg("readout"))
+           py::arg("c"), py::arg("readout"), py::arg("reader") = py::none(), py::arg("top") = -1)
       .def("greedy", &StepperObject::greedy, py::arg("h0"), py::arg("c0"), py::arg("begin"), py::arg("end"),
            py::arg("pad"), py::arg("limit"));
 }

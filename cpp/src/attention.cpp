@@ -21,8 +21,8 @@ constexpr Index kBackwardRows = 256;  // target rows whose dscores exist at once
 // parallel_for inside a parallel one runs serial).
 bool by_sentence(Index B) { return B >= 2 * num_threads(); }
 template <class F>
-void for_sentences(Index B, Index work, F&& f) {
-  if (by_sentence(B)) return parallel_for(B, work, f);
+void for_sentences(Index B, Index work, F&& f, bool backwards = false) {
+  if (by_sentence(B)) return parallel_for(B, work, f, backwards);
   for (Index b = 0; b < B; ++b) f(b);
 }
 
@@ -50,7 +50,10 @@ struct Sentence {
 
   Sentence(const Scoring<T>& in, const Restriction& may, const RangeTable& ranges, Index b)
       : kernels(attention_kernels<T>()), in(in), may(may), ranges(ranges), b(b),
-        keys(kernels.prepared_size(in.term, S(), H())), prepared(keys.get()) {
+        prepared(nullptr) {
+    if (in.term == Term::tanh && rows() == 1 && H() <= kUnprepared) return;  // read once only
+    keys = Buffer<T>(kernels.prepared_size(in.term, S(), H()));
+    prepared = keys.get();
     kernels.prepare_keys(in.term, k(), S(), H(), keys.get());
   }
 
@@ -107,12 +110,11 @@ void score_gradients(const Sentence<T>& x, Index t, Index n, const T* dscores, T
   const Index S = x.S(), H = x.H(), *begin = x.ranges.begin(x.b, t), *end = x.ranges.end(x.b, t);
   const Index work = n * S * H;
   if (x.in.term == Term::tanh) {
-    if (t == 0) std::fill_n(dk, S * H, T(0));
     const Index slice = by_sentence(x.in.q[0]) ? (H + 63) / 64 * 64 : 64;  // hidden units; they share nothing, so threads may take them in any order
     if (H > 0 && n > 0)
       parallel_for((H + slice - 1) / slice, work, [&](Index i) {
         x.kernels.tanh_backward(dscores, x.q(t), H, n, x.k(), x.prepared, S, H, x.in.w.data, x.scale(), begin, end,
-                                i * slice, std::min(H, (i + 1) * slice), dq, H, dk, dw);
+                                i * slice, std::min(H, (i + 1) * slice), dq, H, dk, t == 0, dw);
       });
     return;
   }
@@ -317,7 +319,7 @@ void attention_backward(View<const T, 3> dcontext, View<const T, 3> dweights, co
       score_gradients(x, t0, n0, dscores, dq.data + row0 * H, dk_b, parts.data() + b * H);
       value_gradients(x.kernels, t0, n0, S, D, w, dcontext.data + row0 * D, dv_b);
     }
-  });
+  }, true);
   if (in.term == Term::tanh) sum_parts(parts, B, dw);
 }
 

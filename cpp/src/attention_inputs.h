@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "check.h"
+#include "cpu/buffer.h"
 #include "dhyan/attention.h"
 
 namespace dhyan {
@@ -112,6 +113,26 @@ class RangeTable {
   const Index* begin_;
   const Index* end_;
   std::vector<Index> filled_;
+};
+
+// Rows of the mask as the kernels want them. A broadcast mask is never spread out: one row at a time is copied, and
+// only where its elements lie apart. A row is valid until the next is asked for.
+class MaskRows {
+ public:
+  MaskRows(const Restriction& may, Index S) : may_(may), S_(S), copy_(apart() ? S : 0) {}
+  const unsigned char* row(Index b, Index t) const {
+    if (!may_.mask) return nullptr;
+    const unsigned char* row = may_.mask + b * may_.mask_stride[0] + t * may_.mask_stride[1];
+    if (!apart()) return row;
+    for (Index s = 0; s < S_; ++s) copy_.get()[s] = row[s * may_.mask_stride[2]];
+    return copy_.get();
+  }
+
+ private:
+  bool apart() const { return may_.mask && may_.mask_stride[2] != 1; }
+  const Restriction& may_;
+  Index S_;
+  Buffer<unsigned char> copy_;
 };
 
 }  // namespace dhyan

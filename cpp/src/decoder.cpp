@@ -27,6 +27,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
   const Ragged targets(steps.data, B);
   const Ragged sources(memory.lengths.data, memory.lengths[0]);
   check_decoder(op, p, memory, B, h0, c0, sources.longest);
+  if (p.scorer.rule == Rule::read && !p.scorer.reader) fail(std::string(op) + ": there is no reader");
   const DecoderShape<T> z(p, memory, sources.longest);
   const Index N = targets.total, width = gates_of(p.cell) * z.H;
   check_shape(op, "y", y, {{"N", N}, {"E", z.E}}, "one row a decoder step");
@@ -36,14 +37,15 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
       z, targets, {}, Buffer<T>(N * z.U), Buffer<T>(N * z.D), Buffer<T>(N * z.S), Buffer<T>(N * z.E)});
   for (Index l = 0; l < z.L; ++l) cache->cells.emplace_back(p.cell, N, z.H);
   const PreparedMemory<T> prepared(p.scorer, memory);
-  const PackedDecoder<T> packed(p, z);
+  const auto slices = targets.slices(step_slices(p.scorer, B, loop_work(z, p.cell, N)));
+  // A slice a thread: thin products would only share the columns of a slice that is alone.
+  const DecoderWeights<T> packed(p, z, slices.size() > 1 ? kThinRows + 1 : loop_rows(B), N);
   T* token_part = cache->cells[0].gates.get();
-  product(N, rows_of(y.data, z.E), packed.token, token_part, width,
+  product(N, y.data, z.E, packed.token, token_part, width,
           static_cast<const T*>(packed.cells[0].input_bias.get()));
 
   const bool in_loop = !p.bahdanau && p.feeding;  // otherwise no step reads the readout, and it is one product
-  const auto slices = targets.slices(slice_count(B, loop_work(z, p.cell, N)));
-  parallel_for(slices.size(), loop_work(z, p.cell, N), [&](Index s) {
+  for_slices(p.scorer, slices.size(), loop_work(z, p.cell, N), [&](Index s) {
     const auto& order = slices[s];
     Index active = order.size();
     DecoderStep<T> step(p, packed, prepared, z, active);
@@ -64,7 +66,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
       step.run(
           active, [&](Index i) { return order[i]; }, [&](Index) { return t; },
           [&](Index l, Index i) { return masks ? masks.data + (l * N + row(i)) * z.H : nullptr; }, scratch);
-      if (in_loop) step.read_out(active, nullptr, scratch);
+      if (in_loop) step.read_out(active, scratch);
       for (Index i = 0; i < active; ++i) {
         const Index r = row(i);
         for (Index l = 0; l < z.L; ++l) cache->cells[l].keep(p.cell, z.H, r, step.cells[l], i);
@@ -79,9 +81,9 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
   if (!in_loop) {
     T* r = cache->readout.get();
     const T* bias = p.readout_bias.data;
-    if (p.bahdanau) product(N, rows_of(y.data, z.E), packed.from_token, r, z.E, bias);
-    product(N, rows_of<T>(cache->cells.back().h.get(), z.H), packed.from_state, r, z.E, bias, p.bahdanau);
-    product(N, rows_of<T>(cache->context.get(), z.D), packed.from_context, r, z.E, static_cast<const T*>(nullptr),
+    if (p.bahdanau) product(N, y.data, z.E, packed.from_token, r, z.E, bias);
+    product<T>(N, cache->cells.back().h.get(), z.H, packed.from_state, r, z.E, bias, p.bahdanau);
+    product<T>(N, cache->context.get(), z.D, packed.from_context, r, z.E, static_cast<const T*>(nullptr),
             true);
     parallel_for((N + 15) / 16, 16 * N * z.E, [&](Index c) {
       dense_kernels<T>().tanh_rows(std::min<Index>(16, N - c * 16), z.E, r + c * 16 * z.E, z.E);
@@ -113,6 +115,22 @@ void add(Index n, const T* x, T* y) {
   dense_kernels<T>().axpy(n, T(1), x, y);
 }
 
+// The reader's step, backward. dstate (rows,H) receives what flows into the state that asked (added).
+template <class T>
+void read_backward_outside(const DecoderCache<T>& cache, const Reader<T>& reader, View<const T, 2> dweights,
+                           const Deferred<T>& d, const std::vector<Index>& order, Index active, Index t, T* dstate) {
+  const auto& z = cache.z;
+  const Buffer<T> dcontext(active * z.D), asked(dweights ? active * z.S : 0), answer(active * z.H);
+  for (Index i = 0; i < active; ++i) {
+    const Index row = cache.row(order[i], t);
+    std::copy_n(d.dcontext.get() + row * z.D, z.D, dcontext.get() + i * z.D);
+    if (dweights) std::copy_n(dweights.data + row * z.S, z.S, asked.get() + i * z.S);
+  }
+  reader.read_backward(t, {dcontext.get(), {active, z.D}}, {dweights ? asked.get() : nullptr, {active, z.S}},
+                       {answer.get(), {active, z.H}});
+  add(active * z.H, static_cast<const T*>(answer.get()), dstate);
+}
+
 // The read of one slice, backward: context -> weights -> scores -> query. dstate (rows,H) receives what flows into the
 // state that asked (added).
 template <class T>
@@ -120,6 +138,8 @@ void read_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
                    const Packed<T>& query_back, View<const T, 2> dweights, const Deferred<T>& d,
                    const std::vector<Index>& order, Index active, Index t, const Buffer<T>& dquery, T* dstate,
                    T* scratch) {
+  if (p.scorer.rule == Rule::read)
+    return read_backward_outside(cache, *p.scorer.reader, dweights, d, order, active, t, dstate);
   if (p.scorer.fixed()) return;
   const auto& z = cache.z;
   const auto& k = attention_kernels<T>();
@@ -131,7 +151,8 @@ void read_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
     k.context_backward_rows(d.dcontext.get() + row * z.D, z.D, 1, memory.values(b), S, z.D, &range.begin, &range.end, ds);
     if (dweights)
       for (Index s = range.begin; s < range.end; ++s) ds[s] += dweights.data[row * z.S + s];
-    k.softmax_backward_rows(cache.weights.get() + row * z.S, ds, 1, S, &range.begin, &range.end);
+    (p.scorer.sparsemax ? k.sparsemax_backward_rows : k.softmax_backward_rows)(cache.weights.get() + row * z.S, ds, 1,
+                                                                              S, &range.begin, &range.end);
     T* dq = d.dquery.get() + row * z.U;
     k.score_backward_query_rows(p.scorer.term, ds, cache.query.get() + row * z.U, z.U, 1, memory.keys(b),
                                 memory.prepared_keys(b), S, z.U, p.scorer.w.data, p.scorer.scale, &range.begin,
@@ -248,6 +269,7 @@ void memory_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p
   const auto& z = cache.z;
   const auto& k = attention_kernels<T>();
   const Index B = cache.targets.B;
+  if (p.scorer.rule == Rule::read) return void(std::fill_n(dvalues.data, dvalues.count(), T(0)));  // the reader keeps its own
   const bool wants_w = !p.scorer.fixed() && p.scorer.term == Term::tanh;
   const Buffer<T> dw_parts(wants_w ? B * z.U : 0);
   parallel_for(B, cache.targets.total * z.S * (z.U + z.D), [&](Index b) {
@@ -326,8 +348,8 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
     product(N, rows_of<T>(d.dreadout.get(), z.E), back.to_context, d.dcontext.get(), z.D);
   }
 
-  const auto slices = cache.targets.slices(slice_count(B, loop_work(z, p.cell, N)));
-  parallel_for(slices.size(), loop_work(z, p.cell, N), [&](Index s) {
+  const auto slices = cache.targets.slices(step_slices(p.scorer, B, loop_work(z, p.cell, N)));
+  for_slices(p.scorer, slices.size(), loop_work(z, p.cell, N), [&](Index s) {
     loop_backward(cache, p, prepared, back, h0, c0, masks, dreadout, dweights, slices[s], d, dh0, dc0);
   });
   memory_backward(cache, p, prepared, d, dkeys, dvalues, gradients.w);

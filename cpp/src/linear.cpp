@@ -27,7 +27,7 @@ void check_ids(const char* op, View<const Index, 1> ids, Index V) {
 template <class T>
 void linear_forward(View<const T, 2> x, View<const T, 2> w, View<const T, 1> b, View<T, 2> y) {
   check_linear("linear_forward", x, w, b);
-  product(x[0], rows_of(x.data, x[1]), Packed<T>::of(w.data, w[0], w[1]), y.data, w[1], b.data);
+  product<T>(x[0], x.data, x[1], Weights<T>(w.data, w[0], w[1], x[0]), y.data, w[1], b.data);
 }
 
 template <class T>
@@ -56,7 +56,10 @@ void embedding_backward(View<const T, 2> dout, View<const Index, 1> ids, View<T,
   const Index V = dtable[0], E = dtable[1];
   check_shape("embedding_backward", "dout", dout, {{"N", ids[0]}, {"E", E}}, "to match ids and table");
   check_ids("embedding_backward", ids, V);
-  std::fill_n(dtable.data, dtable.count(), T(0));
+  const Index piece = 1 << 16;
+  parallel_for((dtable.count() + piece - 1) / piece, dtable.count(), [&](Index i) {
+    std::fill_n(dtable.data + i * piece, std::min(piece, dtable.count() - i * piece), T(0));
+  });
   // Threads own column ranges, so each element is summed in the order of the ids whatever the thread count.
   const Index width = 64;
   const auto& kernels = dense_kernels<T>();

@@ -69,7 +69,7 @@ void cross_entropy_backward(T scale, View<const T, 2> r, View<const T, 2> w, Vie
   const Packed<T> packed = logits ? Packed<T>() : Packed<T>::of(w.data, E, V);
   const Buffer<T> tile(std::min(N, kTileRows) * V);
   const auto& kernels = dense_kernels<T>();
-  std::fill_n(dw.data, dw.count(), T(0));
+  if (N == 0) std::fill_n(dw.data, dw.count(), T(0));
   std::fill_n(db.data, db.count(), T(0));
   for (Index first = 0; first < N; first += kTileRows) {
     const Index rows = std::min(kTileRows, N - first);
@@ -97,7 +97,7 @@ void cross_entropy_backward(T scale, View<const T, 2> r, View<const T, 2> w, Vie
       inputs = kept.get();
     }
     product(E, columns_of(inputs, E), Packed<T>::of(tile.get(), rows, V), dw.data, V, static_cast<const T*>(nullptr),
-            true);
+            first > 0);
     const Index width = 256;
     parallel_for((V + width - 1) / width, rows * V, [&](Index i) {
       kernels.add_rows(rows, std::min(width, V - i * width), tile.get() + i * width, V, db.data + i * width);

@@ -58,11 +58,12 @@ std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, Vi
   const Index N = x[0], I = x[1], H = p.weight_hh[0], width = gates_of(cell) * H;
   auto cache = std::make_shared<RecurrentCache<T>>(
       RecurrentCache<T>{cell, reverse, H, sentences, CellTrace<T>(cell, N, H)});
-  const CellWeights<T> weights = pack_cell(cell, p);
-  T* gates = cache->trace.gates.get();
-  product(N, rows_of(x.data, I), Packed<T>::of(p.weight_ih.data, I, width), gates, width, weights.input_bias.get());
-
+  // A single sentence has nobody to share its steps with: then the threads share the columns of the product.
   const auto slices = sentences.slices(slice_count(sentences.B, 2 * N * H * width));
+  const CellWeights<T> weights = cell_weights(cell, p, slices.size() > 1 ? kThinRows + 1 : loop_rows(sentences.B));
+  T* gates = cache->trace.gates.get();
+  product<T>(N, x.data, I, Weights<T>(p.weight_ih.data, I, width, N), gates, width, weights.input_bias.get());
+
   parallel_for(slices.size(), 2 * N * H * width, [&](Index s) {
     const auto& order = slices[s];
     const Index rows = order.size();

@@ -1,55 +1,172 @@
-// The decoder one step at a time, on weights packed once: what greedy and beam search run on.
+// The decoder one step at a time: what greedy and beam search run on. A few sentences read the weights where they lie,
+// all threads sharing the columns of every product; many have them packed once, and threads share the sentences.
+#include <atomic>
+#include <limits>
+#include <type_traits>
+
 #include "cpu/decoder_step.h"
+#include "cpu/screen.h"
 
 namespace dhyan {
+namespace {
+
+constexpr Index kScreenedRows = 3;  // from here on reading all weights once costs less than the bytes once a row
+constexpr Index kKeptTokens = Index(64) << 20;  // bytes
+
+// What `make` returns, made by the first who asks and kept. No lock: a child of a fork would inherit it taken; of two who
+// ask at the same time one throws his work away.
+template <class X, class F>
+const X& made_once(std::atomic<const X*>& slot, F&& make) {
+  const X* found = slot.load(std::memory_order_acquire);
+  if (found) return *found;
+  std::unique_ptr<const X> made(new X(make()));
+  if (slot.compare_exchange_strong(found, made.get(), std::memory_order_acq_rel)) found = made.release();
+  return *found;
+}
+
+}  // namespace
 
 template <class T>
-struct Stepper<T>::Parts {
+struct StepWeights<T>::Parts {
+  struct Form {
+    DecoderWeights<T> decoder;
+    Weights<T> output;
+  };
   DecoderParameters<T> p;
-  PreparedMemory<T> memory;
-  DecoderShape<T> z;
-  PackedDecoder<T> packed;
-  View<const T, 2> table;
-  Packed<T> output;
+  View<const T, 2> table, output;
   View<const T, 1> output_bias;
   Index V;
+  bool halved;
+  mutable std::atomic<const Form*> few{nullptr}, many{nullptr};
+  mutable std::atomic<const Screen*> screen_{nullptr};
+  mutable std::vector<std::atomic<const T*>> tokens;  // what each adds to gates and readout, once it was read
+  mutable std::atomic<Index> kept{0};
 
-  Parts(const DecoderParameters<T>& parameters, const Memory<T>& m, View<const T, 2> t, View<const T, 2> out,
-        View<const T, 1> bias)
-      : p(parameters),
-        memory(p.scorer, m),
-        z(p, m, memory.sources.longest),
-        packed(p, z),
-        table(t),
-        output(Packed<T>::of(out.data, out[0], out[1])),
-        output_bias(bias),
-        V(out[1]) {}
+  Parts(const DecoderParameters<T>& parameters, View<const T, 2> t, View<const T, 2> out, View<const T, 1> bias,
+        bool half)
+      : p(parameters), table(t), output(out), output_bias(bias), V(out[1]), halved(half), tokens(out[1]) {}
+  Parts(const Parts&) = delete;
+  ~Parts() {
+    delete few.load();
+    delete many.load();
+    delete screen_.load();
+    for (auto& token : tokens) delete[] token.load();
+  }
 
-  // Rows [first, first + rows) of one step, on the calling thread.
-  template <class Sentence, class Position>
-  void step(DecoderStep<T>& s, Index rows, const T* y, Sentence&& sentence, Position&& position) const {
+  const Form& form(const DecoderShape<T>& z, Index sentences) const {
+    const Index rows = loop_rows(sentences);  // beams multiply them by a number not known yet
+    return made_once(rows > kThinRows ? many : few, [&] {
+      Form made{DecoderWeights<T>(p, z, rows, rows), Weights<T>(output.data, output[0], output[1], rows)};
+      if (halved) {
+        made.decoder.halve();
+        made.output.halve();
+      }
+      return made;
+    });
+  }
+
+  // Starts the gates (rows,G*H) and, in the Bahdanau order, the readouts (rows,E) of a step with what the tokens add.
+  template <class Token>
+  void add_tokens(const Form& form, const DecoderShape<T>& z, Index rows, Token&& token, T* gates, T* readout) const {
+    const Index width = gates_of(p.cell) * z.H, tail = p.bahdanau ? z.E : 0;
+    const auto put = [&](Index i, const T* from) {
+      std::copy_n(from, width, gates + i * width);
+      std::copy_n(from + width, tail, readout + i * z.E);
+    };
+    std::vector<Index> missing;
+    for (Index i = 0; i < rows; ++i) {
+      if (const T* known = tokens[token(i)].load(std::memory_order_acquire))
+        put(i, known);
+      else
+        missing.push_back(i);
+    }
+    const Index M = missing.size();
+    if (M == 0) return;
+    const Buffer<T> y(M * z.E), both(M * (width + tail));
+    for (Index m = 0; m < M; ++m) std::copy_n(table.data + token(missing[m]) * z.E, z.E, y.get() + m * z.E);
     T* scratch = thread_scratch<T>();
-    product_here(rows, rows_of(y, z.E), packed.token, s.cells[0].gates.get(), gates_of(p.cell) * z.H, scratch,
-                 static_cast<const T*>(packed.cells[0].input_bias.get()));
-    s.run(rows, sentence, position, [](Index, Index) { return static_cast<const T*>(nullptr); }, scratch);
-    s.read_out(rows, y, scratch);
+    const T* bias = form.decoder.cells[0].input_bias.get();
+    product_here(M, rows_of<T>(y.get(), z.E), form.decoder.token, both.get(), width + tail, scratch, bias);
+    if (tail)
+      product_here(M, rows_of<T>(y.get(), z.E), form.decoder.from_token, both.get() + width, width + tail, scratch,
+                   p.readout_bias.data);
+    for (Index m = 0; m < M; ++m) {
+      const T* row = both.get() + m * (width + tail);
+      put(missing[m], row);
+      keep(token(missing[m]), row, width + tail);
+    }
+  }
+
+  void keep(Index token, const T* row, Index n) const {
+    if (tokens[token].load(std::memory_order_acquire)) return;
+    if (kept.fetch_add(n * Index(sizeof(T))) + n * Index(sizeof(T)) > kKeptTokens) {
+      kept.fetch_sub(n * Index(sizeof(T)));
+      return;
+    }
+    T* copy = new T[n];
+    std::copy_n(row, n, copy);
+    const T* nobody = nullptr;
+    if (!tokens[token].compare_exchange_strong(nobody, copy, std::memory_order_acq_rel)) delete[] copy;
+  }
+
+  // Null where a screen would not pay, and for double.
+  const Screen* screen(Index rows, Index E, Index steps) const {
+    if constexpr (std::is_same_v<T, float>)
+      if (rows <= kScreenedRows && (steps >= 4 || screen_.load(std::memory_order_acquire)) && Screen::pays(E, V))
+        return &made_once(screen_, [&] { return Screen(output.data, E, V, output_bias.data); });
+    return nullptr;
   }
 };
 
 template <class T>
-Stepper<T>::Stepper(const DecoderParameters<T>& p, const Memory<T>& memory, View<const T, 2> table,
-                    View<const T, 2> output, View<const T, 1> output_bias) {
-  const char* op = "Stepper";
-  const Index B = memory.lengths[0];
-  Index longest = 0;
-  for (Index b = 0; b < B; ++b) longest = std::max(longest, memory.lengths.data[b]);
-  const Index L = p.cells.size(), H = L ? p.cells[0].weight_hh[0] : 0;
-  View<const T, 3> state{nullptr, {L, B, H}};
-  check_decoder(op, p, memory, B, state, state, longest);
+StepWeights<T>::StepWeights(const DecoderParameters<T>& p, View<const T, 2> table, View<const T, 2> output,
+                            View<const T, 1> output_bias, bool halved) {
+  const char* op = "StepWeights";
   check_shape(op, "output", output, {{"E", p.readout[1]}, {"V", -1}});
   check_shape(op, "output bias", output_bias, {{"V", output[1]}});
   check_shape(op, "target embedding", table, {{"V", output[1]}, {"E", p.readout[1]}});
-  parts_ = std::make_unique<Parts>(p, memory, table, output, output_bias);
+  parts_ = std::make_unique<Parts>(p, table, output, output_bias, halved);
+}
+template <class T>
+StepWeights<T>::~StepWeights() = default;
+
+template <class T>
+struct Stepper<T>::Parts {
+  std::shared_ptr<const StepWeights<T>> owner;
+  const typename StepWeights<T>::Parts& w;
+  PreparedMemory<T> memory;
+  DecoderShape<T> z;
+  const typename StepWeights<T>::Parts::Form& form;
+
+  Parts(std::shared_ptr<const StepWeights<T>> weights, const Memory<T>& m)
+      : owner(std::move(weights)),
+        w(owner->parts()),
+        memory(w.p.scorer, m),
+        z(w.p, m, memory.sources.longest),
+        form(w.form(z, m.lengths[0])) {}
+
+  bool thin() const { return form.output.thin(); }
+
+  // One step of `rows` rows on the calling thread; thin products find themselves more threads.
+  template <class Token, class Sentence, class Position>
+  void step(DecoderStep<T>& s, Index rows, Token&& token, Sentence&& sentence, Position&& position) const {
+    T* scratch = thread_scratch<T>();
+    w.add_tokens(form, z, rows, token, s.cells[0].gates.get(), s.readout.get());
+    s.run(rows, sentence, position, [](Index, Index) { return static_cast<const T*>(nullptr); }, scratch);
+    s.read_out(rows, scratch);
+  }
+  void advance(const char* op, const StepInput<T>& in, const StepOutput<T>& out) const;
+};
+
+template <class T>
+Stepper<T>::Stepper(std::shared_ptr<const StepWeights<T>> weights, const Memory<T>& memory) {
+  const DecoderParameters<T>& p = weights->parts().p;
+  const Index B = memory.lengths[0], L = p.cells.size(), H = L ? p.cells[0].weight_hh[0] : 0;
+  Index longest = 0;
+  for (Index b = 0; b < B; ++b) longest = std::max(longest, memory.lengths.data[b]);
+  View<const T, 3> state{nullptr, {L, B, H}};
+  check_decoder("Stepper", p, memory, B, state, state, longest);
+  parts_ = std::make_unique<Parts>(std::move(weights), memory);
 }
 
 template <class T>
@@ -62,65 +179,83 @@ Index Stepper<T>::hidden() const { return parts_->z.H; }
 template <class T>
 Index Stepper<T>::embedding() const { return parts_->z.E; }
 template <class T>
-Index Stepper<T>::vocabulary() const { return parts_->V; }
+Index Stepper<T>::vocabulary() const { return parts_->w.V; }
 template <class T>
 Index Stepper<T>::longest() const { return parts_->z.S; }
 template <class T>
 Index Stepper<T>::sentences() const { return parts_->memory.sources.B; }
 
+// Checks everything and runs the step up to the readout.
 template <class T>
-void Stepper<T>::step(View<const Index, 1> token, View<const Index, 1> sentence, View<const Index, 1> position,
-                      View<const T, 3> h_in, View<const T, 3> c_in, View<const T, 2> r_in, View<T, 3> h_out,
-                      View<T, 3> c_out, View<T, 2> r_out, View<T, 2> log_probabilities, View<T, 2> weights) const {
-  const char* op = "Stepper.step";
-  const Parts& d = *parts_;
-  const auto& z = d.z;
-  const Index N = token[0];
-  check_shape(op, "sentence", sentence, {{"N", N}}, "to match token");
-  check_shape(op, "position", position, {{"N", N}}, "to match token");
-  check_shape(op, "h", h_in, {{"L", z.L}, {"N", N}, {"H", z.H}});
-  if (d.p.cell == Cell::lstm) check_shape(op, "c", c_in, {{"L", z.L}, {"N", N}, {"H", z.H}});
-  check_shape(op, "readout", r_in, {{"N", N}, {"E", z.E}});
+void Stepper<T>::Parts::advance(const char* op, const StepInput<T>& in, const StepOutput<T>& out) const {
+  const Index N = in.token[0], B = memory.sources.B;
+  check_shape(op, "sentence", in.sentence, {{"N", N}}, "to match token");
+  check_shape(op, "position", in.position, {{"N", N}}, "to match token");
+  check_shape(op, "h", in.h, {{"L", z.L}, {"N", N}, {"H", z.H}});
+  if (w.p.cell == Cell::lstm) check_shape(op, "c", in.c, {{"L", z.L}, {"N", N}, {"H", z.H}});
+  check_shape(op, "readout", in.readout, {{"N", N}, {"E", z.E}});
   for (Index i = 0; i < N; ++i) {
-    if (token.data[i] < 0 || token.data[i] >= d.V)
+    if (in.token.data[i] < 0 || in.token.data[i] >= w.V)
       throw std::out_of_range(std::string(op) + ": token[" + std::to_string(i) + "] is " +
-                              std::to_string(token.data[i]) + ", expected 0 <= id < " + std::to_string(d.V));
-    if (sentence.data[i] < 0 || sentence.data[i] >= sentences())
+                              std::to_string(in.token.data[i]) + ", expected 0 <= id < " + std::to_string(w.V));
+    if (in.sentence.data[i] < 0 || in.sentence.data[i] >= B)
       throw std::out_of_range(std::string(op) + ": sentence[" + std::to_string(i) + "] is " +
-                              std::to_string(sentence.data[i]) + ", expected an index < " +
-                              std::to_string(sentences()));
-    if (position.data[i] < 0)
+                              std::to_string(in.sentence.data[i]) + ", expected an index < " + std::to_string(B));
+    if (in.position.data[i] < 0)
       fail(std::string(op) + ": position[" + std::to_string(i) + "] is negative, expected at least 0");
   }
-  const Index work = loop_work(z, d.p.cell, N), slices = slice_count(N, work);
-  parallel_for(slices, work, [&](Index s) {
+  DecoderParameters<T> p = w.p;
+  p.scorer.reader = in.reader;
+  if (p.scorer.rule == Rule::read && !in.reader) fail(std::string(op) + ": there is no reader");
+  const Index work = loop_work(z, p.cell, N), slices = thin() ? 1 : step_slices(p.scorer, N, work);
+  for_slices(p.scorer, slices, work, [&](Index s) {
     const Index first = N * s / slices, rows = N * (s + 1) / slices - first;
-    DecoderStep<T> step(d.p, d.packed, d.memory, z, rows);
-    const Buffer<T> y(rows * z.E);
-    for (Index i = 0; i < rows; ++i) {
-      std::copy_n(d.table.data + token.data[first + i] * z.E, z.E, y.get() + i * z.E);
-      std::copy_n(r_in.data + (first + i) * z.E, z.E, step.readout.get() + i * z.E);
-    }
+    DecoderStep<T> step_(p, form.decoder, memory, z, rows);
+    std::copy_n(in.readout.data + first * z.E, rows * z.E, step_.readout.get());
     for (Index l = 0; l < z.L; ++l) {
-      std::copy_n(h_in.data + (l * N + first) * z.H, rows * z.H, step.cells[l].h.get());
-      if (d.p.cell == Cell::lstm)
-        std::copy_n(c_in.data + (l * N + first) * z.H, rows * z.H, step.cells[l].c.get());
+      std::copy_n(in.h.data + (l * N + first) * z.H, rows * z.H, step_.cells[l].h.get());
+      if (p.cell == Cell::lstm) std::copy_n(in.c.data + (l * N + first) * z.H, rows * z.H, step_.cells[l].c.get());
     }
-    d.step(step, rows, y.get(), [&](Index i) { return sentence.data[first + i]; },
-           [&](Index i) { return position.data[first + i]; });
+    step(step_, rows, [&](Index i) { return in.token.data[first + i]; },
+         [&](Index i) { return in.sentence.data[first + i]; }, [&](Index i) { return in.position.data[first + i]; });
     for (Index l = 0; l < z.L; ++l) {
-      std::copy_n(step.cells[l].h.get(), rows * z.H, h_out.data + (l * N + first) * z.H);
-      if (d.p.cell == Cell::lstm)
-        std::copy_n(step.cells[l].c.get(), rows * z.H, c_out.data + (l * N + first) * z.H);
+      std::copy_n(step_.cells[l].h.get(), rows * z.H, out.h.data + (l * N + first) * z.H);
+      if (p.cell == Cell::lstm) std::copy_n(step_.cells[l].c.get(), rows * z.H, out.c.data + (l * N + first) * z.H);
     }
-    std::copy_n(step.readout.get(), rows * z.E, r_out.data + first * z.E);
-    std::copy_n(step.attended_weights.get(), rows * z.S, weights.data + first * z.S);
+    std::copy_n(step_.readout.get(), rows * z.E, out.readout.data + first * z.E);
+    std::copy_n(step_.attended_weights.get(), rows * z.S, out.weights.data + first * z.S);
   });
-  product(N, rows_of<T>(r_out.data, z.E), d.output, log_probabilities.data, d.V, d.output_bias.data);
-  parallel_for(N, 16 * N * d.V, [&](Index i) {
-    T total, *row = log_probabilities.data + i * d.V;
-    const T log_sum = dense_kernels<T>().log_sum_exp(row, d.V, &total);
-    for (Index v = 0; v < d.V; ++v) row[v] -= log_sum;
+}
+
+template <class T>
+void Stepper<T>::step(const StepInput<T>& in, const StepOutput<T>& out, View<T, 2> log_probabilities) const {
+  const Parts& d = *parts_;
+  const Index N = in.token[0], V = d.w.V;
+  d.advance("Stepper.step", in, out);
+  product<T>(N, out.readout.data, d.z.E, d.form.output, log_probabilities.data, V, d.w.output_bias.data);
+  parallel_for(N, 16 * N * V, [&](Index i) {
+    T total, *row = log_probabilities.data + i * V;
+    const T log_sum = dense_kernels<T>().log_sum_exp(row, V, &total);
+    for (Index v = 0; v < V; ++v) row[v] -= log_sum;
+  });
+}
+
+template <class T>
+void Stepper<T>::step_top(const StepInput<T>& in, const StepOutput<T>& out, View<T, 2> log_probabilities,
+                          View<Index, 2> ids) const {
+  const Parts& d = *parts_;
+  const Index N = in.token[0], V = d.w.V, K = ids[1];
+  if (K > V) fail("Stepper.step_top: K is " + std::to_string(K) + ", expected at most V = " + std::to_string(V));
+  d.advance("Stepper.step_top", in, out);
+  const Buffer<T> logits(N * V);
+  product<T>(N, out.readout.data, d.z.E, d.form.output, logits.get(), V, d.w.output_bias.data);
+  parallel_for(N, 16 * N * V, [&](Index i) {
+    const T* row = logits.get() + i * V;
+    T total;
+    const T log_sum = dense_kernels<T>().log_sum_exp(row, V, &total);
+    T* found = log_probabilities.data + i * K;
+    dense_kernels<T>().largest(row, V, log_sum, K, found, ids.data + i * K);
+    if (!std::isfinite(log_sum)) std::fill_n(found, K, std::numeric_limits<T>::quiet_NaN());  // not only where it is met
   });
 }
 
@@ -130,14 +265,16 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
   const char* op = "Stepper.greedy";
   const Parts& d = *parts_;
   const auto& z = d.z;
-  const Index B = sentences();
+  const Index B = sentences(), V = d.w.V;
+  const bool lstm = d.w.p.cell == Cell::lstm;
   check_shape(op, "h0", h0, {{"L", z.L}, {"B", B}, {"H", z.H}});
-  if (d.p.cell == Cell::lstm) check_shape(op, "c0", c0, {{"L", z.L}, {"B", B}, {"H", z.H}});
+  if (lstm) check_shape(op, "c0", c0, {{"L", z.L}, {"B", B}, {"H", z.H}});
   check_shape(op, "limit", limit, {{"B", B}});
+  if (d.w.p.scorer.rule == Rule::read) fail(std::string(op) + ": a scoring with a reader goes step by step");
   std::fill_n(ids.data, ids.count(), pad);
   std::fill_n(weights.data, weights.count(), T(0));
   // Threads own sentences, and one that is finished leaves: nobody waits for the longest output of the batch.
-  const Index work = loop_work(z, d.p.cell, B) + 2 * B * z.E * d.V, slices = slice_count(B, work);
+  const Index work = loop_work(z, d.w.p.cell, B) + 2 * B * z.E * V, slices = d.thin() ? 1 : slice_count(B, work);
   std::vector<Index> longest(slices, 0);
   parallel_for(slices, work * 16, [&](Index s) {
     const Index first = B * s / slices, rows = B * (s + 1) / slices - first;
@@ -145,28 +282,36 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
     for (Index i = 0; i < rows; ++i)
       if (std::min(limit.data[first + i], ids[1]) > 0) sentence.push_back(first + i);
     Index active = sentence.size();
-    DecoderStep<T> step(d.p, d.packed, d.memory, z, active);
-    const Buffer<T> y(active * z.E), logits(active * d.V);
-    for (Index i = 0; i < active; ++i) {
-      std::copy_n(d.table.data + begin * z.E, z.E, y.get() + i * z.E);
+    DecoderStep<T> step(d.w.p, d.form.decoder, d.memory, z, active);
+    const Buffer<T> logits(active * V);
+    std::vector<Index> token(active, begin);
+    const auto layer = [&](Index i, Index count) {  // logits of rows i, i + 1, ...
+      product_here(count, rows_of<T>(step.readout.get() + i * z.E, z.E), d.form.output, logits.get() + i * V, V,
+                   thread_scratch<T>(), d.w.output_bias.data);
+    };
+    const Screen* screen = d.thin() ? d.w.screen(active, z.E, ids[1]) : nullptr;
+    const auto likeliest = [&](Index i) {
+      if constexpr (std::is_same_v<T, float>)
+        if (screen) {
+          const Index best = screen->best(step.readout.get() + i * z.E);
+          if (best >= 0) return best;
+          layer(i, 1);
+        }
+      return dense_kernels<T>().arg_max(logits.get() + i * V, V);
+    };
+    for (Index i = 0; i < active; ++i)
       for (Index l = 0; l < z.L; ++l) {
         std::copy_n(h0.data + (l * B + sentence[i]) * z.H, z.H, step.cells[l].h.get() + i * z.H);
-        if (d.p.cell == Cell::lstm)
-          std::copy_n(c0.data + (l * B + sentence[i]) * z.H, z.H, step.cells[l].c.get() + i * z.H);
+        if (lstm) std::copy_n(c0.data + (l * B + sentence[i]) * z.H, z.H, step.cells[l].c.get() + i * z.H);
       }
-    }
     for (Index t = 0; active > 0; ++t) {
       check_interrupt();
-      d.step(step, active, y.get(), [&](Index i) { return sentence[i]; }, [&](Index) { return t; });
-      product_here(active, rows_of<T>(step.readout.get(), z.E), d.output, logits.get(), d.V, thread_scratch<T>(),
-                   d.output_bias.data);
+      d.step(step, active, [&](Index i) { return token[i]; }, [&](Index i) { return sentence[i]; },
+             [&](Index) { return t; });
+      if (!screen) layer(0, active);
       Index kept = 0;
       for (Index i = 0; i < active; ++i) {
-        const T* row = logits.get() + i * d.V;
-        Index best = 0;
-        for (Index v = 1; v < d.V; ++v)
-          if (row[v] > row[best]) best = v;
-        const Index b = sentence[i];
+        const Index best = likeliest(i), b = sentence[i];
         ids.data[b * ids[1] + t] = best;
         std::copy_n(step.attended_weights.get() + i * z.S, z.S, weights.data + (b * weights[1] + t) * weights[2]);
         if (best == end || t + 1 >= std::min(limit.data[b], ids[1])) {
@@ -174,11 +319,11 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
           continue;
         }
         sentence[kept] = b;
-        std::copy_n(d.table.data + best * z.E, z.E, y.get() + kept * z.E);
+        token[kept] = best;
         if (kept < i) {
           for (Index l = 0; l < z.L; ++l) {
             std::copy_n(step.cells[l].h.get() + i * z.H, z.H, step.cells[l].h.get() + kept * z.H);
-            if (d.p.cell == Cell::lstm)
+            if (lstm)
               std::copy_n(step.cells[l].c.get() + i * z.H, z.H, step.cells[l].c.get() + kept * z.H);
           }
           std::copy_n(step.readout.get() + i * z.E, z.E, step.readout.get() + kept * z.E);
@@ -191,6 +336,8 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
   return slices ? *std::max_element(longest.begin(), longest.end()) : 0;
 }
 
+template class StepWeights<float>;
+template class StepWeights<double>;
 template class Stepper<float>;
 template class Stepper<double>;
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import ops as ops
-    from .attention import attend as attend
+    from .attending import attend as attend
+    from .attention import Attention as Attention
     from .batch import Batch as Batch
     from .config import DataConfig as DataConfig
     from .config import ModelConfig as ModelConfig
@@ -20,30 +21,33 @@ if TYPE_CHECKING:
     from .model_ops import set_num_threads as set_num_threads
     from .model_ops import show_config as show_config
     from .optim import Adam as Adam
-    from .scoring import Window as Window
     from .scoring import scorings as scorings
     from .training import train as train
     from .translator import Translation as Translation
     from .translator import Translator as Translator
     from .translator import load as load
     from .vocab import Vocabulary as Vocabulary
+    from .windows import PredictiveWindow as PredictiveWindow
+    from .windows import Window as Window
 
 # Name -> module, imported when first asked for: `dhyan --version` should not pay for what it does not use.
 _HOMES = {
     "Adam": "optim",
+    "Attention": "attention",
     "Batch": "batch",
     "CheckpointError": "errors",
     "DataConfig": "config",
     "DataError": "errors",
     "ModelConfig": "config",
     "NumericError": "errors",
+    "PredictiveWindow": "windows",
     "Seq2Seq": "model",
     "TrainConfig": "config",
     "Translation": "translator",
     "Translator": "translator",
     "Vocabulary": "vocab",
-    "Window": "scoring",
-    "attend": "attention",
+    "Window": "windows",
+    "attend": "attending",
     "get_num_threads": "model_ops",
     "load": "translator",
     "scorings": "scoring",

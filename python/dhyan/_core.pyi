@@ -24,6 +24,25 @@ def score_backward(
 ) -> tuple[_Array, _Array, _Array | None]: ...
 def softmax_forward(scores: _Array, begin: _Array | None, end: _Array | None, mask: _Array | None) -> _Array: ...
 def softmax_backward(dweights: _Array, weights: _Array) -> _Array: ...
+def sparsemax_forward(scores: _Array, begin: _Array | None, end: _Array | None, mask: _Array | None) -> _Array: ...
+def sparsemax_backward(dweights: _Array, weights: _Array) -> _Array: ...
+def monotonic_forward(
+    scores: _Array,
+    previous: _Array | None,
+    hard: bool,
+    begin: _Array | None,
+    end: _Array | None,
+    mask: _Array | None,
+) -> _Array: ...
+def monotonic_backward(
+    dweights: _Array,
+    scores: _Array,
+    weights: _Array,
+    previous: _Array | None,
+    begin: _Array | None,
+    end: _Array | None,
+    mask: _Array | None,
+) -> tuple[_Array, _Array | None]: ...
 def context_forward(weights: _Array, v: _Array) -> _Array: ...
 def context_backward(dcontext: _Array, weights: _Array, v: _Array) -> tuple[_Array, _Array]: ...
 def attention_forward(
@@ -219,15 +238,13 @@ def decoder_backward(
     gradients: dict[str, Any],
 ) -> tuple[_Array, _Array, _Array | None, _Array, _Array, float]: ...
 
-class Stepper:
+class StepWeights:
     def __init__(
-        self,
-        parameters: dict[str, Any],
-        memory: tuple[_Array | None, ...],
-        table: _Array,
-        output: _Array,
-        output_bias: _Array,
+        self, parameters: dict[str, Any], table: _Array, output: _Array, output_bias: _Array, halved: bool
     ) -> None: ...
+
+class Stepper:
+    def __init__(self, weights: StepWeights, memory: tuple[_Array | None, ...]) -> None: ...
     def step(
         self,
         token: _Array,
@@ -236,7 +253,9 @@ class Stepper:
         h: _Array,
         c: _Array | None,
         readout: _Array,
-    ) -> tuple[_Array, _Array, _Array, _Array | None, _Array]: ...
+        reader: Any = None,
+        top: int = -1,
+    ) -> tuple[Any, ...]: ...
     def greedy(
         self, h0: _Array, c0: _Array | None, begin: int, end: int, pad: int, limit: _Array
     ) -> tuple[_Array, _Array, int]: ...

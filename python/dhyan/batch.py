@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from .vocab import BEGIN, END, PAD
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _INT64 = np.dtype(np.int64)
+_SUM_SLACK = 1e-3  # of a row of an alignment: float32 weights of some other model are as welcome as exact ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,11 @@ class Batch:
     ``source_lengths``        (B,) int64          0 to S: the positions the encoder reads, its end symbol included
     ``target``                (B, T + 1) int64    token ids from the begin to the end symbol
     ``target_lengths``        (B,) int64          2 to T + 1: both end symbols count
+    ``alignment``             (B, T, S) floats    None, or known weights: row t is what target[:, t + 1] is read from
     ========================  ==================  ===================================================================
+
+    alignment is float32 or float64, none negative, 0 beyond source_lengths and from row target_lengths - 1 on; a row
+    sums to at most 1 (within 1e-3), one without links is 0. The scoring ``oracle`` reads by it, guided_loss learns it.
 
     The arrays are kept C-contiguous (copied only if they are not). Ids are checked against 0 here and against the
     vocabulary by the model (``check_ids``), which knows its size; which symbols stand where is not checked.
@@ -35,6 +40,7 @@ class Batch:
     source_lengths: np.ndarray
     target: np.ndarray
     target_lengths: np.ndarray
+    alignment: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _check_source(self.source)
@@ -53,12 +59,27 @@ class Batch:
         check_ids(self.target, None, "target")
         for name in ("source", "source_lengths", "target", "target_lengths"):
             object.__setattr__(self, name, np.require(getattr(self, name), requirements=["C", "A"]))
+        if self.alignment is not None:
+            _check_alignment(self.alignment, self.source_lengths, self.target_lengths - 1, self._alignment_shape)
+            object.__setattr__(self, "alignment", np.require(self.alignment, requirements=["C", "A"]))
+
+    @property
+    def _alignment_shape(self) -> tuple[int, int, int]:
+        return self.source.shape[0], self.target.shape[1] - 1, self.source.shape[1]
 
     @classmethod
-    def from_ids(cls, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Batch:
+    def from_ids(
+        cls,
+        sources: Sequence[Sequence[int]],
+        targets: Sequence[Sequence[int]],
+        links: Sequence[Iterable[Sequence[int]] | None] | None = None,
+    ) -> Batch:
         """Batch of id lists without end symbols: source rows ids, 2; target rows 1, ids, 2; the rest 0.
 
-        Errors: ValueError for unequal counts, TypeError for ids that are not integers.
+        links: for each example None or (source index, target index, ...) items, counted from 0 in the id lists, further
+        fields ignored (`Pair.links`). They make the alignment, float64: equal weights for all sources that a target
+        is linked to, rows without links (the end symbol's always) 0. None: no alignment.
+        Errors: ValueError for unequal counts and links outside the lists, TypeError for ids that are not integers.
         """
         if len(sources) != len(targets):
             raise ValueError(
@@ -68,7 +89,11 @@ class Batch:
         target, target_lengths = pad([[BEGIN, *ids, END] for ids in targets])
         if not len(targets):
             target = np.zeros((0, 1), np.int64)
-        return cls(source, source_lengths, target, target_lengths)
+        alignment = None
+        if links is not None:
+            sizes = [(len(s), len(t)) for s, t in zip(sources, targets, strict=True)]
+            alignment = alignment_of(links, sizes, (target.shape[1] - 1, source.shape[1]), "Batch.from_ids")
+        return cls(source, source_lengths, target, target_lengths, alignment)
 
     @property
     def size(self) -> int:
@@ -93,6 +118,41 @@ def pad(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
             )
         array[b, : len(row)] = values
     return array, lengths
+
+
+def alignment_of(
+    links: Sequence[Iterable[Sequence[int]] | None],
+    sizes: Sequence[tuple[int, int]],
+    shape: tuple[int, int],
+    where: str,
+) -> np.ndarray:
+    """(B, T, S) float64 of links (source index, target index, ...): equal weights per linked source, else 0.
+
+    sizes: source and target length of each example, end symbols left out. shape: (T, S).
+    Errors: ValueError for unequal counts and links outside the sizes, TypeError for what are no links.
+    """
+    if len(links) != len(sizes):
+        raise ValueError(f"{where}: links of {len(links)} examples, expected {len(sizes)}, one each (or None)")
+    alignment = np.zeros((len(sizes), *shape))
+    for b, (row, size) in enumerate(zip(links, sizes, strict=True)):
+        try:
+            pairs = np.array([(link[0], link[1]) for link in row or ()]).reshape(-1, 2)
+        except (TypeError, IndexError, ValueError):
+            raise TypeError(f"{where}: links[{b}] is {row!r}, expected (source index, target index) items") from None
+        if not len(pairs):
+            continue
+        if pairs.dtype.kind not in "iu":
+            raise TypeError(f"{where}: links[{b}] holds {pairs.dtype.name}, expected pairs of integers")
+        bad = (pairs < 0) | (pairs >= size)
+        if bad.any():
+            i, side = np.argwhere(bad)[0]
+            name = ("source", "target")[side]
+            raise ValueError(
+                f"{where}: links[{b}] names {name} {pairs[i, side]}, expected 0 <= index < {size[side]}, "
+                f"the length of the {name}"
+            )
+        alignment[b, pairs[:, 1], pairs[:, 0]] = 1.0
+    return alignment / np.maximum(alignment.sum(2, keepdims=True), 1.0)
 
 
 def check_ids(ids: np.ndarray, size: int | None, name: str, where: str = "Batch") -> None:
@@ -165,3 +225,29 @@ def _check_lengths(name: str, lengths: object, of: str, shape: tuple[int, ...], 
         raise ValueError(
             f"Batch: {name}[{b}] is {lengths[b]}, expected {least} to {shape[1]}, the length of {of} {shape}"
         )
+
+
+def _check_alignment(
+    alignment: object, source_lengths: np.ndarray, steps: np.ndarray, shape: tuple[int, int, int]
+) -> None:
+    if not isinstance(alignment, np.ndarray):
+        raise TypeError(f"Batch: alignment is a {type(alignment).__name__}, expected a NumPy array or None")
+    if alignment.dtype not in _FLOATS or not alignment.dtype.isnative:
+        raise TypeError(f"Batch: alignment has dtype {alignment.dtype}, expected float32 or float64")
+    if alignment.shape != shape:
+        raise ValueError(
+            f"Batch: alignment has shape {alignment.shape}, expected (B={shape[0]}, T={shape[1]}, S={shape[2]}) "
+            "to match target and source"
+        )
+    _, T, S = shape
+    is_inside = (np.arange(T) < steps[:, None])[:, :, None] & (np.arange(S) < source_lengths[:, None])[:, None, :]
+    with np.errstate(invalid="ignore", over="ignore"):
+        bad = ~(alignment >= 0) | np.isinf(alignment) | (~is_inside & (alignment != 0))
+        sums = alignment.sum(2, dtype=np.float64)
+    if bad.any():
+        b, t, s = (int(i) for i in np.argwhere(bad)[0])
+        expected = "a finite number, 0 or more" if is_inside[b, t, s] else "0: it is outside the sentence"
+        raise ValueError(f"Batch: alignment[{b}, {t}, {s}] is {alignment[b, t, s]}, expected {expected}")
+    if (sums > 1 + _SUM_SLACK).any():
+        b, t = (int(i) for i in np.argwhere(sums > 1 + _SUM_SLACK)[0])
+        raise ValueError(f"Batch: alignment[{b}, {t}] sums to {sums[b, t]:.6g}, expected at most 1")

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 from .errors import DataError
 from .model_ops import CELLS
 from .names import nearest_first, unknown_name
-from .scoring import Window, scoring
+from .plan import NORMALIZERS, Plan
+from .scoring_base import Sizes
+from .windows import AnyWindow, Window, window_from, window_to
 
 ORDERS = ("bahdanau", "luong")
-NORMALIZERS = ("softmax",)
 SOURCES = ("tokens", "features")
 SCHEDULES = ("plateau", "cosine", "constant")
 MOST_LAYERS = 64  # a damaged configuration must not make us list a billion parameters
@@ -59,7 +60,11 @@ class ModelConfig(_Table):
     """The shape of a Seq2Seq. source_size, target_size: vocabulary sizes V, special symbols counted (for
     source="features" the width F of the feature vectors). See `Seq2Seq` for what the names choose.
 
-    Errors: ValueError for values out of range and unknown names, TypeError for wrong types.
+    How scores become weights: divided by `temperature`, inside `window` (a radius, Window, PredictiveWindow or
+    "predictive:RADIUS"), by `normalize`; `heads` slices each on its own; normalized: additive with g v / |v| for v.
+    max_source: most positions the scoring "location" knows, end symbol counted; 0: train takes the longest it sees.
+
+    Errors: ValueError for values out of range, unknown names, parts that do not fit; TypeError for wrong types.
     """
 
     source_size: int
@@ -73,10 +78,13 @@ class ModelConfig(_Table):
     order: str = "bahdanau"
     input_feeding: bool = True
     dropout: float = 0.2
-    window: Window | int | None = None
+    window: AnyWindow | int | str | None = None
     normalize: str = "softmax"
     heads: int = 1
     source: str = "tokens"
+    temperature: float = 1.0
+    normalized: bool = False
+    max_source: int = 0
 
     def __post_init__(self) -> None:
         where = "ModelConfig"
@@ -86,28 +94,42 @@ class ModelConfig(_Table):
             _positive(where, name, getattr(self, name))
         if self.layers > MOST_LAYERS:
             raise ValueError(f"{where}: layers is {self.layers}, expected at most {MOST_LAYERS}")
-        for name in ("bidirectional", "input_feeding"):
+        for name in ("bidirectional", "input_feeding", "normalized"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{where}: {name} is {getattr(self, name)!r}, expected true or false")
         _number(where, "dropout", self.dropout, 0, 1)
         for name, valid in (("cell", CELLS), ("order", ORDERS), ("normalize", NORMALIZERS), ("source", SOURCES)):
             if getattr(self, name) not in valid:
                 raise unknown_name(f"{where}: {name}", getattr(self, name), valid)
-        if self.window is not None and not isinstance(self.window, Window):
-            object.__setattr__(self, "window", Window(self.window))  # a radius, as TOML and the command line have it
+        _number(where, "temperature", self.temperature, 0, math.inf, open_low=True)
         _positive(where, "heads", self.heads)
-        if self.heads != 1:
-            raise ValueError(f"{where}: heads is {self.heads!r}, expected 1 in this version")
-        scoring(self.attention).check(self.hidden, self.memory_size)
+        _positive(where, "max_source", self.max_source, 0)
+        try:
+            object.__setattr__(self, "window", window_from(self.window))
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"{where}: {error}") from None
+        # How long a source can be may not be known yet: train finds it, and a model asks for it.
+        self._plan(max(self.max_source, 1))
+
+    def _plan(self, max_source: int) -> Plan:
+        sizes = Sizes(self.hidden, self.memory_size, self.hidden, self.heads, max_source, self.normalized)
+        assert not isinstance(self.window, int | str)
+        return Plan(self.attention, sizes, self.window, self.normalize, self.temperature)
+
+    @property
+    def plan(self) -> Plan:
+        """How the decoder reads. ValueError for the scoring "location" while max_source is 0."""
+        return self._plan(self.max_source)
 
     @property
     def radius(self) -> int:
-        """The window's radius, -1 without a window."""
+        """The radius of a Window, -1 without one."""
         return self.window.radius if isinstance(self.window, Window) else -1
 
     def to_dict(self) -> dict[str, Any]:
-        """Field name -> plain value: a window is its radius."""
-        return {**super().to_dict(), "window": None if self.window is None else self.radius}
+        """Field name -> plain value: a window is its radius or "predictive:RADIUS"."""
+        assert not isinstance(self.window, int | str)
+        return {**super().to_dict(), "window": window_to(self.window)}
 
     @property
     def memory_size(self) -> int:
@@ -120,6 +142,7 @@ class TrainConfig(_Table):
     """How a model is trained. `schedule` of lr: plateau: times lr_decay after half of `patience`
     validations without a lower error; cosine: to 0 over `epochs`; constant. updates: stop after so many (0: no limit).
     patience: stop after so many validations (one an epoch) without a lower error; see train.
+    guided, coverage: weights of the losses of the same names (`alignment_loss`), added to that of the tokens.
     """
 
     batch: int = 64
@@ -137,6 +160,8 @@ class TrainConfig(_Table):
     label_smoothing: float = 0.1
     seed: int = 1
     precision: str = "float32"
+    guided: float = 0.0
+    coverage: float = 0.0
 
     def __post_init__(self) -> None:
         where = "TrainConfig"
@@ -149,7 +174,8 @@ class TrainConfig(_Table):
         _number(where, "lr", self.lr, 0, math.inf, open_low=True)
         _number(where, "lr_decay", self.lr_decay, 0, 1, open_low=True)
         _number(where, "clip", self.clip, 0, math.inf)
-        _number(where, "weight_decay", self.weight_decay, 0, math.inf)
+        for name in ("weight_decay", "guided", "coverage"):
+            _number(where, name, getattr(self, name), 0, math.inf)
         for name in ("beta1", "beta2", "label_smoothing"):
             _number(where, name, getattr(self, name), 0, 1)
         if self.schedule not in SCHEDULES:

@@ -18,7 +18,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, cast
 
@@ -43,12 +43,14 @@ class Pair:
 
     links count tokens from 0. None means that no gold links are known; () means that nothing is linked.
     source_tokens is set only when the source came from two columns; it then replaces the tokens of source.
+    line: of the file it was read from, counted from 1, for messages; two pairs are equal wherever they stood.
     """
 
     source: str
     target: str
     links: Links | None = None
     source_tokens: tuple[str, ...] | None = None
+    line: int | None = field(default=None, compare=False, repr=False)
 
     @property
     def source_input(self) -> str | tuple[str, ...]:
@@ -94,6 +96,28 @@ def _index(digits: str) -> int:
     """The number, or where it is too long for an index (or for int), one that every range check refuses."""
     digits = digits.lstrip("0") or "0"
     return int(digits) if len(digits) <= _MAX_LINK_DIGITS else 10**_MAX_LINK_DIGITS
+
+
+def check_links(
+    pairs: Iterable[Pair], name: str, why: str, *, levels: tuple[str, str] = ("word", "word"), every: bool = True
+) -> None:
+    """Raise DataError unless the pairs have gold links inside their sentences: all of them, or with every=False any.
+
+    name: of the file or the data, with which the message begins; why: who needs the links. levels: as in read_pairs.
+    """
+    linked = 0
+    for number, pair in enumerate(pairs):
+        where = f"{name}: pair {number}:" if pair.line is None else f"{name}:{pair.line}:"
+        if pair.links is None:
+            if every:
+                raise DataError(f"{where} no gold links, expected only items i-j or i?j in the third column; {why}")
+            continue
+        linked += 1
+        problem = _problem_of_links(pair.links, pair, levels)
+        if problem:
+            raise DataError(f"{where} {problem}")
+    if not linked and not every:
+        raise DataError(f"{name}: no pair has gold links, expected only items i-j or i?j in the third column; {why}")
 
 
 def read_lines(path: str | Path, *, bad_lines: str = "error", skipped: list[str] | None = None) -> list[str]:
@@ -242,7 +266,7 @@ def _join_files(source_path: str | Path, target_path: str | Path, keep: _Policy)
         if keep(_problem_of(source), source_path, source.number) and keep(
             _problem_of(target), target_path, target.number
         ):
-            pairs.append(Pair(source.text.strip(), target.text.strip()))
+            pairs.append(Pair(source.text.strip(), target.text.strip(), line=source.number))
     return pairs
 
 
@@ -289,7 +313,7 @@ def _split_rows(
 ) -> list[Pair]:
     source_columns, target_column = columns
     has_link_column = sorted((*source_columns, target_column)) == [0, 1]
-    rows: list[tuple[int, Pair]] = []
+    rows: list[Pair] = []
     notes: list[str | None] = []
     for line in scan_file(path):
         if not keep(line.problem, path, line.number):
@@ -299,11 +323,11 @@ def _split_rows(
             continue
         source = "\t".join(fields[column] for column in source_columns)
         tokens = two_column_tokens(source) if len(source_columns) == 2 else None
-        rows.append((line.number, Pair(source, fields[target_column], None, tokens)))
+        rows.append(Pair(source, fields[target_column], None, tokens, line.number))
         notes.append(fields[2] if has_link_column and len(fields) > 2 else None)
     links = _links_of(notes)
     if links is None:
-        return [pair for _, pair in rows]
+        return rows
     is_swapped = source_columns == (1,)
     return list(_attach_links(rows, links, is_swapped, levels, path, keep))
 
@@ -329,25 +353,26 @@ def _links_of(notes: list[str | None]) -> list[Links | None] | None:
 
 
 def _attach_links(
-    rows: Iterable[tuple[int, Pair]],
+    pairs: Iterable[Pair],
     links: Iterable[Links | None],
     is_swapped: bool,
     levels: tuple[str, str],
     path: str | Path,
     keep: _Policy,
 ) -> Iterator[Pair]:
-    for (number, pair), row in zip(rows, links, strict=True):
+    for pair, row in zip(pairs, links, strict=True):
         if row is not None and is_swapped:
             row = tuple((target, source, sure) for source, target, sure in row)
-        if row is None or keep(_problem_of_links(row, pair, levels), path, number):
-            yield Pair(pair.source, pair.target, row, pair.source_tokens)
+        if row is None or keep(_problem_of_links(row, pair, levels), path, pair.line or 0):
+            yield replace(pair, links=row)
 
 
 def _problem_of_links(links: Links, pair: Pair, levels: tuple[str, str]) -> str | None:
-    sizes = len(tokenize(pair.source, levels[0])), len(tokenize(pair.target, levels[1]))
+    tokens = tokenize(pair.source, levels[0]) if pair.source_tokens is None else pair.source_tokens
+    sizes = len(tokens), len(tokenize(pair.target, levels[1]))
     for source, target, _ in links:
         for side, index, size in (("source", source, sizes[0]), ("target", target, sizes[1])):
-            if index >= size:
+            if not 0 <= index < size:
                 return f"a link names {side} token {index}, but the {side} has {size} tokens (counted from 0)"
     return None
 

@@ -5,7 +5,7 @@ Rows: N = sum of the decoder steps of all sentences, N_s = sum of the source len
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,19 @@ from . import model_ops as ops
 from .config import ModelConfig
 from .dropout import Dropout, apply
 from .parameters import Arrays
-from .scoring import KeysGradient, ScorerGradients, scoring
+from .reader import SequenceReader, StepReader, padded_memory
+from .reading import NO_FEEDBACK, Feedback
+from .scoring_base import KeysGradient, Rows, Scorer
 
 
 def _cell(group: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
     return tuple(group[name] for name in ops.CELL_PARAMETERS)
 
 
-def _core_parameters(config: ModelConfig, p: Arrays) -> dict[str, Any]:
-    """The dictionary that the binding reads."""
-    scorer = scoring(config.attention).scorer(p.group("attention"), config.hidden)
+def _core_parameters(config: ModelConfig, p: Arrays, reader: Any = None) -> dict[str, Any]:
+    """The dictionary that the binding reads; reader: what reads in the place of the core (`reader`), or None."""
+    plan = config.plan
+    scorer = Scorer("read") if plan.step_by_step else plan.scorer(p.group("attention"))
     return {
         "cell": config.cell,
         "order": config.order,
@@ -35,7 +38,9 @@ def _core_parameters(config: ModelConfig, p: Arrays) -> dict[str, Any]:
         "w": scorer.w,
         "scale": scorer.scale,
         "normalize_query": scorer.normalize_query,
+        "sparsemax": config.normalize == "sparsemax",
         "radius": config.radius,
+        "reader": reader,
         "readout": p["readout.weight"],
         "readout_bias": p["readout.bias"],
     }
@@ -43,22 +48,52 @@ def _core_parameters(config: ModelConfig, p: Arrays) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Memory:
-    """What is attended to: values (N_s, D), keys (N_s, U) or None, lengths (B,)."""
+    """What is attended to: values (N_s, D), keys (N_s, U) or None, lengths (B,); the oracle's alignment (B, T, S)."""
 
     values: np.ndarray
     keys: np.ndarray | None
     lengths: np.ndarray
+    alignment: np.ndarray | None
 
     @property
-    def core(self) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, None]:
+    def rows(self) -> Rows:
+        """The memory's rows, and where each stands in its sentence."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        return Rows(self.values, np.arange(len(self.values)) - np.repeat(starts, self.lengths))
+
+    @property
+    def core(self) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray | None]:
         """The tuple that the binding reads."""
-        return self.keys, self.values, self.lengths, None
+        return self.keys, self.values, self.lengths, self.alignment
 
 
-def read_memory(config: ModelConfig, p: Arrays, values: np.ndarray, lengths: np.ndarray) -> Memory:
-    """Keys made once per sentence from the encoder's states."""
-    keys = scoring(config.attention).keys(p.group("attention"), values, config.hidden)
-    return Memory(values, keys, lengths)
+def read_memory(
+    config: ModelConfig, p: Arrays, values: np.ndarray, lengths: np.ndarray, alignment: np.ndarray | None
+) -> Memory:
+    """Keys made once per sentence from the encoder's states. ValueError where the oracle lacks its alignment."""
+    plan = config.plan
+    if config.attention == "oracle":
+        if alignment is None:
+            raise ValueError("Seq2Seq: attention 'oracle' reads a given alignment (B, T, S), got none")
+        if not isinstance(alignment, np.ndarray):
+            raise TypeError(f"Seq2Seq: alignment is of type {type(alignment).__name__}, expected an array")
+        longest = int(lengths.max(initial=0))
+        if alignment.ndim != 3 or len(alignment) != len(lengths) or alignment.shape[2] < longest:
+            raise ValueError(
+                f"Seq2Seq: alignment has shape {alignment.shape}, expected (B={len(lengths)}, T, S), "
+                f"S at least {longest}"
+            )
+        if not np.isfinite(alignment).all():
+            raise ValueError("Seq2Seq: alignment holds NaN or infinity, expected weights")
+        # Search may write on where the reference has ended: a last row of zeros, which the core reads from there on.
+        T = alignment.shape[1]
+        whole = np.zeros((len(lengths), T + 1, longest), values.dtype)
+        whole[:, :T] = np.where(np.arange(longest) < lengths[:, None, None], alignment[:, :, :longest], 0)
+        alignment = whole
+    else:
+        alignment = None
+    memory = Memory(values, None, lengths, alignment)
+    return replace(memory, keys=plan.scoring.keys(p.group("attention"), memory.rows, plan.sizes))
 
 
 def initial_states(config: ModelConfig, p: Arrays, final: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Any]:
@@ -107,8 +142,13 @@ def decoder_forward(
     ids: np.ndarray,
     steps: np.ndarray,
     dropout: Dropout,
+    *,
+    hard: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, DecoderCache]:
-    """readouts (N, E), weights (N, S), cache; ids (N,) are the tokens read, steps (B,) their counts."""
+    """readouts (N, E), weights (N, S), cache; ids (N,) are the tokens read, steps (B,) their counts.
+
+    hard: the monotonic alignment as search makes it.
+    """
     h0, c0, states = initial_states(config, p, final)
     y = ops.embedding_forward(p["target_embedding"], ids)
     mask = dropout.mask("target embedding", y.shape)
@@ -116,7 +156,17 @@ def decoder_forward(
     between = None
     if config.layers > 1:
         between = dropout.mask("decoder layers", (config.layers - 1, len(ids), config.hidden))
-    parameters = _core_parameters(config, p)
+    reader = None
+    if config.plan.step_by_step:
+        padded = padded_memory(memory.values, memory.keys, memory.lengths)
+        reader = SequenceReader(
+            config.plan,
+            p.group("attention"),
+            padded,
+            hard=hard and config.normalize == "monotonic",
+            noise=dropout if config.normalize == "monotonic" else None,
+        )
+    parameters = _core_parameters(config, p, reader)
     readout, weights, core = _core.decoder_forward(parameters, memory.core, y, steps, h0, c0, between)
     return readout, weights, DecoderCache(core, parameters, memory, ids, y, mask, between, h0, c0, states)
 
@@ -130,10 +180,13 @@ def decoder_backward(
     gradients: Arrays,
 ) -> tuple[np.ndarray, np.ndarray]:
     """dmemory (N_s, D) and dfinal (B, H); writes the decoder's and the attention's gradients."""
-    chosen = scoring(config.attention)
+    plan, c = config.plan, cache
     own = gradients.group("attention")
-    into: ScorerGradients = chosen.gradient_targets(own, config.hidden)
-    c = cache
+    into = plan.scoring.gradient_targets(own, plan.sizes)
+    parameters, reader = c.parameters, None
+    if plan.step_by_step:
+        reader = c.parameters["reader"].backward()
+        parameters = {**c.parameters, "reader": reader}
     written = {
         "cells": [_cell(gradients.group(f"decoder.{layer}")) for layer in range(config.layers)],
         "query": into.query,
@@ -142,13 +195,15 @@ def decoder_backward(
         "readout_bias": gradients["readout.bias"],
     }
     dy, dh0, dc0, dkeys, dvalues, log_scale = _core.decoder_backward(
-        c.core, c.parameters, c.memory.core, c.y, c.h0, c.c0, c.between, dreadout, dweights, written
+        c.core, parameters, c.memory.core, c.y, c.h0, c.c0, c.between, dreadout, dweights, written
     )
     dy = apply(dy, c.mask)
     ops.embedding_backward(dy, c.ids, config.target_size, out=gradients["target_embedding"])
-    if c.memory.keys is not None:
-        more = chosen.keys_backward(
-            KeysGradient(p.group("attention"), c.memory.values, c.memory.keys, dkeys, log_scale, own, config.hidden)
+    if reader is not None:
+        dvalues = reader.finish(c.memory.rows, c.memory.keys, own)
+    elif c.memory.keys is not None:
+        more = plan.scoring.keys_backward(
+            KeysGradient(p.group("attention"), c.memory.rows, c.memory.keys, dkeys, log_scale, own, plan.sizes, into)
         )
         if more is not None:
             dvalues += more
@@ -159,7 +214,8 @@ def decoder_backward(
 class DecoderState:
     """Where N hypotheses stand: their hidden states; the sentences they read are shared and never copied.
 
-    h, c (L, N, H); readout (N, E); position (N,) decoder steps made.
+    h, c (L, N, H); readout (N, E); position (N,) decoder steps made; reader and what its rows feed back, where the
+    core does not read by itself.
     """
 
     stepper: Any
@@ -167,28 +223,64 @@ class DecoderState:
     c: np.ndarray | None
     readout: np.ndarray
     position: np.ndarray
+    reader: StepReader | None = None
+    feedback: Feedback = NO_FEEDBACK
 
     def select(self, rows: np.ndarray) -> DecoderState:
         """The states of these rows (M,), in this order; a row may be repeated or left out."""
         c = None if self.c is None else self.c[:, rows]
-        return DecoderState(self.stepper, self.h[:, rows], c, self.readout[rows], self.position[rows])
+        h, readout, position = self.h[:, rows], self.readout[rows], self.position[rows]
+        return DecoderState(self.stepper, h, c, readout, position, self.reader, self.feedback.take(rows))
 
 
-def start(config: ModelConfig, p: Arrays, memory: Memory, final: np.ndarray) -> DecoderState:
-    """The state before the first step, one row a sentence; the weights are packed once, as they are now."""
-    h0, c0, _ = initial_states(config, p, final)
-    stepper = _core.Stepper(
-        _core_parameters(config, p), memory.core, p["target_embedding"], p["output.weight"], p["output.bias"]
+def step_weights(config: ModelConfig, p: Arrays, *, halved: bool = False) -> Any:
+    """The weights in the forms that steps read; the arrays must not change while it is in use.
+
+    halved: matrices of bfloat16 numbers are kept in two bytes a weight as well; results do not change.
+    """
+    return _core.StepWeights(
+        _core_parameters(config, p), p["target_embedding"], p["output.weight"], p["output.bias"], halved
     )
+
+
+def start(config: ModelConfig, p: Arrays, memory: Memory, final: np.ndarray, weights: Any = None) -> DecoderState:
+    """The state before the first step, one row a sentence. weights: of `step_weights`, made for this search if None."""
+    h0, c0, _ = initial_states(config, p, final)
+    stepper = _core.Stepper(step_weights(config, p) if weights is None else weights, memory.core)
     B = len(final)
-    return DecoderState(stepper, h0, c0, np.zeros((B, config.embedding), final.dtype), np.zeros(B, np.int64))
+    state = DecoderState(stepper, h0, c0, np.zeros((B, config.embedding), final.dtype), np.zeros(B, np.int64))
+    if not config.plan.step_by_step:
+        return state
+    own = p.group("attention")
+    if weights is None:  # as the stepper's: training on must not change a search under way
+        own = {name: array.copy() for name, array in own.items()}
+    reader = StepReader(config.plan, own, padded_memory(memory.values, memory.keys, memory.lengths))
+    return replace(state, reader=reader, feedback=reader.start())
 
 
 def advance(
     state: DecoderState, tokens: np.ndarray, sentence: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, DecoderState]:
     """One step of N rows: log-probabilities (N, V) of the next token, weights (N, S), and the state after it."""
-    log_probabilities, weights, h, c, readout = state.stepper.step(
-        tokens, sentence, state.position, state.h, state.c, state.readout
+    (log_probabilities,), weights, after = _advance(state, tokens, sentence, -1)
+    return log_probabilities, weights, after
+
+
+def advance_top(
+    state: DecoderState, tokens: np.ndarray, sentence: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, DecoderState]:
+    """advance with only the k largest log-probabilities of each row (N, k), and their ids; of equals the lower id."""
+    (log_probabilities, ids), weights, after = _advance(state, tokens, sentence, k)
+    return log_probabilities, ids, weights, after
+
+
+def _advance(
+    state: DecoderState, tokens: np.ndarray, sentence: np.ndarray, top: int
+) -> tuple[tuple[np.ndarray, ...], np.ndarray, DecoderState]:
+    reader = None if state.reader is None else state.reader.after(state.feedback)
+    *found, weights, h, c, readout = state.stepper.step(
+        tokens, sentence, state.position, state.h, state.c, state.readout, reader, top
     )
-    return log_probabilities, weights, DecoderState(state.stepper, h, c, readout, state.position + 1)
+    feedback = state.feedback if reader is None else reader.feedback
+    after = DecoderState(state.stepper, h, c, readout, state.position + 1, state.reader, feedback)
+    return tuple(found), weights, after

@@ -73,7 +73,7 @@ def demo(out: str | Path = "dhyan-demo", recipe: Recipe | None = None) -> dict[s
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    training, valid, test = _sentences(recipe)
+    training, valid, test = sentences(recipe)
     (out / "test.tsv").write_text(corpus.to_tsv(test), encoding="utf-8")
     words = [len(pair.source.split()) for pair in training]
     _say(f"dhyan demo: Hindi to English, {len(training):,} training pairs of {min(words)} to {max(words)} words,")
@@ -96,7 +96,7 @@ def demo(out: str | Path = "dhyan-demo", recipe: Recipe | None = None) -> dict[s
     return results
 
 
-def _sentences(recipe: Recipe) -> tuple[list[Pair], list[Pair], list[Pair]]:
+def sentences(recipe: Recipe) -> tuple[list[Pair], list[Pair], list[Pair]]:
     """(train, valid, test): training lengths are those of the test, and nothing of test or DEMO is trained on."""
     shown = [source for source, _ in corpus.DEMO]
     longest = max(most for _, most in corpus.BUCKETS)

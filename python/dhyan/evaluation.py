@@ -22,11 +22,13 @@ def evaluate(
 
     tokenize: sacreBLEU's tokenizer; edges: first source lengths (words) of the ranges of by_length, None = chosen so
     that each holds at least 100 pairs. The alignment error rate is that of the forced alignment of the references.
+    A model that reads by gold links (attention "oracle") is given those of the pairs.
     Errors: ValueError for no pairs; as Translator.translate.
     """
     sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
-    found = translator.translate(sources, beam=beam)
-    forced = translator.align(sources, references)
+    links = [pair.links for pair in pairs] if translator.needs_links else None
+    found = translator.translate(sources, beam=beam, links=links)
+    forced = translator.align(sources, references, links=links)
     outputs = [_output(*three) for three in zip(pairs, found, forced, strict=True)]
     words = [len(source.split()) for source in sources]
     return evaluate_report([f.text for f in found], references, outputs, words, tokenize=tokenize, edges=edges)

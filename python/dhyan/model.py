@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from . import decoder
 from . import model_ops as ops
+from .alignment_loss import coverage_loss, guided_loss
 from .batch import Batch, check_ids
 from .config import ModelConfig
 from .decoder import DecoderState
 from .dropout import Dropout, apply
 from .encoder import EncoderCache, encoder_backward, encoder_forward
-from .parameters import Arrays, initial_parameters
+from .parameters import Arrays, initial_parameters, round_to_bfloat16
 from .vocab import BEGIN, END, PAD
 
 
@@ -27,6 +29,7 @@ class ModelCache:
     loss: ops.LossCache
     mask: np.ndarray | None
     tokens: int
+    dweights: np.ndarray | None  # (N, S), of the losses on the attention weights
 
 
 class Seq2Seq:
@@ -54,6 +57,35 @@ class Seq2Seq:
         self.seed = seed
         self.dtype = np.dtype(dtype)
         self._parameters = initial_parameters(config, seed, self.dtype)
+        self._step_weights: Any = None
+
+    def freeze(self, weights: str | None = None) -> None:
+        """Make the parameters read-only, so that decoding keeps what it makes of them from call to call.
+
+        That is packed weights, a screen of the output layer and what each target token adds to the gates; results do
+        not change. `dhyan.load` does it. Without it they are made again by every call.
+        weights="bfloat16" first rounds every matrix to the nearest bfloat16 numbers (8 bits of precision, for good):
+        the model is then a slightly different one, and decoding few sentences reads half the bytes.
+        Errors: ValueError for another name, for a float64 model, and where the model is frozen already.
+        """
+        if weights not in (None, "bfloat16"):
+            raise ValueError(f"Seq2Seq.freeze: weights is {weights!r}, expected 'bfloat16' or None (as they are)")
+        if weights is not None:
+            if self.dtype != np.float32:
+                raise ValueError(f"Seq2Seq.freeze: the model is {self.dtype}, expected float32 for {weights} weights")
+            if self._step_weights is not None:
+                raise ValueError(f"Seq2Seq.freeze: the model is frozen, expected {weights} weights at the first call")
+            for array in self._parameters.values():
+                if array.ndim == 2:
+                    round_to_bfloat16(array)
+        for array in (self._parameters.flat, *self._parameters.values()):
+            array.flags.writeable = False
+        if self._step_weights is None:
+            self._step_weights = decoder.step_weights(self.config, self._parameters, halved=weights is not None)
+
+    def __getstate__(self) -> dict[str, object]:
+        """A copy is not frozen."""
+        return {**self.__dict__, "_step_weights": None}
 
     @property
     def flat(self) -> np.ndarray:
@@ -64,17 +96,29 @@ class Seq2Seq:
         """Name -> array, views into `flat`."""
         return dict(self._parameters)
 
-    def forward(self, batch: Batch, step: int | None = None, *, smoothing: float = 0.0) -> tuple[float, ModelCache]:
+    def forward(
+        self,
+        batch: Batch,
+        step: int | None = None,
+        *,
+        smoothing: float = 0.0,
+        guided: float = 0.0,
+        coverage: float = 0.0,
+    ) -> tuple[float, ModelCache]:
         """(loss, cache): the mean negative log-likelihood per target token, in nats.
 
         step: the training step that chooses the dropout masks, a function of (seed, step); None is no dropout.
-        smoothing: label smoothing in [0, 1). Errors: IndexError for ids outside the vocabularies, with position.
+        smoothing: label smoothing in [0, 1). guided, coverage: weights of two further losses on the attention weights
+        that are added, see `alignment_loss`; guided compares them with batch.alignment.
+        Errors: IndexError for ids outside the vocabularies, with position; ValueError for an alignment that is missing.
         """
         c = self.config
         dropout = Dropout(c.dropout, self.seed, step, self.dtype)
-        memory, final, encoder_cache = self._encode(batch.source, batch.source_lengths, dropout)
+        memory, final, encoder_cache = self._encode(batch.source, batch.source_lengths, dropout, batch.alignment)
         read, targets, steps = self._target_rows(batch)
-        readout, _, decoder_cache = decoder.decoder_forward(c, self._parameters, memory, final, read, steps, dropout)
+        readout, weights, decoder_cache = decoder.decoder_forward(
+            c, self._parameters, memory, final, read, steps, dropout
+        )
         mask = dropout.mask("readout", readout.shape)
         readout = apply(readout, mask)
         p = self._parameters
@@ -82,7 +126,27 @@ class Seq2Seq:
             readout, p["output.weight"], p["output.bias"], targets, smoothing=smoothing
         )
         tokens = len(targets)
-        return total / max(tokens, 1), ModelCache(c, encoder_cache, decoder_cache, loss_cache, mask, tokens)
+        loss = total / max(tokens, 1)
+        more, dweights = self._weights_loss(batch, weights, steps, guided, coverage)
+        return loss + more, ModelCache(c, encoder_cache, decoder_cache, loss_cache, mask, tokens, dweights)
+
+    def _weights_loss(
+        self, batch: Batch, weights: np.ndarray, steps: np.ndarray, guided: float, coverage: float
+    ) -> tuple[float, np.ndarray | None]:
+        """What is lost on the attention weights (N, S), and its gradient; 0 and None where nothing is asked."""
+        loss, dweights = 0.0, None
+        if guided:
+            if batch.alignment is None:
+                raise ValueError("Seq2Seq.forward: guided needs batch.alignment, got none")
+            inside = np.arange(batch.alignment.shape[1]) < steps[:, None]
+            known = batch.alignment[:, :, : weights.shape[1]][inside].astype(weights.dtype, copy=False)
+            more, dmore = guided_loss(weights, known)
+            loss, dweights = guided * more, weights.dtype.type(guided) * dmore
+        if coverage:
+            more, dmore = coverage_loss(weights, steps)
+            dmore = weights.dtype.type(coverage) * dmore
+            loss, dweights = loss + coverage * more, dmore if dweights is None else dweights + dmore
+        return loss, dweights
 
     def backward(self, cache: ModelCache) -> Arrays:
         """Gradients of the loss by parameter name. ValueError for a cache of another configuration."""
@@ -95,7 +159,7 @@ class Seq2Seq:
         dw, db = gradients["output.weight"], gradients["output.bias"]
         dreadout, _, _ = ops.cross_entropy_backward(1.0 / max(cache.tokens, 1), cache.loss, dw=dw, db=db)
         dreadout = apply(dreadout, cache.mask)
-        dmemory, dfinal = decoder.decoder_backward(c, p, dreadout, None, cache.decoder, gradients)
+        dmemory, dfinal = decoder.decoder_backward(c, p, dreadout, cache.dweights, cache.decoder, gradients)
         encoder_backward(c, p, dmemory, dfinal, cache.encoder, gradients)
         return gradients
 
@@ -106,9 +170,9 @@ class Seq2Seq:
         """
         c, p = self.config, self._parameters
         none = Dropout(0.0, self.seed, None, self.dtype)
-        memory, final, _ = self._encode(batch.source, batch.source_lengths, none)
+        memory, final, _ = self._encode(batch.source, batch.source_lengths, none, batch.alignment)
         read, targets, steps = self._target_rows(batch)
-        readout, weights, _ = decoder.decoder_forward(c, p, memory, final, read, steps, none)
+        readout, weights, _ = decoder.decoder_forward(c, p, memory, final, read, steps, none, hard=True)
         _, loss = ops.cross_entropy_forward(readout, p["output.weight"], p["output.bias"], targets, keep_logits=True)
         assert loss.logits is not None
         B, T, S = batch.size, batch.target.shape[1] - 1, batch.source.shape[1]
@@ -119,41 +183,76 @@ class Seq2Seq:
         return log_probabilities, padded
 
     def greedy(
-        self, source: np.ndarray, source_lengths: np.ndarray, max_length: int = 50
+        self,
+        source: np.ndarray,
+        source_lengths: np.ndarray,
+        max_length: int = 50,
+        alignment: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest token at every step: ids (B, T) int64, end symbol included, then pad; weights (B, T, S).
 
         T is the longest output, at most max_length. A sentence's result does not depend on the batch it is in.
+        alignment (B, T, S): what the scoring "oracle" reads by.
         """
         if max_length < 1:
             raise ValueError(f"Seq2Seq.greedy: max_length is {max_length}, expected at least 1")
         source_lengths = np.asarray(source_lengths)
-        state = self.start(source, source_lengths)
+        state = self.start(source, source_lengths, alignment)
+        if state.reader is not None:
+            return self._greedy_steps(state, len(source_lengths), np.shape(source)[1], max_length)
         limit = np.full(len(source_lengths), max_length, np.int64)
         ids, weights, used = state.stepper.greedy(state.h, state.c, BEGIN, END, PAD, limit)
         padded = np.zeros((len(ids), used, np.shape(source)[1]), self.dtype)
         padded[:, :, : weights.shape[2]] = weights[:, :used]
         return ids[:, :used], padded
 
-    def start(self, source: np.ndarray, source_lengths: np.ndarray) -> DecoderState:
-        """Encode the sentences; the state before the first decoder step, one row a sentence."""
+    def _greedy_steps(self, state: DecoderState, B: int, S: int, max_length: int) -> tuple[np.ndarray, np.ndarray]:
+        """greedy, step by step: for attention that the core's loop does not read by itself."""
+        ids, weights = np.full((B, max_length), PAD, np.int64), np.zeros((B, max_length, S), self.dtype)
+        sentence, tokens, used = np.arange(B), np.full(B, BEGIN, np.int64), 0
+        while len(sentence) and used < max_length:
+            log_probabilities, read, state = self.advance(state, tokens, sentence)
+            tokens = log_probabilities.argmax(1)
+            ids[sentence, used] = tokens
+            weights[sentence, used, : read.shape[1]] = read
+            used += 1
+            running = np.flatnonzero(tokens != END)
+            sentence, tokens, state = sentence[running], tokens[running], state.select(running)
+        return ids[:, :used], weights[:, :used]
+
+    def start(
+        self, source: np.ndarray, source_lengths: np.ndarray, alignment: np.ndarray | None = None
+    ) -> DecoderState:
+        """Encode the sentences; the state before the first decoder step, one row a sentence.
+
+        alignment (B, T, S): what the scoring "oracle" reads by; ValueError where it is missing.
+        """
         none = Dropout(0.0, self.seed, None, self.dtype)
         self._check_source(source)
-        memory, final, _ = self._encode(source, np.asarray(source_lengths), none)
-        return decoder.start(self.config, self._parameters, memory, final)
+        memory, final, _ = self._encode(source, np.asarray(source_lengths), none, alignment)
+        return decoder.start(self.config, self._parameters, memory, final, self._step_weights)
 
     def advance(
         self, state: DecoderState, tokens: np.ndarray, sentence: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, DecoderState]:
-        """One step: log-probabilities (N, V), weights (N, S) and the next state; row i reads sentence[i]."""
+        """One step: log-probabilities (N, V), weights (N, S) and the next state; row i reads sentence[i].
+
+        The parameters must not change between the steps of a search.
+        """
         return decoder.advance(state, tokens, sentence)
 
+    def advance_top(
+        self, state: DecoderState, tokens: np.ndarray, sentence: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, DecoderState]:
+        """advance with the min(k, V) largest log-probabilities of each row and their ids (N, k), largest first."""
+        return decoder.advance_top(state, tokens, sentence, k)
+
     def _encode(
-        self, source: np.ndarray, lengths: np.ndarray, dropout: Dropout
+        self, source: np.ndarray, lengths: np.ndarray, dropout: Dropout, alignment: np.ndarray | None = None
     ) -> tuple[decoder.Memory, np.ndarray, EncoderCache]:
         self._check_source(source)
         rows, final, cache = encoder_forward(self.config, self._parameters, source, lengths, dropout)
-        return decoder.read_memory(self.config, self._parameters, rows, lengths), final, cache
+        return decoder.read_memory(self.config, self._parameters, rows, lengths, alignment), final, cache
 
     def _check_source(self, source: np.ndarray) -> None:
         c = self.config

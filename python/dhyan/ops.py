@@ -20,6 +20,7 @@ import numbers
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from dhyan import _core, gpu_ops
@@ -123,6 +124,91 @@ def softmax_backward(dweights: Array, weights: Array, *, stream: int | None = No
     if gpu_ops.on_device(weights):
         return gpu_ops.softmax_backward(dweights, weights, stream)
     return _core.softmax_backward(dweights, weights)
+
+
+def sparsemax_forward(
+    scores: Array, *, begin: Array | None = None, end: Array | None = None, mask: Array | None = None
+) -> Array:
+    """Weights (B, T, S): the point of the simplex nearest to a row's scores (Martins and Astudillo 2016).
+
+    weight_s = max(score_s - tau, 0), with the one tau of the row whose weights sum to 1. Unlike softmax it gives most
+    positions a weight of exactly 0, and rows that differ by a constant or in scores below tau give the same weights::
+
+        scores     0.9  0.7  0.1  -2.0
+        softmax    0.43 0.35 0.19  0.02
+        sparsemax  0.6  0.4  0     0        tau = 0.3
+
+    begin, end and mask as in :func:`softmax_forward`, errors and edges too: exactly 0 where a row may not attend, zero
+    weights for a row with nothing to attend or with scores of -inf only. A NaN or +inf makes its own row NaN.
+    Rows of up to 65,536 positions sum to 1 within 2 eps.
+    """
+    return _core.sparsemax_forward(scores, begin, end, mask)
+
+
+def sparsemax_backward(dweights: Array, weights: Array) -> Array:
+    """dscores_s = dweights_s - (mean of dweights over the support, the s with weights_s > 0), all (B, T, S).
+
+    Where a weight is 0 the gradient is 0 and dweights is not looked at. At a kink, a score that equals tau, this is the
+    derivative of the side on which its weight stays 0.
+    """
+    return _core.sparsemax_backward(dweights, weights)
+
+
+def _flag(op: str, name: str, value: object) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{op}: {name} is of type {type(value).__name__}, expected a bool")
+    return bool(value)
+
+
+def monotonic_forward(
+    scores: Array,
+    *,
+    previous: Array | None = None,
+    hard: bool = False,
+    begin: Array | None = None,
+    end: Array | None = None,
+    mask: Array | None = None,
+) -> Array:
+    """Weights (B, T, S) of monotonic alignment (Raffel et al. 2017): the chance that row t stops at s.
+
+    Row t starts where row t - 1 stopped, walks to the right, and stops at s with probability p_s = 1 / (1 + e^-score_s)
+    where it may attend, 0 elsewhere. With alpha the weights of the row before and r_s the chance of coming by s::
+
+        r_0 = alpha_0        weight_s = p_s r_s        r_{s+1} = (1 - p_s) r_s + alpha_{s+1}
+
+    previous (B, S): the alpha of row 0, for example the last row of an earlier call; None: (1, 0, 0, ...).
+    hard: p_s is 1 where score_s > 0 and 0 elsewhere. Then one-hot rows give one-hot rows, as at inference.
+    begin, end and mask as in :func:`softmax_forward`: weights are exactly 0 where a row may not attend, it walks past.
+
+    A row sums to at most 1, and to at most what the row before sums to: a walk that stops nowhere ends, in this row and
+    all later ones. So a row with nothing to attend gives zero weights, and zero weights to all rows after it.
+    A NaN that a row may see reaches its positions from there on, and rows after it; never rows before it or another
+    sentence. TypeError unless hard is a bool, ValueError where previous does not match scores.
+    """
+    op = "monotonic_forward"
+    return _core.monotonic_forward(scores, previous, _flag(op, "hard", hard), begin, end, mask)
+
+
+def monotonic_backward(
+    dweights: Array,
+    scores: Array,
+    weights: Array,
+    *,
+    previous: Array | None = None,
+    begin: Array | None = None,
+    end: Array | None = None,
+    mask: Array | None = None,
+) -> tuple[Array, Array | None]:
+    """Gradients dscores (B, T, S) and dprevious (B, S) of :func:`monotonic_forward`; dprevious None where previous is.
+
+    weights: what the forward call gave; the other arguments as given to it. The soft form only: hard decisions have no
+    gradient. With d_s all that flows into weight_s of a row, from dweights and from the row after it::
+
+        dr_s = p_s d_s + (1 - p_s) dr_{s+1}        dscore_s = weight_s (1 - p_s) (d_s - dr_{s+1})        dalpha_s = dr_s
+
+    Where a row may not attend, dweights is not looked at and dscores is 0.
+    """
+    return _core.monotonic_backward(dweights, scores, weights, previous, begin, end, mask)
 
 
 def context_forward(weights: Array, v: Array, *, stream: int | None = None) -> Array:

@@ -13,7 +13,6 @@ import numpy as np
 from . import model_ops as ops
 from .config import ModelConfig
 from .model_ops import CELL_PARAMETERS, GATES
-from .scoring import scoring
 
 _ALIGN = 16  # elements: every parameter starts on a cache line
 
@@ -23,6 +22,7 @@ class Arrays(dict[str, np.ndarray]):
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype | str) -> None:
         super().__init__()
+        self._groups: dict[str, list[tuple[str, str]]] = {}
         padded = {name: -(-math.prod(shape) // _ALIGN) * _ALIGN for name, shape in shapes.items()}
         self.flat = ops.empty(sum(padded.values()), dtype)
         offset = 0
@@ -34,11 +34,17 @@ class Arrays(dict[str, np.ndarray]):
 
     def like(self) -> Arrays:
         """Arrays of the same names and shapes, not initialised."""
-        return Arrays({name: array.shape for name, array in self.items()}, self.flat.dtype)
+        made = Arrays({name: array.shape for name, array in self.items()}, self.flat.dtype)
+        made._groups = self._groups
+        return made
 
     def group(self, prefix: str) -> dict[str, np.ndarray]:
         """The arrays under `prefix.`, named by what follows it."""
-        return {name[len(prefix) + 1 :]: array for name, array in self.items() if name.startswith(prefix + ".")}
+        names = self._groups.get(prefix)
+        if names is None:  # found once for all arrays of these names: a training step asks ten times
+            names = [(name[len(prefix) + 1 :], name) for name in self if name.startswith(prefix + ".")]
+            self._groups[prefix] = names
+        return {short: self[name] for short, name in names}
 
 
 def cell_shapes(cell: str, input_size: int, hidden: int) -> dict[str, tuple[int, ...]]:
@@ -62,7 +68,7 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
                 shapes[f"encoder.{layer}.{direction}.{name}"] = shape
     states = c.layers * H * (2 if c.cell == "lstm" else 1)
     shapes["initial.weight"], shapes["initial.bias"] = (H, states), (states,)
-    for name, shape in scoring(c.attention).shapes(H, D, H).items():
+    for name, shape in c.plan.shapes().items():
         shapes[f"attention.{name}"] = shape
     fed = D if c.order == "bahdanau" else E if c.input_feeding else 0
     for layer in range(c.layers):
@@ -85,7 +91,7 @@ def initial_parameters(config: ModelConfig, seed: int, dtype: np.dtype | str) ->
 
 def _initial(config: ModelConfig, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     if name.startswith("attention."):
-        return scoring(config.attention).initial(name.removeprefix("attention."), shape, rng)
+        return config.plan.initial(name.removeprefix("attention."), shape, rng)
     if name.endswith("_embedding"):
         return rng.normal(0.0, 1.0, shape)
     if ".bias" in name:
@@ -99,3 +105,11 @@ def _initial(config: ModelConfig, name: str, shape: tuple[int, ...], rng: np.ran
     fan_out = shape[1] // GATES[config.cell] if name.endswith("weight_ih") else shape[1]
     bound = (6.0 / (shape[0] + fan_out)) ** 0.5
     return rng.uniform(-bound, bound, shape)
+
+
+def round_to_bfloat16(array: np.ndarray) -> None:
+    """float32, in place: to the nearest number with 8 bits of precision, ties to even; NaN and infinities stay."""
+    bits = array.view(np.uint32)
+    finite = np.isfinite(array)
+    odd = (bits >> 16) & 1
+    bits[finite] = ((bits + (np.uint32(0x7FFF) + odd)) & np.uint32(0xFFFF0000))[finite]

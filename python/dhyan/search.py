@@ -41,6 +41,7 @@ def beam_search(
     max_length: int | np.ndarray | None = None,
     nbest: int = 1,
     length_penalty: float = 1.0,
+    alignment: np.ndarray | None = None,
 ) -> list[list[Hypothesis]]:
     """The `nbest` best hypotheses of every sentence, best first; all sentences of the batch advance together.
 
@@ -48,7 +49,7 @@ def beam_search(
     each (B,), the end symbol counts as one; None = 2 length + 10. A finished hypothesis leaves the beam and narrows it
     by one (Bahdanau et al. 2014); a sentence is done when its beam is empty, or when no open hypothesis can beat its
     nbest-th finished one. Finished ones rank before those cut at max_length. Of equal scores the lower token id wins,
-    then the earlier hypothesis. beam=1 is greedy search.
+    then the earlier hypothesis. beam=1 is greedy search. alignment (B, T, S): what the scoring "oracle" reads by.
 
     ValueError: beam < 1, nbest outside 1..beam, max_length < 1, length_penalty negative or not finite.
     NumericError: the model returns NaN.
@@ -59,11 +60,30 @@ def beam_search(
     if not len(lengths):
         return []
     search = _Search(lengths, limits, beam, nbest, length_penalty)
-    state = model.start(source, lengths)
+    state = model.start(source, lengths) if alignment is None else model.start(source, lengths, alignment)
     while len(search.sentence):
-        log_probabilities, weights, state = model.advance(state, search.tokens, search.sentence)
-        state = state.select(search.step(log_probabilities, weights))
+        found, weights, state = _advance(model, state, search.tokens, search.sentence, int(search.capacity.max()))
+        state = state.select(search.step(found, weights))
     return [sorted(done, key=lambda h: (not h.finished, -h.score))[:nbest] for done in search.closed]
+
+
+# Candidates of a step: row, token and log-probability of each.
+_Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _advance(
+    model: Any, state: Any, tokens: np.ndarray, sentence: np.ndarray, most: int
+) -> tuple[_Found, np.ndarray, Any]:
+    """One step of the model; no more than `most` continuations of one row can win, and only those come back."""
+    if hasattr(model, "advance_top"):
+        values, ids, weights, state = model.advance_top(state, tokens, sentence, most)
+        return (np.repeat(np.arange(len(ids)), ids.shape[1]), ids.ravel(), values.ravel()), weights, state
+    log_probabilities, weights, state = model.advance(state, tokens, sentence)
+    place = max(log_probabilities.shape[1] - most, 0)
+    least = np.partition(log_probabilities, place, axis=1)[:, place]  # NaN sorts last, and is let through
+    kept = ~(log_probabilities < least[:, None])
+    rows, ids = np.divmod(np.flatnonzero(kept), log_probabilities.shape[1])
+    return (rows, ids, log_probabilities[rows, ids]), weights, state
 
 
 def _check(beam: int, limits: np.ndarray, nbest: int, length_penalty: float) -> None:
@@ -97,12 +117,16 @@ class _Search:
         self.capacity = np.full(len(lengths), beam)
         self.closed: list[list[Hypothesis]] = [[] for _ in lengths]
         self.history: list[_Step] = []
+        self.shortest, self.enough = limits.min(), False  # enough: some sentence has its nbest finished ones
 
-    def step(self, log_probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def step(self, found: _Found, weights: np.ndarray) -> np.ndarray:
         """Extend, close what ended; returns the rows (M,) that the open hypotheses extend."""
-        rows, tokens, sums = self._best(log_probabilities)
+        rows, tokens, sums = self._best(*found)
         sentence = self.sentence[rows]
         self.history.append(_Step(tokens, rows, weights[rows]))
+        if len(self.history) < self.shortest and not self.enough and END not in tokens:  # most steps
+            self.sentence, self.tokens, self.sums = sentence, tokens, sums
+            return rows
         ended = tokens == END
         for i in np.flatnonzero(ended):
             self._close(int(i), int(sentence[i]), float(sums[i]), finished=True)
@@ -116,16 +140,17 @@ class _Search:
         self.sentence, self.tokens, self.sums = sentence[keep], tokens[keep], sums[keep]
         return rows[keep]
 
-    def _best(self, log_probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _best(
+        self, rows: np.ndarray, tokens: np.ndarray, log_probabilities: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The best `capacity` continuations of each sentence: (row, token, sum of log p), grouped by sentence."""
         if np.isnan(log_probabilities).any():
             step = len(self.history) + 1
             raise NumericError(f"beam_search: the model gave NaN at step {step}, expected log-probabilities")
-        # No more than `capacity` continuations of one row can win: only its largest ones, ties included, are sorted.
-        place = max(log_probabilities.shape[1] - int(self.capacity.max()), 0)
-        least = np.partition(log_probabilities, place, axis=1)[:, place]
-        rows, tokens = np.divmod(np.flatnonzero(log_probabilities >= least[:, None]), log_probabilities.shape[1])
-        sums = self.sums[rows] + log_probabilities[rows, tokens]
+        sums = self.sums[rows] + log_probabilities
+        if len(self.closed) == 1:
+            order = np.lexsort((rows, tokens, -sums))[: self.capacity[0]]
+            return rows[order], tokens[order], sums[order]
         order = np.lexsort((rows, tokens, -sums, self.sentence[rows]))
         sentence = self.sentence[rows[order]]
         rank = np.arange(len(order)) - np.searchsorted(sentence, sentence)
@@ -134,11 +159,13 @@ class _Search:
 
     def _settled(self, sentence: np.ndarray, sums: np.ndarray) -> np.ndarray:
         """(B,) True where no open hypothesis can beat the nbest-th finished one, whatever it writes from here on."""
+        settled = np.zeros(len(self.closed), dtype=bool)
+        if not self.enough:
+            return settled
         best = np.full(len(self.closed), -np.inf)
         np.maximum.at(best, sentence, sums)
         # Sums only fall; divided by the largest length they can reach they bound the final score from above.
         bound = best / self.limits.astype(float) ** self.length_penalty
-        settled = np.zeros(len(self.closed), dtype=bool)
         for b in np.unique(sentence):
             scores = sorted((h.score for h in self.closed[b]), reverse=True)
             settled[b] = len(scores) >= self.nbest and scores[self.nbest - 1] >= bound[b]
@@ -156,3 +183,4 @@ class _Search:
             row = step.parents[row]
         count = len(ids) - finished
         self.closed[b].append(Hypothesis(ids[::-1][:count], score, weights[:count], finished))
+        self.enough |= len(self.closed[b]) >= self.nbest

@@ -21,7 +21,7 @@ import numpy as np
 from . import checkpoint, metrics
 from .batch import Batch, make_batches
 from .config import DataConfig, ModelConfig, TrainConfig
-from .data import Pair, read_pairs
+from .data import Links, Pair, check_links, read_pairs
 from .errors import CheckpointError, DataError, NumericError
 from .folder import load_training, save_best, save_last, start_folder
 from .model import Seq2Seq
@@ -50,17 +50,21 @@ class Report:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Examples as ids, without the begin and end symbols that Batch adds."""
+    """Examples as ids, without the begin and end symbols that Batch adds, and the gold links where they are read."""
 
     pairs: list[Pair]
     source: list[list[int]]
     target: list[list[int]]
+    links: list[Links | None] | None = None
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair], source: Vocabulary, target: Vocabulary) -> Encoded:
-        """Encode every pair."""
+    def of(cls, pairs: Sequence[Pair], source: Vocabulary, target: Vocabulary, *, links: bool = False) -> Encoded:
+        """Encode every pair; links: keep the gold links, so that batches have an alignment."""
         return cls(
-            list(pairs), [source.encode(p.source_input) for p in pairs], [target.encode(p.target) for p in pairs]
+            list(pairs),
+            [source.encode(p.source_input) for p in pairs],
+            [target.encode(p.target) for p in pairs],
+            [p.links for p in pairs] if links else None,
         )
 
     def __len__(self) -> int:
@@ -68,7 +72,8 @@ class Encoded:
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """The examples at these indices, padded."""
-        return Batch.from_ids([self.source[i] for i in indices], [self.target[i] for i in indices])
+        links = None if self.links is None else [self.links[i] for i in indices]
+        return Batch.from_ids([self.source[i] for i in indices], [self.target[i] for i in indices], links)
 
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """Source and target lengths in ids."""
@@ -114,12 +119,19 @@ def train(
     greedy decoding, then a lower loss. on_report(report, model) follows every validation, on_step(step, batches, loss)
     every update. Ctrl-C and SIGTERM save the state between two updates and raise Stopped.
 
+    Gold links (`Pair.links`, the third column) are read where options.guided > 0, from at least one training pair, and
+    by the scoring "oracle", from every pair of both. The scoring "location" with max_source = 0 takes the longest
+    source of both, end symbol counted.
+
     Errors: DataError for unusable text, CheckpointError for a folder that cannot be resumed, NumericError naming the
     step when loss or gradient is not finite (nothing of it is saved), ValueError for a folder another trainer holds.
     """
     options, data = options or TrainConfig(), data or DataConfig()
     train_pairs, valid_pairs = _pairs(train, data, "training"), _pairs(valid, data, "validation")
     train_pairs = _short_enough(train_pairs, data)
+    check_gold(
+        config, options, data, [(_name(train, "training"), train_pairs), (_name(valid, "validation"), valid_pairs)]
+    )
     source_vocabulary = Vocabulary.build(
         (p.source_input for p in train_pairs),
         data.source_level,
@@ -132,7 +144,12 @@ def train(
         max_size=data.target_vocabulary or None,
         min_count=data.min_count,
     )
-    config = dataclasses.replace(config, source_size=len(source_vocabulary), target_size=len(target_vocabulary))
+    config = dataclasses.replace(
+        config,
+        source_size=len(source_vocabulary),
+        target_size=len(target_vocabulary),
+        max_source=_positions(config, source_vocabulary, [*train_pairs, *valid_pairs]),
+    )
     with checkpoint.FolderLock(out):
         return _Run(
             config, options, data, Path(out), source_vocabulary, target_vocabulary, train_pairs, valid_pairs, resume
@@ -156,8 +173,10 @@ class _Run:
     ) -> None:
         self.config, self.options, self.out = config, options, out
         self.target_vocabulary = target_vocabulary
-        self.train = Encoded.of(train_pairs, source_vocabulary, target_vocabulary)
-        self.valid = Encoded.of(valid_pairs, source_vocabulary, target_vocabulary)
+        oracle = config.attention == "oracle"
+        vocabularies = source_vocabulary, target_vocabulary
+        self.train = Encoded.of(train_pairs, *vocabularies, links=oracle or options.guided > 0)
+        self.valid = Encoded.of(valid_pairs, *vocabularies, links=oracle)
         self.references = [target_vocabulary.tokenize(p.target) for p in valid_pairs]
         self.model = Seq2Seq(config, seed=options.seed, dtype=options.precision)
         self.optimizer = Adam(
@@ -220,7 +239,9 @@ class _Run:
         """One step. It may be interrupted anywhere but in the update of weights, moments and progress itself."""
         p, o = self.progress, self.options
         batch = self.train.batch(indices)
-        loss, cache = self.model.forward(batch, step=p.step + 1, smoothing=o.label_smoothing)
+        loss, cache = self.model.forward(
+            batch, step=p.step + 1, smoothing=o.label_smoothing, guided=o.guided, coverage=o.coverage
+        )
         if not math.isfinite(loss):
             raise NumericError(f"the training loss is {loss} at step {p.step + 1}; the step was not made")
         gradients = self.model.backward(cache)
@@ -253,7 +274,7 @@ class _Run:
             batch = self.valid.batch(indices)
             loss, _ = self.model.forward(batch)
             loss_sum, tokens = loss_sum + loss * batch.target_tokens, tokens + batch.target_tokens
-            ids, _ = self.model.greedy(batch.source, batch.source_lengths, max_length=limit)
+            ids, _ = self.model.greedy(batch.source, batch.source_lengths, max_length=limit, alignment=batch.alignment)
             for i, row in zip(indices, ids, strict=True):
                 hypotheses[i] = self.target_vocabulary.tokens_of(row.tolist())
         loss = loss_sum / max(tokens, 1)
@@ -313,6 +334,36 @@ def _pairs(examples: Examples, data: DataConfig, what: str) -> list[Pair]:
     if not pairs:
         raise DataError(f"the {what} data hold no pair, expected at least one")
     return pairs
+
+
+def check_gold(
+    config: ModelConfig, options: TrainConfig, data: DataConfig, parts: Sequence[tuple[str, Sequence[Pair]]]
+) -> None:
+    """DataError unless the gold links are there that training reads; parts: (name, pairs) of training, validation."""
+    levels = (data.source_level, data.target_level)
+    for number, (name, pairs) in enumerate(parts):
+        if config.attention == "oracle":
+            check_links(pairs, name, "attention 'oracle' reads by them", levels=levels)
+        elif options.guided and number == 0:
+            check_links(pairs, name, f"guided = {options.guided} learns from them", levels=levels, every=False)
+
+
+def _name(examples: Examples, what: str) -> str:
+    return str(examples) if isinstance(examples, str | Path) else f"the {what} data"
+
+
+def _positions(config: ModelConfig, vocabulary: Vocabulary, pairs: Sequence[Pair]) -> int:
+    """max_source; for the scoring "location" at least the longest source with its end symbol, which 0 stands for."""
+    if config.attention != "location":
+        return config.max_source
+    lengths = [len(vocabulary.tokenize(p.source_input)) + 1 for p in pairs]
+    if 0 < config.max_source < max(lengths):
+        pair = pairs[lengths.index(max(lengths))]
+        raise DataError(
+            f"the source {pair.source[:60]!r} has {max(lengths)} positions with its end symbol, expected at most "
+            f"max_source = {config.max_source} for attention 'location'"
+        )
+    return config.max_source or max(lengths)
 
 
 def _short_enough(pairs: list[Pair], data: DataConfig) -> list[Pair]:

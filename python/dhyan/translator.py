@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from .batch import Batch, pad
-from .data import two_column_tokens
+from .batch import Batch, alignment_of, pad
+from .data import Links, two_column_tokens
 from .errors import DataError
 from .folder import load_folder
 from .metrics import links_from_weights
 from .search import Hypothesis, beam_search
 from .vocab import END, Vocabulary
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .report.card import Card
+
 SOURCE_END = "</s>"  # how the end symbol is shown that the encoder reads after the last source token
 BATCH_SENTENCES, BATCH_POSITIONS = 64, 4096
+GoldLinks = Sequence[Links | None] | None  # of each text; links count tokens from 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +33,10 @@ class Translation:
     """One output and what it was read from.
 
     text; tokens (T) of the output without its end symbol; source_tokens (S), the end symbol the encoder read included;
-    score: mean log-probability per symbol in nats, the end symbol included; weights (T, S): row t sums to 1;
+    score: mean log-probability per symbol in nats, the end symbol included; weights (T, S): row t sums to 1, or to less
+    where a window, the monotonic normaliser or missing gold links say so; of several heads their mean.
     others: the further hypotheses asked for by nbest, best first.
+    A notebook shows it as a card with its weights; `to_html` gives the same as a page.
     """
 
     text: str
@@ -56,12 +65,49 @@ class Translation:
     def __str__(self) -> str:
         return self.text
 
+    # Pictures are imported when asked for: the standard library's XML, which they use, loads its network modules.
+
+    def plot(self, *, title: str | None = None) -> Figure:
+        """The heat-map of the weights as a matplotlib Figure. ImportError without matplotlib, ValueError if empty."""
+        from .plot import heatmap
+
+        return heatmap(self.weights, self.source_tokens, self.tokens, title=title)
+
+    def to_html(self) -> str:
+        """A page that needs no network: texts, heat-map, and a slider through the decoding steps."""
+        from .report.card import card_html, page_html
+
+        return page_html(self.text or "empty translation", f'<main class="dhyan-page">{card_html(self._card())}</main>')
+
+    def _repr_html_(self) -> str:
+        """The same card for a notebook."""
+        from .report.card import fragment_html
+
+        return fragment_html(self._card())
+
+    def _card(self) -> Card:
+        from .report.card import Card, reading_note
+        from .svg import label
+
+        source = self.source_tokens[:-1] if self.source_tokens[-1:] == [SOURCE_END] else self.source_tokens
+        texts = [("source tokens", " ".join(map(label, source))), ("output", self.text)]
+        texts += [(f"{k}. hypothesis, score {other.score:.3f}", other.text) for k, other in enumerate(self.others, 2)]
+        notes = [
+            ("score", f"{self.score:.3f}, mean log-probability per symbol in nats"),
+            ("alignment", reading_note(self.links(), self.tokens, self.source_tokens, self.weights)),
+        ]
+        return Card(
+            title="Translation", tokens=self.tokens, source_tokens=self.source_tokens, weights=self.weights,
+            texts=texts, notes=notes,
+        )  # fmt: skip
+
 
 class Translator:
     """A model with its two vocabularies.
 
     two_columns: a source is `first TAB second`, as in training with `--columns 1,2:3`. max_source: most tokens a
-    source may have; longer ones are refused, since time and memory grow with source times target length.
+    source may have; longer ones are refused, since time and memory grow with source times target length, and the
+    scoring "location" knows no further position. The scoring "oracle" reads by the links that translate and align get.
     """
 
     def __init__(
@@ -85,18 +131,38 @@ class Translator:
                     f"Translator: {name}_vocab has {len(vocab)} ids, expected the model's {name}_size {size}"
                 )
         self.model, self.source_vocab, self.target_vocab = model, source_vocab, target_vocab
-        self.two_columns, self.max_source = two_columns, max_source
+        known = config.max_source - 1 if config.attention == "location" else max_source
+        self.two_columns, self.max_source = two_columns, min(max_source, known)
 
-    @overload
-    def translate(self, text: str, beam: int = 5, max_length: int | None = None, nbest: int = 1) -> Translation: ...
+    @property
+    def needs_links(self) -> bool:
+        """True where the model reads by gold links and cannot do without."""
+        return bool(self.model.config.attention == "oracle")
 
     @overload
     def translate(
-        self, text: list[str] | tuple[str, ...], beam: int = 5, max_length: int | None = None, nbest: int = 1
+        self, text: str, beam: int = 5, max_length: int | None = None, nbest: int = 1, *, links: GoldLinks = None
+    ) -> Translation: ...
+
+    @overload
+    def translate(
+        self,
+        text: list[str] | tuple[str, ...],
+        beam: int = 5,
+        max_length: int | None = None,
+        nbest: int = 1,
+        *,
+        links: GoldLinks = None,
     ) -> list[Translation]: ...
 
     def translate(
-        self, text: str | list[str] | tuple[str, ...], beam: int = 5, max_length: int | None = None, nbest: int = 1
+        self,
+        text: str | list[str] | tuple[str, ...],
+        beam: int = 5,
+        max_length: int | None = None,
+        nbest: int = 1,
+        *,
+        links: GoldLinks = None,
     ) -> Translation | list[Translation]:
         """Translate one text, or a list of texts into a list in the same order.
 
@@ -104,9 +170,12 @@ class Translator:
         times from words to characters).
         A text of white space alone translates to the empty text with score 0; unknown words enter as one unknown
         symbol each and keep their own form in source_tokens. A result does not depend on the other texts.
+        links: for a model that reads by gold links, and only read by it: those of each text (`Pair.links`), a list also
+        for one text. Output tokens beyond the last linked one read nothing.
 
         Errors: TypeError for what is not text; ValueError for beam < 1 and nbest outside 1..beam; DataError, a
-        ValueError too, for a text of more than max_source tokens or without the two columns the model wants.
+        ValueError too, for a text of more than max_source tokens or without the two columns the model wants, and for
+        links that are missing or outside the source.
         """
         texts = [text] if isinstance(text, str) else list(text)
         sources = [self._numbered("translate", i, one) for i, one in enumerate(texts)]
@@ -114,31 +183,38 @@ class Translator:
             raise ValueError(f"translate: beam is {beam} and nbest {nbest}, expected 1 <= nbest <= beam")
         if max_length is not None and max_length < 1:
             raise ValueError(f"translate: max_length is {max_length}, expected at least 1")
+        gold = self._gold("translate", links, sources)
         results = [Translation("", [], [SOURCE_END], 0.0, np.zeros((0, 1), self.model.dtype)) for _ in texts]
         for indices in _batches([len(tokens) for tokens in sources]):
             ids, lengths = pad([[*self.source_vocab.encode(sources[i]), END] for i in indices])
             limits = self._limits(lengths) if max_length is None else max_length
-            found = beam_search(self.model, ids, lengths, beam=beam, max_length=limits, nbest=nbest)
+            given = None if gold is None else [gold[i] for i in indices]
+            alignment = None if given is None else _alignment(given, int(np.max(limits)), ids.shape[1])
+            found = beam_search(
+                self.model, ids, lengths, beam=beam, max_length=limits, nbest=nbest, alignment=alignment
+            )
             for i, hypotheses in zip(indices, found, strict=True):
                 results[i] = self._translation([*sources[i], SOURCE_END], hypotheses)
         return results[0] if isinstance(text, str) else results
 
-    def align(self, sources: Sequence[str], targets: Sequence[str]) -> list[Translation]:
+    def align(self, sources: Sequence[str], targets: Sequence[str], *, links: GoldLinks = None) -> list[Translation]:
         """How the model reads the sources when it is made to write the targets (teacher forcing).
 
         The result's weights and links() are the alignment, its score the mean log-probability of the target's tokens.
-        Errors: ValueError for unequal counts, and as translate.
+        links: as translate. Errors: ValueError for unequal counts, and as translate.
         """
         if len(sources) != len(targets):
             raise ValueError(f"align: {len(sources)} sources and {len(targets)} targets, expected equal counts")
         source_tokens = [self._numbered("align", i, text) for i, text in enumerate(sources)]
         target_tokens = [self.target_vocab.tokenize(_text("align", i, text)) for i, text in enumerate(targets)]
+        gold = self._gold("align", links, source_tokens, target_tokens)
         results: list[Translation | None] = [None] * len(sources)
         lengths = [max(len(s), len(t)) + 1 for s, t in zip(source_tokens, target_tokens, strict=True)]
         for indices in _batches(lengths, empty=True):
             batch = Batch.from_ids(
                 [self.source_vocab.encode(source_tokens[i]) for i in indices],
                 [self.target_vocab.encode(target_tokens[i]) for i in indices],
+                None if gold is None else [gold[i] for i in indices],
             )
             log_probabilities, weights = self.model.force(batch)
             for row, i in enumerate(indices):
@@ -167,6 +243,32 @@ class Translator:
         except DataError as error:
             raise DataError(f"{where}: text {index}: {error}") from None
 
+    def _gold(
+        self, where: str, links: GoldLinks, sources: Sequence[list[str]], targets: Sequence[list[str]] | None = None
+    ) -> list[Links] | None:
+        """The links of every text, checked, where the model reads by them; else None."""
+        if not self.needs_links:
+            return None
+        if links is None or len(links) != len(sources):
+            got = "none" if links is None else f"those of {len(links)}"
+            raise DataError(
+                f"{where}: a model with attention 'oracle' reads by gold links, got {got}, expected links of "
+                f"{len(sources)} texts"
+            )
+        found = []
+        for i, (row, source) in enumerate(zip(links, sources, strict=True)):
+            if row is None:
+                raise DataError(f"{where}: text {i} has no gold links, which a model with attention 'oracle' reads by")
+            most = math.inf if targets is None else len(targets[i])  # what will be written is not known yet
+            for link in row:
+                if not (0 <= link[0] < len(source) and 0 <= link[1] < most):
+                    target = "" if targets is None else f" and {most} target"
+                    raise DataError(
+                        f"{where}: text {i}: link {link[0]}-{link[1]} is outside {len(source)} source{target} tokens"
+                    )
+            found.append(row)
+        return found
+
     def _limits(self, lengths: np.ndarray) -> np.ndarray:
         spells = self.source_vocab.level == "word" and self.target_vocab.level == "char"
         return (8 if spells else 2) * lengths + 10
@@ -185,9 +287,13 @@ class Translator:
         return Translation(best.text, best.tokens, source_tokens, best.score, best.weights, tuple(others))
 
 
-def load(folder: str | os.PathLike[str]) -> Translator:
-    """The trained model of a folder that `dhyan train` wrote. Errors: CheckpointError naming file and part."""
+def load(folder: str | os.PathLike[str], *, weights: str | None = None) -> Translator:
+    """The trained model of a folder that `dhyan train` wrote. Errors: CheckpointError naming file and part.
+
+    weights: "bfloat16" rounds them for faster decoding of few sentences, see Seq2Seq.freeze.
+    """
     loaded = load_folder(os.fspath(folder))
+    loaded.model.freeze(weights)
     return Translator(
         loaded.model,
         loaded.source_vocabulary,
@@ -195,6 +301,13 @@ def load(folder: str | os.PathLike[str]) -> Translator:
         two_columns="," in loaded.data.columns,
         max_source=loaded.data.max_length,
     )
+
+
+def _alignment(links: Sequence[Links], limit: int, S: int) -> np.ndarray:
+    """(B, T, S) of links that are inside their sources; the last row, which stands for all further steps, is 0."""
+    kept = [[link for link in row if link[1] < limit] for row in links]
+    T = max((link[1] + 1 for row in kept for link in row), default=0) + 1
+    return alignment_of(kept, [(S, T)] * len(kept), (T, S), "translate")
 
 
 def _text(where: str, index: int, text: object) -> str:

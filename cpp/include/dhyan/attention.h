@@ -37,6 +37,21 @@ void softmax_forward(View<const T, 3> scores, const Restriction& may, View<T, 3>
 template <class T>
 void softmax_backward(View<const T, 3> dweights, View<const T, 3> weights, View<T, 3> dscores);
 
+// The same of sparsemax: the nearest point of the simplex.
+template <class T>
+void sparsemax_forward(View<const T, 3> scores, const Restriction& may, View<T, 3> weights);
+template <class T>
+void sparsemax_backward(View<const T, 3> dweights, View<const T, 3> weights, View<T, 3> dscores);
+
+// Monotonic alignment. `previous` (B, S), the weights before row 0, or absent: (1, 0, 0, ...). `hard`: stops where a
+// score is above 0. The gradients are those of the soft form; dprevious is absent where previous is.
+template <class T>
+void monotonic_forward(View<const T, 3> scores, View<const T, 2> previous, const Restriction& may, bool hard,
+                       View<T, 3> weights);
+template <class T>
+void monotonic_backward(View<const T, 3> dweights, View<const T, 3> scores, View<const T, 3> weights,
+                        View<const T, 2> previous, const Restriction& may, View<T, 3> dscores, View<T, 2> dprevious);
+
 template <class T>
 void context_forward(View<const T, 3> weights, View<const T, 3> v, View<T, 3> context);
 template <class T>

@@ -9,19 +9,34 @@
 
 namespace dhyan {
 
-// Where weights come from: scored, or a rule that needs no query: 1 on the last position of the range, its mean, given.
-enum class Rule { scored, last, mean, given };
+// Where weights come from: scored, or a rule that needs no query: 1 on the last position of the range, its mean, given;
+// or a reader outside the core.
+enum class Rule { scored, last, mean, given, read };
+
+// Reads the memory where the core cannot: weights that depend on earlier weights, a predicted window, users' scorings.
+// The loop then runs on the calling thread, and asks once a step for all rows; row i reads sentence[i] at position[i].
+template <class T>
+struct Reader {
+  virtual ~Reader() = default;
+  // state (rows,H) -> context (rows,D), weights (rows,S)
+  virtual void read(View<const Index, 1> sentence, View<const Index, 1> position, View<const T, 2> state,
+                    View<T, 2> context, View<T, 2> weights) const = 0;
+  // Step t backward, steps coming in reverse order: dcontext (rows,D), dweights (rows,S) or null -> dstate (rows,H).
+  virtual void read_backward(Index t, View<const T, 2> dcontext, View<const T, 2> dweights, View<T, 2> dstate) const = 0;
+};
 
 // How a decoder state becomes a query, and a query and the keys become weights.
 template <class T>
 struct Scorer {
   Rule rule = Rule::scored;
   Term term = Term::product;
+  bool sparsemax = false;        // normalises, else softmax
   bool normalize_query = false;  // cosine: q / |q|; the keys come normalised
   T scale = T(1);
   Index radius = -1;             // >= 0: only |s - min(t, length - 1)| <= radius
   View<const T, 2> query;        // (H,U): q = state @ query; null: q = state
   View<const T, 1> w;            // (U) for the tanh term
+  const Reader<T>* reader = nullptr;  // for Rule::read
   bool fixed() const { return rule != Rule::scored; }
 };
 
@@ -70,18 +85,46 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
                       View<const T, 2> dreadout, View<const T, 2> dweights, View<T, 2> dy, View<T, 3> dh0,
                       View<T, 3> dc0, View<T, 2> dkeys, View<T, 2> dvalues, DecoderGradients<T>& gradients);
 
-// A frozen copy of the decoder's weights and of the sentences it reads, packed once for many single steps.
+// A decoder's weights in the forms that steps read, each made when it is first needed and kept: packed panels, the screen
+// of the output layer, what a token adds to gates and readout; `halved`: weights that are bfloat16 numbers in two bytes.
+// The arrays must not change while this lives. Any number of threads and steppers may share it.
+template <class T>
+class StepWeights {
+ public:
+  StepWeights(const DecoderParameters<T>& p, View<const T, 2> table /*(V,E) target embedding*/,
+              View<const T, 2> output /*(E,V)*/, View<const T, 1> output_bias, bool halved);
+  ~StepWeights();
+  struct Parts;
+  const Parts& parts() const { return *parts_; }
+
+ private:
+  std::unique_ptr<Parts> parts_;
+};
+
+// Where N hypotheses stand before a step; row i reads sentence[i] at target position[i] after token[i].
+template <class T>
+struct StepInput {
+  View<const Index, 1> token, sentence, position;
+  View<const T, 3> h, c;      // (L,N,H); c for the lstm only
+  View<const T, 2> readout;   // (N,E)
+  const Reader<T>* reader = nullptr;  // for Rule::read
+};
+template <class T>
+struct StepOutput {
+  View<T, 3> h, c;
+  View<T, 2> readout, weights;  // (N,E) (N,S)
+};
+
+// The decoder one step at a time over the sentences of a memory.
 template <class T>
 class Stepper {
  public:
-  Stepper(const DecoderParameters<T>& p, const Memory<T>& memory, View<const T, 2> table /*(V,E) target embedding*/,
-          View<const T, 2> output /*(E,V)*/, View<const T, 1> output_bias);
+  Stepper(std::shared_ptr<const StepWeights<T>> weights, const Memory<T>& memory);
   ~Stepper();
-  // One step for N rows; row i reads sentence[i] at target position[i] after token[i]. States (L,N,H) and the fed-back
-  // readout (N,E) are read from *_in and written to *_out. log_probabilities (N,V), weights (N,S).
-  void step(View<const Index, 1> token, View<const Index, 1> sentence, View<const Index, 1> position,
-            View<const T, 3> h_in, View<const T, 3> c_in, View<const T, 2> r_in, View<T, 3> h_out, View<T, 3> c_out,
-            View<T, 2> r_out, View<T, 2> log_probabilities, View<T, 2> weights) const;
+  // One step for N rows and the log-probabilities (N,V) of the next token.
+  void step(const StepInput<T>& in, const StepOutput<T>& out, View<T, 2> log_probabilities) const;
+  // The same for the K <= V largest of every row, (N,K), largest first, of equals the lower id.
+  void step_top(const StepInput<T>& in, const StepOutput<T>& out, View<T, 2> log_probabilities, View<Index, 2> ids) const;
   // Arg-max decoding of every sentence until `end` or limit[b] tokens. ids (B,T), filled with `pad` after the end;
   // weights (B,T,S); h0, c0 (L,B,H). Returns the longest output, `end` included.
   Index greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, Index end, Index pad,

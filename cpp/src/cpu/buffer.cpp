@@ -5,12 +5,17 @@
 #include <unordered_map>
 #include <vector>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "cpu/parallel.h"
 
 namespace dhyan {
 namespace {
 
-constexpr std::size_t kSmallest = 1 << 16;             // below this the C library's own pool does as well
+constexpr std::size_t kSmallest = 1 << 12;             // below this the C library's own pool does as well
+constexpr std::size_t kHugePage = 1 << 21;             // from here on a fault should bring 2 MiB, not 4 KiB
 constexpr std::size_t kKept = std::size_t(512) << 20;  // bytes that may wait here for the next taker
 
 struct Pool {
@@ -52,6 +57,14 @@ void* take_block(std::size_t bytes) {
       return block;
     }
   }
+#ifdef __linux__
+  if (size >= 2 * kHugePage) {
+    void* block = std::aligned_alloc(kHugePage, (size + kHugePage - 1) / kHugePage * kHugePage);
+    if (!block) throw std::bad_alloc();
+    madvise(block, size, MADV_HUGEPAGE);  // a wish: pages of 4 KiB are as right
+    return block;
+  }
+#endif
   void* block = std::aligned_alloc(64, size);
   if (!block) throw std::bad_alloc();
   return block;

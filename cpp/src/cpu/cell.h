@@ -9,20 +9,20 @@
 
 namespace dhyan {
 
-// The recurrent half of a cell, packed. The input half differs: one product for all steps, or a product a step.
+// The recurrent half of a cell, for steps of so many rows. The input half differs: one product for all steps, or a product a step.
 template <class T>
 struct CellWeights {
   Cell cell;
   Index H;
-  Packed<T> hidden;        // W_hh
+  Weights<T> hidden;       // W_hh
   Buffer<T> input_bias;    // what an input product starts from: bias_ih, for rnn and lstm plus bias_hh
   Buffer<T> hidden_bias;   // gru: bias_hh stays inside the reset product
   Index width() const { return gates_of(cell) * H; }
 };
 
 template <class T>
-CellWeights<T> pack_cell(Cell cell, const CellParameters<T>& p) {
-  CellWeights<T> w{cell, p.weight_hh[0], Packed<T>::of(p.weight_hh.data, p.weight_hh[0], p.weight_hh[1]),
+CellWeights<T> cell_weights(Cell cell, const CellParameters<T>& p, Index rows) {
+  CellWeights<T> w{cell, p.weight_hh[0], Weights<T>(p.weight_hh.data, p.weight_hh[0], p.weight_hh[1], rows),
                    Buffer<T>(p.bias_ih[0]), Buffer<T>(p.bias_hh[0])};
   for (Index i = 0; i < p.bias_ih[0]; ++i) {
     w.input_bias.get()[i] = p.bias_ih.data[i] + (cell == Cell::gru ? T(0) : p.bias_hh.data[i]);

@@ -55,34 +55,40 @@ inline Range attended(Index length, Index position, Index radius) {
   return {std::max<Index>(0, centre - std::min(radius, centre)), std::min(length, centre + 1 + std::min(radius, length))};
 }
 
-// Rows [first, first + rows) of a weight matrix as B of a product, straight and transposed.
+// Rows [first, first + rows) of a weight matrix as B of products of M rows, straight and transposed.
 template <class T>
-Packed<T> pack_part(View<const T, 2> w, Index first, Index rows) {
-  return Packed<T>::of(w.data + first * w[1], rows, w[1]);
+Weights<T> part(View<const T, 2> w, Index first, Index rows, Index M) {
+  return Weights<T>(w.data + first * w[1], rows, w[1], M);
 }
 template <class T>
 Packed<T> pack_part_transposed(View<const T, 2> w, Index first, Index rows) {
   return Packed<T>::transposed(w.data + first * w[1], w[1], rows);
 }
 
+// All weights of a decoder for steps of at most `rows` rows; `all`: rows of the products outside the loop.
 template <class T>
-struct PackedDecoder {
+struct DecoderWeights {
   std::vector<CellWeights<T>> cells;
-  std::vector<Packed<T>> below;  // W_ih of layers 1..L-1 at [l]; [0] unused
-  Packed<T> token, fed;          // W_ih of layer 0, split: embedding | context (Bahdanau) or readout (feeding)
-  Packed<T> query, from_token, from_state, from_context;
+  std::vector<Weights<T>> below;  // W_ih of layers 1..L-1 at [l]; [0] unused
+  Weights<T> token, fed;          // W_ih of layer 0, split: embedding | context (Bahdanau) or readout (feeding)
+  Weights<T> query, from_token, from_state, from_context;
 
-  PackedDecoder(const DecoderParameters<T>& p, const DecoderShape<T>& z) : below(z.L) {
-    for (const auto& cell : p.cells) cells.push_back(pack_cell(p.cell, cell));
-    for (Index l = 1; l < z.L; ++l) below[l] = pack_part(p.cells[l].weight_ih, 0, z.H);
-    token = pack_part(p.cells[0].weight_ih, 0, z.E);
-    if (p.bahdanau) fed = pack_part(p.cells[0].weight_ih, z.E, z.D);
-    if (!p.bahdanau && p.feeding) fed = pack_part(p.cells[0].weight_ih, z.E, z.E);
-    if (p.scorer.query) query = pack_part(p.scorer.query, 0, z.H);
-    const Index state = p.bahdanau ? z.E : 0;
-    if (p.bahdanau) from_token = pack_part(p.readout, 0, z.E);
-    from_state = pack_part(p.readout, state, z.H);
-    from_context = pack_part(p.readout, state + z.H, z.D);
+  DecoderWeights(const DecoderParameters<T>& p, const DecoderShape<T>& z, Index rows, Index all) : below(z.L) {
+    for (const auto& cell : p.cells) cells.push_back(cell_weights(p.cell, cell, rows));
+    for (Index l = 1; l < z.L; ++l) below[l] = part(p.cells[l].weight_ih, 0, z.H, rows);
+    token = part(p.cells[0].weight_ih, 0, z.E, all);
+    if (p.bahdanau) fed = part(p.cells[0].weight_ih, z.E, z.D, rows);
+    if (!p.bahdanau && p.feeding) fed = part(p.cells[0].weight_ih, z.E, z.E, rows);
+    if (p.scorer.query) query = part(p.scorer.query, 0, z.H, rows);
+    const Index state = p.bahdanau ? z.E : 0, out = !p.bahdanau && p.feeding ? rows : all;
+    if (p.bahdanau) from_token = part(p.readout, 0, z.E, out);
+    from_state = part(p.readout, state, z.H, out);
+    from_context = part(p.readout, state + z.H, z.D, out);
+  }
+  void halve() {
+    for (auto& cell : cells) cell.hidden.halve();
+    for (auto& weights : below) weights.halve();
+    for (auto* weights : {&token, &fed, &query, &from_token, &from_state, &from_context}) weights->halve();
   }
 };
 
@@ -109,13 +115,13 @@ void normalize_row_backward(const T* q, const T* unit, const T* dunit, Index n, 
 template <class T>
 struct DecoderStep {
   const DecoderParameters<T>& p;
-  const PackedDecoder<T>& weights;
+  const DecoderWeights<T>& weights;
   const PreparedMemory<T>& memory;
   DecoderShape<T> z;
   std::vector<CellStep<T>> cells;
   Buffer<T> query, context, readout, attended_weights;  // (rows,U) (rows,D) (rows,E) (rows,S)
 
-  DecoderStep(const DecoderParameters<T>& p_, const PackedDecoder<T>& w, const PreparedMemory<T>& m,
+  DecoderStep(const DecoderParameters<T>& p_, const DecoderWeights<T>& w, const PreparedMemory<T>& m,
               const DecoderShape<T>& shape, Index rows)
       : p(p_),
         weights(w),
@@ -148,12 +154,10 @@ struct DecoderStep {
     }
   }
 
-  // readout = tanh([y;] state; context); y (rows,E) is read by the Bahdanau order only.
-  void read_out(Index rows, const T* y, T* scratch) {
-    const T* bias = p.readout_bias.data;
-    if (p.bahdanau) product_here(rows, rows_of(y, z.E), weights.from_token, readout.get(), z.E, scratch, bias);
-    product_here(rows, rows_of<T>(top().h.get(), z.H), weights.from_state, readout.get(), z.E, scratch, bias,
-                 p.bahdanau);
+  // readout = tanh([y;] state; context); in the Bahdanau order `readout` holds the token's part with the bias.
+  void read_out(Index rows, T* scratch) {
+    product_here(rows, rows_of<T>(top().h.get(), z.H), weights.from_state, readout.get(), z.E, scratch,
+                 p.readout_bias.data, p.bahdanau);
     product_here(rows, rows_of<T>(context.get(), z.D), weights.from_context, readout.get(), z.E, scratch, null(), true);
     dense_kernels<T>().tanh_rows(rows, z.E, readout.get(), z.E);
   }
@@ -193,7 +197,8 @@ struct DecoderStep {
             std::copy_n(top().h.get() + i * z.H, z.H, query.get() + i * z.U);
         }
     }
-    for (Index i = 0; i < rows; ++i) {
+    if (scorer.rule == Rule::read) return read_outside(rows, sentence, position);
+    parallel_for(rows, 8 * rows * z.S * (z.U + z.D), [&](Index i) {
       const Index b = sentence(i), t = position(i), S = memory.sources.length[b];
       T* row = attended_weights.get() + i * z.S;
       const Range range = attended(S, t, scorer.radius);
@@ -209,10 +214,18 @@ struct DecoderStep {
       } else {
         k.score_rows(scorer.term, query.get() + i * z.U, z.U, 1, memory.keys(b), memory.prepared_keys(b), S, z.U,
                      scorer.w.data, scorer.scale, &range.begin, &range.end, row);
-        k.softmax_rows(row, 1, S, &range.begin, &range.end, nullptr);
+        (scorer.sparsemax ? k.sparsemax_rows : k.softmax_rows)(row, 1, S, &range.begin, &range.end, nullptr);
       }
       k.context_rows(row, 1, memory.values(b), S, z.D, &range.begin, &range.end, context.get() + i * z.D, z.D);
-    }
+    });
+  }
+
+  template <class Sentence, class Position>
+  void read_outside(Index rows, Sentence&& sentence, Position&& position) {
+    std::vector<Index> sentences(rows), positions(rows);
+    for (Index i = 0; i < rows; ++i) sentences[i] = sentence(i), positions[i] = position(i);
+    p.scorer.reader->read({sentences.data(), {rows}}, {positions.data(), {rows}}, {top().h.get(), {rows, z.H}},
+                          {context.get(), {rows, z.D}}, {attended_weights.get(), {rows, z.S}});
   }
 };
 
@@ -247,6 +260,17 @@ void check_decoder(const char* op, const DecoderParameters<T>& p, const Memory<T
     fail(std::string(op) + ": keys have shape " + shape_of(m.keys) + ", expected (N_s, H=" + std::to_string(z.H) +
          ") to match the decoder state");
   if (p.scorer.term == Term::tanh) check_shape(op, "w", p.scorer.w, {{"U", z.U}}, "to match keys");
+}
+
+// f(slice) of a step loop: on all threads, or, where a reader is asked, here.
+template <class T, class F>
+void for_slices(const Scorer<T>& scorer, Index slices, Index work, F&& f) {
+  if (scorer.rule != Rule::read) return parallel_for(slices, work, f);
+  for (Index s = 0; s < slices; ++s) f(s);
+}
+template <class T>
+Index step_slices(const Scorer<T>& scorer, Index rows, Index work) {
+  return scorer.rule == Rule::read ? 1 : slice_count(rows, work);
 }
 
 template <class T>

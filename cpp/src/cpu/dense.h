@@ -1,6 +1,7 @@
 // Matrix products and ragged rows on threads: what the front files of linear, recurrent, decoder and loss are made of.
 #pragma once
 
+#include <cstdint>
 #include <numeric>
 #include <vector>
 
@@ -29,6 +30,35 @@ class Packed {
   Index K_ = 0, N_ = 0, nr_ = 1;
 };
 
+// A weight matrix (K,N) as B of products of `rows` rows: packed where the rows earn that back, else read where it lies
+// (which the caller then keeps alive). Both forms give the same bits.
+constexpr Index kThinRows = 32;
+// What to expect of a loop over steps of `rows` rows: its weights are used again and again.
+inline Index loop_rows(Index rows) { return rows <= 8 ? rows : kThinRows + 1; }
+template <class T>
+class Weights {
+ public:
+  Weights() = default;
+  Weights(const T* w, Index K, Index N, Index rows) : data_(w), K_(K), N_(N), thin_(rows <= kThinRows) {
+    if (!thin_) packed_ = Packed<T>::of(w, K, N);
+  }
+  bool thin() const { return thin_; }
+  const Packed<T>& packed() const { return packed_; }
+  const T* data() const { return data_; }
+  Index K() const { return K_; }
+  Index N() const { return N_; }
+  // Keeps a copy of half the bytes where every weight is a bfloat16 number; products stay the same bits.
+  void halve();
+  const std::uint16_t* halves() const { return halves_.get(); }
+
+ private:
+  const T* data_ = nullptr;
+  Packed<T> packed_;
+  Buffer<std::uint16_t> halves_;
+  Index K_ = 0, N_ = 0;
+  bool thin_ = true;
+};
+
 template <class T>
 Operand<T> rows_of(const T* data, Index ld) { return {data, ld, 1}; }
 template <class T>
@@ -45,6 +75,22 @@ void product_here(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, T*
   if (M == 0 || b.N() == 0) return;
   const Panels<T> panels = b.panels();
   dense_kernels<T>().gemm(M, a, panels, 0, panels.count(), c, ldc, bias, accumulate, scratch);
+}
+
+// C (M,N) = start + A B with the rows of A `lda` apart; threads own columns of C, unless called inside a parallel region.
+template <class T>
+void thin_product(Index M, const T* a, Index lda, const Weights<T>& b, T* c, Index ldc, const T* bias, bool accumulate);
+template <class T>
+void product(Index M, const T* a, Index lda, const Weights<T>& b, T* c, Index ldc, const T* bias = nullptr,
+             bool accumulate = false) {
+  if (b.thin()) return thin_product(M, a, lda, b, c, ldc, bias, accumulate);
+  product(M, rows_of(a, lda), b.packed(), c, ldc, bias, accumulate);
+}
+template <class T>
+void product_here(Index M, Operand<T> a, const Weights<T>& b, T* c, Index ldc, T* scratch, const T* bias = nullptr,
+                  bool accumulate = false) {
+  if (b.thin()) return thin_product(M, a.data, a.row, b, c, ldc, bias, accumulate);
+  product_here(M, a, b.packed(), c, ldc, scratch, bias, accumulate);
 }
 
 // dw (I,O) = x^T dy over N rows, db (O) = the sum of the rows of dy (null: not wanted).

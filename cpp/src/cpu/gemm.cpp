@@ -1,6 +1,9 @@
 #include <algorithm>
+#include <atomic>
+#include <cstring>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "cpu/dense.h"
 
@@ -36,6 +39,44 @@ void product(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, const T
     kernels.gemm(m1 - m0, {a.data + m0 * a.row, a.row, a.col}, panels, j0, j1, c + m0 * ldc, ldc, bias, accumulate,
                  scratch.get());
   });
+}
+
+template <class T>
+void thin_product(Index M, const T* a, Index lda, const Weights<T>& b, T* c, Index ldc, const T* bias, bool accumulate) {
+  const Index N = b.N();
+  if (M == 0 || N == 0) return;
+  const auto& kernels = dense_kernels<T>();
+  // One part a thread, the same every time: a part of a recurrent matrix then stays in that core's cache over the steps.
+  const Index parts = std::max<Index>(1, std::min<Index>(num_threads(), N / 64)), unit = 32;
+  const Index units = (N + unit - 1) / unit;
+  parallel_for(parts, M * N * b.K() / 2, [&](Index i) {
+    static thread_local Buffer<T> sums;
+    if (sums.size() < kernels.gemm_scratch) sums = Buffer<T>(kernels.gemm_scratch);
+    const Index first = units * i / parts * unit, last = std::min(N, units * (i + 1) / parts * unit);
+    if constexpr (std::is_same_v<T, float>)
+      if (b.halves())
+        return active_variant().dense.gemm_thin_halves(M, a, lda, b.halves(), N, b.K(), first, last, c, ldc, bias,
+                                                       accumulate, sums.get());
+    kernels.gemm_thin(M, a, lda, b.data(), N, b.K(), first, last, c, ldc, bias, accumulate, sums.get());
+  });
+}
+
+template <class T>
+void Weights<T>::halve() {
+  if constexpr (std::is_same_v<T, float>) {
+    const Index n = K_ * N_, piece = 1 << 16;
+    Buffer<std::uint16_t> halves(thin_ ? n : 0);
+    std::atomic<bool> exact{thin_ && n > 0};
+    parallel_for((n + piece - 1) / piece, n, [&](Index i) {
+      for (Index j = i * piece; j < std::min(n, (i + 1) * piece) && exact; ++j) {
+        std::uint32_t bits;
+        std::memcpy(&bits, data_ + j, sizeof bits);
+        if (bits & 0xffff) exact = false;
+        halves.get()[j] = static_cast<std::uint16_t>(bits >> 16);
+      }
+    });
+    if (exact) halves_ = std::move(halves);
+  }
 }
 
 template <class T>
@@ -97,7 +138,9 @@ void scatter_rows(const Ragged& r, const T* rows, Index W, T* x, Index S) {
 
 #define DHYAN_INSTANTIATE(T)                                                                                 \
   template class Packed<T>;                                                                                  \
+  template class Weights<T>;                                                                                 \
   template void product<T>(Index, Operand<T>, const Packed<T>&, T*, Index, const T*, bool);                  \
+  template void thin_product<T>(Index, const T*, Index, const Weights<T>&, T*, Index, const T*, bool);       \
   template void weight_gradient<T>(Index, const T*, Index, Index, const T*, Index, T*, T*);                  \
   template void column_sums<T>(Index, Index, const T*, T*);                                                  \
   template void gather_rows<T>(const Ragged&, const T*, Index, Index, T*);                                   \

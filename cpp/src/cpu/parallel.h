@@ -31,17 +31,18 @@ void around_fork(void (*before)(), void (*after)());
 
 namespace detail {
 using Body = void (*)(void* context, std::int64_t item);
-void run(std::int64_t items, bool parallel, Body body, void* context);
+void run(std::int64_t items, bool parallel, bool backwards, Body body, void* context);
 }  // namespace detail
 
 // Waking a thread costs microseconds: below this many element operations run serial.
 constexpr std::int64_t kSerialWork = 1 << 16;
 
-// f(item) for item in [0, items); `work` is the estimated element operations of all items together.
+// f(item) for item in [0, items); `work` is the estimated element operations of all items together. A backward pass may
+// go backwards: what the forward pass read last is still in the cache.
 template <class F>
-void parallel_for(std::int64_t items, std::int64_t work, F&& f) {
+void parallel_for(std::int64_t items, std::int64_t work, F&& f, bool backwards = false) {
   auto call = [](void* context, std::int64_t item) { (*static_cast<std::remove_reference_t<F>*>(context))(item); };
-  detail::run(items, items > 1 && work >= kSerialWork, call, const_cast<void*>(static_cast<const void*>(&f)));
+  detail::run(items, items > 1 && work >= kSerialWork, backwards, call, const_cast<void*>(static_cast<const void*>(&f)));
 }
 
 }  // namespace dhyan

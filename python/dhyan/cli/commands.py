@@ -9,18 +9,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from dhyan import metrics, model_ops
 from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
 from dhyan.cli.progress import Progress
 from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml, to_toml
-from dhyan.data import Line, Pair, read_pairs, scan_file, scan_stream
+from dhyan.data import Line, Pair, check_links, read_pairs, scan_file, scan_stream
 from dhyan.errors import DataError
 from dhyan.evaluation import evaluate
 from dhyan.folder import load_tables
-from dhyan.training import train
+from dhyan.training import check_gold, train
 from dhyan.translator import Translation, Translator, load
+
+if TYPE_CHECKING:
+    from dhyan.report.evidence import Sentences
 
 CHUNK = 512  # lines translated together when nobody waits for the next one
 Tables = dict[str, dict[str, Any]]
@@ -28,9 +31,11 @@ Tables = dict[str, dict[str, Any]]
 
 def run(options: argparse.Namespace) -> None:
     """Run options.command."""
-    {"demo": _demo, "train": _train, "translate": _translate, "evaluate": _evaluate, "align": _align, "info": _info}[
-        options.command
-    ](options)
+    commands = {
+        "demo": _demo, "train": _train, "translate": _translate, "evaluate": _evaluate, "report": _report,
+        "align": _align, "info": _info,
+    }  # fmt: skip
+    commands[options.command](options)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -54,6 +59,7 @@ def _train(options: argparse.Namespace) -> None:
     if not options.out:
         raise UsageError("train: --out DIR is missing")
     pairs = [_read(source, target, data) for source, target in files]
+    check_gold(model, settings, data, [(name, part) for (name, _), part in zip(files, pairs, strict=True)])
     with Progress(model.attention) as progress:
         train(
             model, pairs[0], pairs[1], options.out, options=settings, data=data, resume=options.resume,
@@ -82,8 +88,6 @@ def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfi
         _build(tables, where)
     except (ValueError, TypeError) as error:
         raise DataError(str(error)) from None
-    if options.guided:
-        raise UsageError(f"train: --guided is {options.guided}, expected 0 in this version")
     given = {key: getattr(options, key) for _, key, _, _ in TRAIN_OPTIONS.values()}
     merged = {
         table: {
@@ -119,9 +123,13 @@ def _read(source: str, target: str | None, data: DataConfig) -> list[Pair]:
     skipped: list[str] = []
     levels = (data.source_level, data.target_level)
     pairs = read_pairs(source, target, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, levels=levels)
-    if skipped:
-        _note(f"{source}: {len(skipped)} bad lines skipped, the first: {skipped[0]}")
+    _note_skipped(source, skipped)
     return pairs
+
+
+def _note_skipped(name: str, skipped: list[str]) -> None:
+    if skipped:
+        _note(f"{name}: {len(skipped)} bad lines skipped, the first: {skipped[0]}")
 
 
 # ---------------------------------------------------------------- translate
@@ -132,6 +140,11 @@ def _translate(options: argparse.Namespace) -> None:
     if options.nbest > beam:
         raise UsageError(f"translate: --nbest is {options.nbest}, expected at most --beam {beam}")
     translator = load(options.model)
+    if translator.needs_links:
+        raise DataError(
+            f"translate: {options.model} is a model with attention 'oracle', which reads by gold links that text alone "
+            "does not have; evaluate and align take a TSV file with links in the third column"
+        )
     interactive = options.input in (None, "-") and sys.stdin.isatty()
     name = "stdin" if options.input in (None, "-") else options.input
     with ExitStack() as stack:
@@ -206,10 +219,7 @@ def _record(translation: Translation) -> dict[str, Any]:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    if options.tokenize not in metrics.TOKENIZERS:
-        raise UsageError(
-            f"evaluate: --tokenize is {options.tokenize!r}, expected one of: {', '.join(metrics.TOKENIZERS)}"
-        )
+    _check_tokenize(options)
     translator, pairs = _model_and_pairs(options, options.test)
     result = evaluate(translator, pairs, beam=options.beam, tokenize=options.tokenize)
     if result["bleu"] is None:
@@ -218,6 +228,12 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(json.dumps(result, ensure_ascii=False))
     else:
         print_report(result, sys.stdout)
+
+
+def _check_tokenize(options: argparse.Namespace) -> None:
+    if options.tokenize not in metrics.TOKENIZERS:
+        valid = ", ".join(metrics.TOKENIZERS)
+        raise UsageError(f"{options.command}: --tokenize is {options.tokenize!r}, expected one of: {valid}")
 
 
 def print_report(result: dict[str, Any], stream: TextIO) -> None:
@@ -241,11 +257,56 @@ def print_report(result: dict[str, Any], stream: TextIO) -> None:
         print(result["signature"], file=stream)
 
 
+def _report(options: argparse.Namespace) -> None:
+    from dhyan.report import evidence, page
+
+    _check_tokenize(options)
+    wanted = [name.strip() for name in options.choose.split(",")]
+    try:
+        evidence.check_choices(wanted)
+    except ValueError as error:
+        raise UsageError(f"report: --{error}") from None
+    page.check_out(options.out, [name for name in (options.test, options.source, options.target) if name])
+    test = _without_references(options)
+    if test is None:
+        translator, pairs = _model_and_pairs(options, options.test)
+        test = evidence.Sentences(options.test or f"{options.source}, {options.target}", pairs)
+    else:
+        translator = load(options.model)
+        _note(f"{test.name}: no references, so nothing is measured")
+    evidence.check_numbers(test, options.sentences)
+    models = [(options.model, translator)]
+    models += [(options.against, load(options.against))] if options.against else []
+    runs = [evidence.run(name, made, test, beam=options.beam, tokenize=options.tokenize) for name, made in models]
+    text, cards = page.report_html(
+        runs, test, beam=options.beam, wanted=wanted, count=options.cards, numbers=options.sentences
+    )
+    page.write(options.out, text)
+    if runs[0].result and runs[0].result["bleu"] is None:
+        _note(metrics.TEXT_EXTRA_MISSING)
+    print(f"{options.out}: {len(test.pairs)} sentences, {cards} cards")
+
+
+def _without_references(options: argparse.Namespace) -> Sentences | None:
+    """The test where it is only sources: a file of source lines alone, or a TSV file without a target column."""
+    from dhyan.report import evidence
+
+    if options.target or bool(options.test) == bool(options.source):
+        return None
+    _check_bad_lines(options)
+    two_columns = "," in load_tables(Path(options.model))[2].columns
+    name, skipped = str(options.source or options.test), list[str]()
+    pairs = evidence.read_sources(name, two_columns, bool(options.source), options.bad_lines, skipped)
+    _note_skipped(name, skipped)
+    return None if pairs is None else evidence.Sentences(name, pairs, has_references=False)
+
+
 def _align(options: argparse.Namespace) -> None:
     translator, pairs = _model_and_pairs(options, options.pairs)
     for first in range(0, len(pairs), CHUNK):
         chunk = pairs[first : first + CHUNK]
-        for found in translator.align([pair.source for pair in chunk], [pair.target for pair in chunk]):
+        links = [pair.links for pair in chunk] if translator.needs_links else None
+        for found in translator.align([p.source for p in chunk], [p.target for p in chunk], links=links):
             print(metrics.pharaoh(found.links()))
 
 
@@ -253,12 +314,22 @@ def _model_and_pairs(options: argparse.Namespace, path: str | None) -> tuple[Tra
     """The model and the pairs to use it on, read by the columns and levels it was trained with."""
     if bool(options.source) != bool(options.target) or bool(path) == bool(options.source):
         raise UsageError(f"{options.command}: expected one TSV file, or --source FILE and --target FILE")
-    if options.bad_lines not in ("error", "skip"):
-        raise UsageError(f"{options.command}: --bad-lines is {options.bad_lines!r}, expected one of: error, skip")
+    _check_bad_lines(options)
     translator = load(options.model)
     _, _, data = load_tables(Path(options.model))
     own = DataConfig.from_dict(data.to_dict() | {"bad_lines": options.bad_lines}, "data")
-    return translator, _read(str(options.source or path), options.target, own)
+    name = str(options.source or path)
+    pairs = _read(name, options.target, own)
+    if translator.needs_links:
+        check_links(
+            pairs, name, "the model's attention 'oracle' reads by them", levels=(own.source_level, own.target_level)
+        )
+    return translator, pairs
+
+
+def _check_bad_lines(options: argparse.Namespace) -> None:
+    if options.bad_lines not in ("error", "skip"):
+        raise UsageError(f"{options.command}: --bad-lines is {options.bad_lines!r}, expected one of: error, skip")
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -14,9 +14,26 @@ COMMANDS = {
     "train": "train a model on parallel text",
     "translate": "translate lines from a file or stdin",
     "evaluate": "measure a model on a test file",
+    "report": "evidence cards, figures and curves of a model on a test file, as one HTML page without network",
     "align": "word alignments of given pairs, Pharaoh format",
     "info": "versions, instruction sets, threads, CUDA",
 }
+
+SCORINGS = (  # dhyan.scorings(), which would import numpy to print a help text
+    "none", "uniform", "oracle", "dot", "scaled_dot", "general", "additive", "concat", "cosine", "location",
+    "location_sensitive", "coverage",
+)  # fmt: skip
+
+CHOICES = ("failures", "worst", "longest", "best", "first")  # those of dhyan.report
+
+
+def radius(text: str) -> int | str:
+    """A number where it is one; what other texts mean, the configuration knows."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
 
 # Option of train -> (table, key, type). No defaults here: what is not given comes from --config or config.py.
 TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
@@ -28,16 +45,24 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
     "--target-vocabulary": ("data", "target_vocabulary", int, "most target tokens kept; 0 is all"),
     "--min-count": ("data", "min_count", int, "rarer tokens become unknown"),
     "--max-length": ("data", "max_length", int, "longer sentences (tokens) are left out"),
-    "--attention": ("model", "attention", str, "a scoring: additive, dot, general, none, ..."),
+    "--attention": ("model", "attention", str, f"a scoring: {', '.join(SCORINGS)}"),
     "--cell": ("model", "cell", str, "lstm, gru or rnn"),
     "--order": ("model", "order", str, "bahdanau or luong"),
     "--embedding": ("model", "embedding", int, "width E of the embeddings"),
     "--hidden": ("model", "hidden", int, "width H of the hidden states"),
     "--layers": ("model", "layers", int, "layers of encoder and decoder"),
     "--dropout": ("model", "dropout", float, "share of values dropped, 0 <= p < 1"),
-    "--window": ("model", "window", int, "radius: read only positions this near to min(t, length - 1)"),
-    "--normalize": ("model", "normalize", str, "how scores become weights: softmax"),
-    "--heads": ("model", "heads", int, "attention heads"),
+    "--window": (
+        "model",
+        "window",
+        radius,
+        "read only this near to min(t, length - 1); predictive:RADIUS: near to a learned place",
+    ),
+    "--normalize": ("model", "normalize", str, "how scores become weights: softmax, sparsemax or monotonic"),
+    "--heads": ("model", "heads", int, "attention heads, each on its own slice of states and memory"),
+    "--temperature": ("model", "temperature", float, "divides every score before they become weights"),
+    "--normalized": ("model", "normalized", bool, "additive scores with g v / |v| in place of v"),
+    "--max-source": ("model", "max_source", int, "positions the scoring location knows; 0: the longest source"),
     "--batch": ("train", "batch", int, "sentences per update"),
     "--epochs": ("train", "epochs", int, "most passes over the training data"),
     "--updates": ("train", "updates", int, "most updates; 0 is no limit"),
@@ -48,6 +73,8 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
     "--weight-decay": ("train", "weight_decay", float, "decoupled weight decay"),
     "--patience": ("train", "patience", int, "stop after so many validations without a better one"),
     "--label-smoothing": ("train", "label_smoothing", float, "share of probability spread over the vocabulary"),
+    "--guided": ("train", "guided", float, "weight of the loss towards the gold links of the third column"),
+    "--coverage": ("train", "coverage", float, "weight of the loss against reading a position twice"),
     "--precision": ("train", "precision", str, "float32 or float64"),
     "--seed": ("train", "seed", int, "of weights, batches and dropout"),
 }
@@ -128,6 +155,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     own["evaluate"].add_argument("--beam", type=_at_least_1, default=5, metavar="N", help="hypotheses kept (5)")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
     own["evaluate"].add_argument("--json", action="store_true", help="print one JSON object")
+    _add_report(own["report"])
     _add_model(own["align"])
     _add_pairs(own["align"], "pairs")
     own["info"].add_argument("--json", action="store_true", help="print one JSON object")
@@ -143,9 +171,30 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE.toml", help="tables [model], [train], [data]; options win over it")
     parser.add_argument("--print-config", action="store_true", help="print the whole configuration as TOML and exit")
     parser.add_argument("--resume", action="store_true", help="go on where a stopped run of --out stands")
-    parser.add_argument("--guided", type=float, metavar="WEIGHT", help="weight of the guided alignment loss (0)")
     for option, (_, key, kind, text) in TRAIN_OPTIONS.items():
-        parser.add_argument(option, dest=key, type=kind, metavar=kind.__name__.upper(), help=text)
+        if kind is bool:
+            parser.add_argument(option, dest=key, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            parser.add_argument(option, dest=key, type=kind, metavar=kind.__name__.upper(), help=text)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    _add_pairs(parser, "test")
+    parser.add_argument("--out", required=True, metavar="FILE.html", help="the page to write")
+    parser.add_argument("--against", metavar="DIR", help="a second model to compare with")
+    parser.add_argument(
+        "--choose",
+        default=",".join(CHOICES[:4]),
+        metavar="NAMES",
+        help=f"sentences to show: {', '.join(CHOICES)}; several at commas (%(default)s)",
+    )
+    parser.add_argument("--cards", type=_at_least_1, default=4, metavar="N", help="most sentences for each of them (4)")
+    parser.add_argument(
+        "--sentences", type=_at_least_1, nargs="+", default=[], metavar="N", help="instead: these, counted from 1"
+    )
+    parser.add_argument("--beam", type=_at_least_1, default=5, metavar="N", help="hypotheses kept (5)")
+    parser.add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

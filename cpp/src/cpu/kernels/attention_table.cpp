@@ -2,8 +2,10 @@
 #include "cpu/kernels/attention_table.h"
 
 #include "cpu/kernels/context.h"
+#include "cpu/kernels/monotonic.h"
 #include "cpu/kernels/score_backward.h"
 #include "cpu/kernels/softmax.h"
+#include "cpu/kernels/sparsemax.h"
 
 #define DHYAN_JOIN_(a, b) a##b
 #define DHYAN_JOIN(a, b) DHYAN_JOIN_(a, b)
@@ -38,9 +40,9 @@ void general_weighted_sum(const T* a, Index row, Index col, Index M, Index K, co
 template <class T>
 void tanh_backward_slice(const T* dscores, const T* q, Index ldq, Index rows, const T* k, const T* prepared, Index S,
                          Index H, const T* w, T scale, const Index* begin, const Index* end, Index first, Index last,
-                         T* dq, Index lddq, T* dk, T* dw) {
+                         T* dq, Index lddq, T* dk, bool fresh, T* dw) {
   const ScoreInputs<T> in{q, ldq, rows, k, prepared, S, H, w, scale, {begin, end}};
-  tanh_backward(in, dscores, ScoreGradients<T>{first, last, dq, lddq, dk, dw});
+  tanh_backward(in, dscores, ScoreGradients<T>{first, last, dq, lddq, dk, fresh, dw});
 }
 
 template <class T>
@@ -68,6 +70,10 @@ AttentionKernels<T> kernels() {
   k.context_backward_values = context_backward_values<T>;
   k.weighted_sum = general_weighted_sum<T>;
   k.tanh_backward = tanh_backward_slice<T>;
+  k.sparsemax_rows = sparsemax_rows<T>;
+  k.sparsemax_backward_rows = sparsemax_backward_rows<T>;
+  k.monotonic_rows = monotonic_rows<T>;
+  k.monotonic_backward_rows = monotonic_backward_rows<T>;
   k.exp_array = exp_array<T>;
   k.tanh_array = tanh_array<T>;
   return k;

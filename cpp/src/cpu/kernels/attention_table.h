@@ -9,13 +9,16 @@ using Index = std::int64_t;
 
 enum class Term { product, tanh };
 
+constexpr Index kUnprepared = 1024;  // largest H whose keys need no preparation for a single row
+
 // One sentence. Every function runs on the calling thread, allocates nothing and throws nothing. `begin` and `end` are
 // both null (all of [0, S)) or both given. Weights and dscores must be 0 outside their ranges, as softmax leaves them;
 // what stands where they are 0 is never seen, NaN included.
 template <class T>
 struct AttentionKernels {
   // Keys are prepared once per sentence and read by every target row: packed by hidden block, for the tanh term also
-  // exponentiated, with the largest |k| of each key kept for the range dispatch.
+  // exponentiated, with the largest |k| of each key kept for the range dispatch. For the tanh term of one row and
+  // H <= kUnprepared `prepared` may be null: the keys are then exponentiated as they pass, to the same bits.
   Index (*prepared_size)(Term term, Index S, Index H);                                    // elements of T
   void (*prepare_keys)(Term term, const T* k /*(S,H)*/, Index S, Index H, T* prepared);
 
@@ -48,10 +51,24 @@ struct AttentionKernels {
   // is not seen); begin and end bound k per m, or are null. Overwritten.
   void (*weighted_sum)(const T* a, Index row, Index col, Index M, Index K, const T* b, Index ldb, Index N,
                        const Index* begin, const Index* end, T factor, T* out, Index ldo);
-  // Hidden units [first, last), first a multiple of 64: dq (overwritten), dk and dw (added to) in one pass.
+  // Hidden units [first, last), first a multiple of 64: dq (overwritten), dk (overwritten if fresh, else added to) and dw
+  // (added to) in one pass.
   void (*tanh_backward)(const T* dscores, const T* q, Index ldq, Index T_, const T* k, const T* prepared, Index S,
                         Index H, const T* w, T scale, const Index* begin, const Index* end, Index first, Index last,
-                        T* dq, Index lddq, T* dk, T* dw);
+                        T* dq, Index lddq, T* dk, bool fresh, T* dw);
+  // In the place of softmax_rows and softmax_backward_rows: the nearest point of the simplex.
+  // dscores = dweights - their mean over the positions of weight above 0, 0 elsewhere.
+  void (*sparsemax_rows)(T* scores, Index T_, Index S, const Index* begin, const Index* end, const unsigned char* mask);
+  void (*sparsemax_backward_rows)(const T* weights, T* dweights, Index T_, Index S, const Index* begin,
+                                  const Index* end);
+  // Monotonic alignment, in place, row after row; previous: the weights of the row before the first, null: all of it at
+  // position 0. Outside range and mask exactly 0. hard: a row stops at a score above 0, and there alone.
+  void (*monotonic_rows)(T* scores, const T* previous /*(S) or null*/, Index T_, Index S, const Index* begin,
+                         const Index* end, const unsigned char* mask, bool hard);
+  // dscores in place in dweights, last row first. dprevious (S): in, what flows into the weights of the last row from
+  // rows after it; out, the gradient of previous.
+  void (*monotonic_backward_rows)(const T* weights, const T* scores, T* dweights, T* dprevious, Index T_, Index S,
+                                  const Index* begin, const Index* end, const unsigned char* mask);
   // Elementary functions over an array, for the accuracy sweeps.
   void (*exp_array)(const T* x, Index n, T* y);
   void (*tanh_array)(const T* x, Index n, T* y);

@@ -4,6 +4,7 @@
 #include "cpu/kernels/gemm.h"
 #include "cpu/kernels/loss.h"
 #include "cpu/kernels/optimizer.h"
+#include "cpu/kernels/screen.h"
 
 #define DHYAN_JOIN_(a, b) a##b
 #define DHYAN_JOIN(a, b) DHYAN_JOIN_(a, b)
@@ -17,6 +18,7 @@ DenseKernels<T> kernels() {
   k.nr = kPanel<T>;
   k.pack_panels = pack_panels<T>;
   k.gemm = gemm<T>;
+  k.gemm_thin = gemm_thin<T>;
   k.gemm_scratch = (kBlockM + kTileM) * kBlockK;
   k.rnn_forward = rnn_forward<T>;
   k.lstm_forward = lstm_forward<T>;
@@ -26,6 +28,8 @@ DenseKernels<T> kernels() {
   k.gru_backward = gru_backward<T>;
   k.tanh_rows = tanh_rows<T>;
   k.tanh_backward_rows = tanh_backward_rows<T>;
+  k.arg_max = arg_max<T>;
+  k.largest = largest<T>;
   k.log_sum_exp = log_sum_exp<T>;
   k.cross_entropy_gradient = cross_entropy_gradient<T>;
   k.add_rows = add_rows<T>;
@@ -40,5 +44,5 @@ DenseKernels<T> kernels() {
 }  // namespace
 
 // The only exported symbol of this unit.
-DenseTable DHYAN_JOIN(dense_table_, DHYAN_VARIANT)() { return {kernels<float>(), kernels<double>()}; }
+DenseTable DHYAN_JOIN(dense_table_, DHYAN_VARIANT)() { return {kernels<float>(), kernels<double>(), {screen_quantize, screen_panel}, gemm_thin_halves}; }
 }  // namespace dhyan

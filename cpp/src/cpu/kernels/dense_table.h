@@ -31,6 +31,9 @@ struct DenseKernels {
   void (*gemm)(Index M, Operand<T> a, Panels<T> b, Index first, Index last, T* c, Index ldc, const T* bias,
                bool accumulate, T* scratch);
   Index gemm_scratch;
+  // The same for columns first..last of a B (K,N) that is not packed, rows of A at a + m * row, rows of B at b + k * ldb.
+  void (*gemm_thin)(Index M, const T* a, Index row, const T* b, Index ldb, Index K, Index first, Index last, T* c,
+                    Index ldc, const T* bias, bool accumulate, T* scratch);
 
   // Recurrent cells over rows of one step; see cells.h for the formulas. `gates` holds G*H pre-activations and leaves
   // as activations.
@@ -52,6 +55,8 @@ struct DenseKernels {
 
   // One row of logits (V) -> log of the sum of exponentials; `total` receives the plain sum of the logits.
   T (*log_sum_exp)(const T* logits, Index V, T* total);
+  Index (*arg_max)(const T* x, Index n);  // the first of the largest; NaN after x[0] is passed over
+  void (*largest)(const T* x, Index n, T minus, Index k, T* values, Index* ids);  // the k largest of x - minus
   // logits -> d loss / d logits * weight, in place: (softmax - (1 - smoothing) onehot - smoothing / V) * weight.
   void (*cross_entropy_gradient)(T* logits, Index V, T log_sum, Index target, T smoothing, T weight);
   void (*add_rows)(Index rows, Index n, const T* x, Index ldx, T* sum);  // sum[n] += rows of x, in row order
@@ -65,9 +70,22 @@ struct DenseKernels {
   void (*dropout_mask)(Index first, Index n, std::uint64_t key, T rate, T* out);
 };
 
+// Which outputs of a linear layer can be the largest, from weights in bytes; see screen.h. Panels of `columns` outputs.
+struct ScreenKernels {
+  static constexpr Index columns = 64;
+  bool (*quantize)(const float* w, Index ldw, Index K, Index width, float spread, float gamma,
+                   std::int8_t* codes /*(K up to even, columns)*/, float* scale, float* error);
+  float (*panel)(const std::int16_t* x, Index pairs, const std::int8_t* codes, const float* scale, const float* error,
+                 const float* bias, Index width, float step, float norm, float gamma, float* high, float* top);
+};
+
 struct DenseTable {
   DenseKernels<float> f32;
   DenseKernels<double> f64;
+  ScreenKernels screen;
+  // gemm_thin with B as the upper halves of floats whose lower halves are 0.
+  void (*gemm_thin_halves)(Index M, const float* a, Index row, const std::uint16_t* b, Index ldb, Index K, Index first,
+                           Index last, float* c, Index ldc, const float* bias, bool accumulate, float* scratch);
 };
 
 }  // namespace dhyan

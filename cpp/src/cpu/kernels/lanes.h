@@ -200,6 +200,19 @@ DHYAN_INLINE void sum_lanes_of_four(const Vec<T> (&a)[kParts<T>], const Vec<T> (
   }
 }
 
+// The same for Count vectors of kWidth / Count running sums each: with Count = kWidth, one vector of as many sums.
+template <class T, Index Count>
+DHYAN_INLINE Vec<T> merge_all(const Vec<T>* v) {
+  if constexpr (Count == 1) {
+    return v[0];
+  } else {
+    Vec<T> half[Count / 2];
+    for (Index i = 0; i < Count / 2; ++i)
+      half[i] = merge<T, kWidth<T> / Count>(v[2 * i], v[2 * i + 1], std::make_index_sequence<kWidth<T>>());
+    return merge_all<T, Count / 2>(half);
+  }
+}
+
 // All M x N sums of a tile.
 template <class T, int M, int N>
 DHYAN_INLINE void sum_tile_lanes(const Vec<T> (&lanes)[M][N][kParts<T>], T (&out)[M][N]) {
@@ -207,6 +220,11 @@ DHYAN_INLINE void sum_tile_lanes(const Vec<T> (&lanes)[M][N][kParts<T>], T (&out
   const auto& flat = reinterpret_cast<const Vec<T>(&)[count][kParts<T>]>(lanes);
   T* sums = &out[0][0];
   int i = 0;
+  for (; i + kWidth<T> <= count; i += kWidth<T>) {
+    Vec<T> joined[kWidth<T>];
+    for (Index j = 0; j < kWidth<T>; ++j) joined[j] = join_parts<T>(flat[i + j]);
+    store<T>(sums + i, merge_all<T, kWidth<T>>(joined));
+  }
   for (; i + 4 <= count; i += 4) sum_lanes_of_four<T>(flat[i], flat[i + 1], flat[i + 2], flat[i + 3], sums + i);
   for (; i < count; ++i) sums[i] = sum_lanes<T>(flat[i]);
 }

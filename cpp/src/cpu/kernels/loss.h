@@ -31,6 +31,49 @@ T row_max(const T* x, Index n) {
   return top;
 }
 
+template <class T>
+Index arg_max(const T* x, Index n) {
+  const T top = row_max(x, n);
+  for (Index i = 0; i < n;) {  // whole blocks first: a loop that may stop anywhere stays scalar
+    const Index end = n - i < 64 ? n : i + 64;
+    int hits = 0;
+#pragma omp simd reduction(+ : hits)
+    for (Index j = i; j < end; ++j) hits += x[j] == top;
+    if (hits)
+      for (Index j = i; j < end; ++j)
+        if (x[j] == top) return j;
+    i = end;
+  }
+  return 0;
+}
+
+// The k largest of x - minus into values and ids, largest first, of equals the lower index; k <= n.
+template <class T>
+void largest(const T* x, Index n, T minus, Index k, T* values, Index* ids) {
+  constexpr Index block = 64;
+  Index count = 0;
+  for (Index first = 0; first < n && k > 0; first += block) {
+    const Index width = n - first < block ? n - first : block;
+    T some[block];
+#pragma omp simd
+    for (Index j = 0; j < width; ++j) some[j] = x[first + j] - minus;
+    if (count == k) {
+      int hits = 0;
+      const T least = values[k - 1];
+#pragma omp simd reduction(+ : hits)
+      for (Index j = 0; j < width; ++j) hits += some[j] > least;
+      if (!hits) continue;
+    }
+    for (Index j = 0; j < width; ++j) {
+      if (count == k && !(some[j] > values[k - 1])) continue;
+      Index at = count < k ? count++ : k - 1;
+      for (; at > 0 && values[at - 1] < some[j]; --at) values[at] = values[at - 1], ids[at] = ids[at - 1];
+      values[at] = some[j];
+      ids[at] = first + j;
+    }
+  }
+}
+
 // max + log sum exp(x - max) in double from the sum on; `total` receives sum x.
 template <class T>
 T log_sum_exp(const T* x, Index n, T* total) {

@@ -250,8 +250,44 @@ struct TanhScores {
   }
 };
 
+// e^2k of units [h, h + W) of one key, 0 behind the last, as exponentiate_keys leaves them.
+template <class T>
+DHYAN_INLINE Vec<T> exp_units(const T* key, Index h, Index H) {
+  if (h + kWidth<T> <= H) return exp_twice<Vec<T>>(load<T>(key + h));
+  return between<T>(exp_twice<Vec<T>>(load_upto<T>(key + h, H - h)), 0, H - h, T(0));
+}
+
+// One row whose keys were not prepared: four keys at a time pass through the first-level cache.
+template <class T>
+inline void tanh_scores_of_one(const ScoreInputs<T>& in, T* scores) {
+  constexpr int N = 4;
+  static_assert(kUnprepared <= kHiddenBlock, "all units of a query must fit one block");
+  HiddenBlock<T, 1> block;
+  T buffer[(kUnprepared + 1) * N];
+  const PathLimits<T> limits = PathLimits<T>::for_weights(largest_magnitude(in.w, in.H));
+  const T q_most = largest_magnitude(in.q, in.H);
+  block.load_weights(in, 0);
+  block.load_queries(in, 0, 1);
+  const Span own = range_of(in.ranges, 0, in.S);
+  for (Index s = own.first; s < own.last; s += N) {
+    ScoreInputs<T> few = in;
+    few.k = in.k + s * in.H;
+    few.S = smaller(N, own.last - s);
+    few.prepared = buffer;
+    exponentiate_keys(few.k, few.S, in.H, buffer);
+    const TanhScores<T, 1> part{few, block, &q_most, limits, 0};
+    T out[1][N];
+    if (few.S == N)
+      part.template tile<1, N>(0, out);
+    else
+      for (Index j = 0; j < few.S; ++j) out[0][j] = part.one(0, j);
+    for (Index j = 0; j < few.S; ++j) scores[s + j] = in.H == 0 ? T(0) : in.scale * out[0][j];
+  }
+}
+
 template <class T>
 inline void tanh_scores(const ScoreInputs<T>& in, T* scores) {
+  if (!in.prepared) return tanh_scores_of_one(in, scores);
   constexpr int M = 4;
   HiddenBlock<T, M> block;
   const PathLimits<T> limits = PathLimits<T>::for_weights(largest_magnitude(in.w, in.H));
@@ -283,30 +319,35 @@ inline void tanh_scores(const ScoreInputs<T>& in, T* scores) {
   }
 }
 
-// Rows t.. of a tile against N panels of keys: out[i][j*W + l] = q_i . k_l.
+// Rows t.. of a tile against N panels of keys: out[i*ldo + j*W + l] = q_i . k_l.
 template <class T, int M, int N>
-inline __attribute__((noinline)) void product_tile(const ScoreInputs<T>& in, Index t, const T* panel, T* out) {
+inline __attribute__((noinline)) void product_tile(const ScoreInputs<T>& in, Index t, const T* panel, T* out,
+                                                   Index ldo) {
   Vec<T> acc[M][N];
-  sum_tile<T, M, N>(in.q + t * in.ldq, in.ldq, 1, in.H, Rows<T>{panel, kWidth<T>, in.H * kWidth<T>}, acc);
+  sum_tile<T, M, N, false>(in.q + t * in.ldq, in.ldq, 1, in.H, Rows<T>{panel, kWidth<T>, in.H * kWidth<T>}, nullptr,
+                           acc);
+#pragma GCC unroll 16
   for (int i = 0; i < M; ++i)
-    for (int j = 0; j < N; ++j) store<T>(out + (i * N + j) * kWidth<T>, acc[i][j] * in.scale);
+    for (int j = 0; j < N; ++j) store<T>(out + i * ldo + j * kWidth<T>, acc[i][j] * in.scale);
 }
 
 template <class T, int M, int N>
 inline void product_sweep(const ScoreInputs<T>& in, Index t, Index& s, Index last, T* scores) {
   constexpr Index W = kWidth<T>;
+  const Span common = common_span(in.ranges, t, M, in.S);
   // More than one panel only while all of them hold keys that are wanted.
   for (; N == 1 ? s < last : s + (N - 1) * W < last; s += N * W) {
+    if (s >= common.first && s + N * W <= common.last) {
+      product_tile<T, M, N>(in, t, in.prepared + s * in.H, scores + t * in.S + s, in.S);
+      continue;
+    }
     T out[M * N * W];
-    product_tile<T, M, N>(in, t, in.prepared + s * in.H, out);
+    product_tile<T, M, N>(in, t, in.prepared + s * in.H, out, N * W);
     for (int i = 0; i < M; ++i) {
       const Span own = range_of(in.ranges, t + i, in.S);
       const Index from = own.first > s ? own.first : s, to = smaller(own.last, s + N * W);
       T* row = scores + (t + i) * in.S;
-      if (to - from == N * W)
-        std::memcpy(row + s, out + i * N * W, sizeof(T) * N * W);
-      else
-        for (Index k = from; k < to; ++k) row[k] = out[i * N * W + k - s];
+      for (Index k = from; k < to; ++k) row[k] = out[i * N * W + k - s];
     }
   }
 }
@@ -316,7 +357,7 @@ inline void product_rows(const ScoreInputs<T>& in, Index t, T* scores) {
   const Span span = span_of(in.ranges, t, M, in.S);
   Index s = span.first / kWidth<T> * kWidth<T>;
   if (span.first >= span.last) return;
-  if (M == 1) product_sweep<T, M, 4>(in, t, s, span.last, scores);
+  if (M <= 2) product_sweep<T, M, 4>(in, t, s, span.last, scores);
   product_sweep<T, M, 2>(in, t, s, span.last, scores);
   product_sweep<T, M, 1>(in, t, s, span.last, scores);
 }
@@ -326,8 +367,8 @@ inline void product_scores(const ScoreInputs<T>& in, T* scores) {
   if (in.H > kNarrow) return dot_rows(in.q, in.ldq, in.rows, in.k, in.S, in.H, in.ranges, in.scale, scores);
   Index t = 0;
   for (; t + kRows <= in.rows; t += kRows) product_rows<T, kRows>(in, t, scores);
-  for (; t + 2 <= in.rows; t += 2) product_rows<T, 2>(in, t, scores);
-  if (t < in.rows) product_rows<T, 1>(in, t, scores);
+  for (; t + 4 <= in.rows; t += 4) product_rows<T, 4>(in, t, scores);
+  for (; t < in.rows; ++t) product_rows<T, 1>(in, t, scores);
 }
 
 template <class T>

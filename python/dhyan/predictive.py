@@ -1,0 +1,58 @@
+"""The predicted centre of local-p attention (Luong 2015): forward, and the gradient through its Gaussian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import model_ops as ops
+from .scoring_base import Parameters
+from .windows import PredictiveWindow, Restriction
+
+
+@dataclass(frozen=True, eq=False)
+class Centre:
+    """p (B, T) = length * sigmoid(window_v . tanh(query window_query)), and the Gaussian around it."""
+
+    centre: np.ndarray  # (B, T) float64
+    share: np.ndarray  # (B, T) float64, p / length
+    hidden: np.ndarray  # (B, T, U)
+    lengths: np.ndarray
+    radius: int
+    gaussian: np.ndarray  # (B, T, S)
+    slope: np.ndarray  # (B, T, S) d log gaussian / dp
+
+    @classmethod
+    def of(cls, window: PredictiveWindow, p: Parameters, query: np.ndarray, lengths: np.ndarray, S: int) -> Centre:
+        """The centres of these queries (B, T, Q) in sentences of these lengths."""
+        B, T, Q = query.shape
+        hidden = np.tanh(ops.linear_forward(query.reshape(-1, Q), p["window_query"])).reshape(B, T, len(p["window_v"]))
+        logit = (hidden.astype(np.float64) * p["window_v"]).sum(2)
+        share = 0.5 * (1 + np.tanh(0.5 * logit))  # the sigmoid, without overflow
+        centre = share * lengths[:, None]
+        sigma = window.radius / 2
+        away = np.arange(S) - centre[:, :, None]
+        gaussian, slope = np.exp(-(away**2) / (2 * sigma**2)), away / sigma**2
+        return cls(centre, share, hidden, lengths, window.radius, gaussian.astype(query.dtype), slope)
+
+    def cut(self, may: Restriction) -> Restriction:
+        """Only |s - p| <= radius; a centre that is not finite cuts nothing and shows as NaN in its row."""
+        known = np.isfinite(self.centre)
+        p = np.where(known, self.centre, 0)
+        low = np.where(known, np.ceil(p - self.radius), 0).astype(np.int64)
+        high = np.where(known, np.floor(p + self.radius) + 1, self.gaussian.shape[2]).astype(np.int64)
+        begin = np.maximum(may.begin, low)
+        end = np.maximum(np.minimum(may.end, high), 0)
+        return Restriction(may.lengths, np.minimum(begin, end), end, may.mask)
+
+    def backward(self, p: Parameters, dcentre: np.ndarray, query: np.ndarray, gradients: Parameters) -> np.ndarray:
+        """dquery (B, T, Q) from dcentre (B, T); adds the gradients of window_query and window_v."""
+        dlogit = dcentre * self.lengths[:, None] * self.share * (1 - self.share)
+        dhidden = dlogit[:, :, None] * p["window_v"] * (1 - self.hidden.astype(np.float64) ** 2)
+        gradients["window_v"] += (dlogit[:, :, None] * self.hidden).sum((0, 1)).astype(query.dtype)
+        rows = query.reshape(-1, query.shape[2])
+        narrow = dhidden.astype(query.dtype).reshape(len(rows), dhidden.shape[2])
+        dquery, dmatrix, _ = ops.linear_backward(narrow, rows, p["window_query"])
+        gradients["window_query"] += dmatrix
+        return dquery.reshape(query.shape)

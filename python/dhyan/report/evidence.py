@@ -1,0 +1,279 @@
+"""What a report says of a model's outputs: how they were measured, which to show, and what each one shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import read_log
+from ..config import ModelConfig, TrainConfig
+from ..data import Pair, scan_file
+from ..errors import DataError
+from ..folder import load_tables
+from ..metrics import (
+    DIFFUSE,
+    FAILURES,
+    UNREAD,
+    Output,
+    _repeats,
+    _surplus,
+    aer,
+    edit_distance,
+    evaluate_report,
+    failures_of,
+)
+from ..names import unknown_name
+from ..translator import Translation, Translator
+from .card import reading_note
+
+UNATTENTIVE = ("none", "uniform")  # their weights say nothing of what was read
+WEAK = 100  # fewer pairs than this, or none with a reference, and a figure says little
+CHOICES = ("failures", "worst", "longest", "best", "first")
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """The sentences of a report; without references every pair's target is empty."""
+
+    name: str
+    pairs: Sequence[Pair]
+    has_references: bool = True
+
+    @property
+    def words(self) -> list[int]:
+        """Length of each source in words."""
+        return [len(pair.source.split()) for pair in self.pairs]
+
+    @property
+    def weakness(self) -> str:
+        """Why figures on it say little; "" where they do not."""
+        if not self.has_references:
+            return "weak evaluation: no reference"
+        return f"weak evaluation: {len(self.pairs)} pairs, fewer than {WEAK}" if len(self.pairs) < WEAK else ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model on one test. result, outputs: as `evaluate` has them, None and empty without references."""
+
+    name: str  # the folder
+    translator: Translator
+    found: list[Translation]
+    outputs: list[Output] = field(default_factory=list)
+    result: dict[str, Any] | None = None
+    log: list[dict[str, Any]] = field(default_factory=list)
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+    @property
+    def config(self) -> ModelConfig:
+        config: ModelConfig = self.translator.model.config
+        return config
+
+
+def read_sources(path: str, two_columns: bool, alone: bool, bad_lines: str, skipped: list[str]) -> list[Pair] | None:
+    """The lines of a file as sources without references; None where some line has more than a source's columns.
+
+    alone: every line is a source whatever its columns. Errors: DataError for what `scan_file` refuses, and for a blank
+    or bad line, which bad_lines="skip" leaves out and lists in skipped.
+    """
+    lines = list(scan_file(path))
+    tabs = 1 if two_columns else 0
+    if not alone and any(line.text.count("\t") != tabs for line in lines if not line.problem and line.text.strip()):
+        return None
+    pairs = []
+    for line in lines:
+        problem = line.problem or ("" if line.text.strip() else "the line is blank, expected a source")
+        if problem:
+            message = f"{path}:{line.number}:{'' if problem[0].isdigit() else ' '}{problem}"
+            if bad_lines != "skip":
+                raise DataError(message)
+            skipped.append(message)
+        else:
+            pairs.append(Pair(line.text.strip(), "", line=line.number))
+    if not pairs:
+        raise DataError(f"{path}: no usable line ({len(skipped)} bad lines skipped)")
+    return pairs
+
+
+def run(folder: str, translator: Translator, test: Sentences, *, beam: int = 5, tokenize: str = "13a") -> Run:
+    """Translate the test, and compare with its references as `dhyan evaluate` does. Errors: as `evaluate`."""
+    pairs = test.pairs
+    links = [pair.links for pair in pairs] if translator.needs_links else None
+    found = translator.translate([pair.source for pair in pairs], beam=beam, links=links)
+    training, log = load_tables(Path(folder))[1], read_log(folder)
+    if not test.has_references:
+        return Run(folder, translator, found, log=log, training=training)
+    references = [pair.target for pair in pairs]
+    forced = translator.align([pair.source for pair in pairs], references, links=links)
+    outputs = [
+        Output(f.tokens, made.tokens, f.weights, len(f.source_tokens) - 1, made.links(), pair.links)
+        for pair, f, made in zip(pairs, found, forced, strict=True)
+    ]
+    result = evaluate_report([f.text for f in found], references, outputs, test.words, tokenize=tokenize)
+    return Run(folder, translator, found, outputs, result, log, training)
+
+
+def short_names(runs: Sequence[Run]) -> list[str]:
+    """The last part of each run's folder, or where those are equal the folders as they were given."""
+    short = [Path(run.name).resolve().name for run in runs]
+    return short if len(set(short)) == len(short) and all(short) else [run.name for run in runs]
+
+
+# ---------------------------------------------------------------- which sentences
+
+
+def check_choices(names: Sequence[str]) -> None:
+    """ValueError for a name that is not one of CHOICES."""
+    for name in names:
+        if name not in CHOICES:
+            raise unknown_name("choose", name, CHOICES)
+
+
+def check_numbers(test: Sentences, numbers: Sequence[int]) -> None:
+    """DataError for a sentence that the test does not have, counted from 1."""
+    for number in numbers:
+        if not 1 <= number <= len(test.pairs):
+            raise DataError(f"{test.name}: got sentence {number}, expected one of 1 to {len(test.pairs)}")
+
+
+def choose(
+    run: Run, test: Sentences, wanted: Sequence[str], count: int, numbers: Sequence[int] = ()
+) -> dict[int, list[str]]:
+    """Index of each sentence to show -> why; at most `count` for each of the wanted, best reasons first.
+
+    numbers: the sentences to show instead, counted from 1. Errors: as check_numbers and check_choices.
+    """
+    check_numbers(test, numbers)
+    if numbers:
+        return {number - 1: ["asked for"] for number in dict.fromkeys(numbers)}
+    check_choices(wanted)
+    indices = range(len(test.pairs))
+    errors = [_error(run, i) for i in indices]
+    ranked = {
+        "failures": _failing(run, errors),
+        "worst": sorted(indices, key=lambda i: (-errors[i], run.found[i].score)),
+        "best": sorted(indices, key=lambda i: (errors[i], -run.found[i].score)),
+        "longest": sorted(indices, key=lambda i: -len(run.found[i].source_tokens)),
+        "first": list(indices),
+    }
+    chosen: dict[int, list[str]] = {}
+    for name in wanted:
+        for i in ranked[name][:count]:
+            chosen.setdefault(i, []).append("shows a failure" if name == "failures" else name)
+    return chosen
+
+
+def _error(run: Run, i: int) -> float:
+    """Edit distance per reference token; 0 without references, so that the model's own score decides."""
+    if not run.outputs:
+        return 0.0
+    output = run.outputs[i]
+    return edit_distance(output.hypothesis, output.reference) / max(len(output.reference), 1)
+
+
+def _failing(run: Run, errors: Sequence[float]) -> list[int]:
+    """Sentences that show a failure: the worst of each kind, then the second worst of each, and so on."""
+    kinds: dict[str, list[int]] = {name: [] for name in FAILURES}
+    for i in sorted(range(len(run.outputs)), key=lambda i: -errors[i]):
+        for name in failures_of(run.outputs[i]):
+            kinds[name].append(i)
+    longest = max(map(len, kinds.values()))
+    order = [kind[k] for k in range(longest) for kind in kinds.values() if k < len(kind)]
+    return list(dict.fromkeys(order))
+
+
+# ---------------------------------------------------------------- what can be said
+
+
+def task_type(source_level: str, target_level: str, two_columns: bool) -> str:
+    """What kind of task the levels of the vocabularies speak of."""
+    if two_columns:
+        return "inflection: characters and tags to characters"
+    if source_level == "char":
+        return "transliteration, character level" if target_level == "char" else "transcription: characters to symbols"
+    return "words to characters" if target_level == "char" else "translation"
+
+
+def evidence_kind(run: Run) -> str:
+    """What the weights of this model are evidence of."""
+    name = run.config.attention
+    fixed = {
+        "none": "none, the model attends to nothing",
+        "uniform": "none, the weights are equal by definition",
+        "oracle": "gold links, given to the model",
+    }
+    if name in fixed:
+        return fixed[name]
+    return f"attention, {name}{', coverage' if name == 'coverage' or run.training.coverage else ''}"
+
+
+def copied(found: Translation) -> list[str]:
+    """Output tokens that equal the source token they look at most, punctuation left out."""
+    links = found.links()
+    return [
+        found.tokens[t]
+        for s, t in links
+        if found.tokens[t] == found.source_tokens[s] and any(c.isalnum() for c in found.tokens[t])
+    ]
+
+
+def alignment_note(found: Translation, attention: str = "") -> str:
+    """How the output was read from the source, in a sentence or two."""
+    if attention == "none":
+        return "No alignment: without attention every step reads the encoder's last position."
+    if attention == "uniform":
+        return "No alignment: every step reads the mean of all positions."
+    return reading_note(found.links(), found.tokens, found.source_tokens, found.weights)
+
+
+def gold_note(output: Output) -> str:
+    """How the forced alignment of the reference compares with gold links; "" without them."""
+    rate = None if output.gold is None or output.forced is None else aer([output.forced], [output.gold])
+    if rate is None or output.forced is None or output.gold is None:
+        return ""
+    possible = {link[:2] for link in output.gold}
+    hits = sum(tuple(link) in possible for link in output.forced)
+    return f"{hits} of {len(output.forced)} links of the reference are gold ones, alignment error rate {rate:.2f}"
+
+
+def failure_notes(output: Output, source_tokens: Sequence[str]) -> list[tuple[str, str]]:
+    """For each kind of failure "no", or where it shows."""
+    shown = failures_of(output)
+    return [
+        (name.replace("_", " "), f"yes: {_where(name, output, source_tokens)}" if name in shown else "no")
+        for name in FAILURES
+    ]
+
+
+def _where(name: str, output: Output, source_tokens: Sequence[str]) -> str:
+    hypothesis, reference = list(output.hypothesis), list(output.reference)
+    weights = output.weights
+    if name == "omission":
+        lacks = _quoted(reference[i] for i in _surplus(reference, hypothesis))
+        if weights is None:
+            return f"the output lacks {lacks}"
+        totals = weights[:, : output.source_size].sum(axis=0)
+        unread = _quoted(source_tokens[s] for s, total in enumerate(totals) if total < UNREAD)
+        return f"the output lacks {lacks}; hardly read: {unread}"
+    if name == "repetition":
+        return f"twice in a row: {_quoted(' '.join(run) for run in sorted(_repeats(hypothesis) - _repeats(reference)))}"
+    if name == "wrong_alignment" and output.gold is not None and output.forced is not None:
+        possible = {link[:2] for link in output.gold}
+        linked = {target for _, target in possible}
+        wrong = [(s, t) for s, t in output.forced if t in linked and (s, t) not in possible]
+        return f"against the gold links: {_quoted(f'{reference[t]} ← {source_tokens[s]}' for s, t in wrong)}"
+    wrong_tokens = _surplus(hypothesis, reference)
+    if weights is None:
+        return f"not in the reference: {_quoted(hypothesis[t] for t in wrong_tokens)}"
+    inside = weights[:, : output.source_size]
+    peaks = inside.max(axis=1, initial=0.0)
+    shown = [t for t in wrong_tokens if (peaks[t] < DIFFUSE) == (name == "hallucination")]
+    return "not in the reference: " + _quoted(f"{hypothesis[t]} (largest weight {peaks[t]:.2f})" for t in shown)
+
+
+def _quoted(words: Any) -> str:
+    listed = [f"“{word}”" for word in words]
+    more = f" and {len(listed) - 8} more" if len(listed) > 8 else ""
+    return ", ".join(listed[:8]) + more

@@ -1,0 +1,243 @@
+"""`dhyan report`: the run, its figures and the evidence cards of chosen sentences as one HTML file without network.
+
+The same model, test and options give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from ..metrics import FAILURES, TEXT_EXTRA_MISSING, exact_match
+from ..svg import bucket_name
+from ..windows import window_to
+from . import evidence
+from .card import Card, card_html, escaped, page_html, table_html
+from .chart import chart_html
+from .evidence import UNATTENTIVE, Run, Sentences
+
+MEASURES = (  # key of the evaluation, its name, how it is shown, which way is better
+    ("pairs", "pairs", "{:d}", ""),
+    ("bleu", "BLEU", "{:.2f}", "higher"),
+    ("chrf", "chrF", "{:.2f}", "higher"),
+    ("ter", "TER", "{:.2f}", "lower"),
+    ("exact_match", "exact match", "{:.2f} %", "higher"),
+    ("token_error_rate", "token error rate", "{:.2f} %", "lower"),
+    ("aer", "alignment error rate", "{:.4f}", "lower"),
+)
+DEFINITIONS = {
+    "worst, best": "by edit distance to the reference over its tokens, then by the model's own score; without "
+    "references by the score alone",
+    "score": "mean log-probability of the output's symbols, in nats",
+    "copied source": "an output token equals the source token that it looks at most",
+    "weak evaluation": f"there is no reference, or there are fewer than {evidence.WEAK} pairs",
+}
+
+
+def check_out(out: str, inputs: Sequence[str] = ()) -> None:
+    """Errors: DataError where the page cannot be written to `out`, or would replace one of the inputs."""
+    path = Path(out)
+    if path.is_dir():
+        raise DataError(f"{out}: is a folder, expected the name of a file to write")
+    if not path.parent.is_dir():
+        raise DataError(f"{out}: the folder {path.parent} does not exist")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise DataError(f"{out}: cannot be written (no permission)")
+    for name in inputs:
+        if path.exists() and os.path.exists(name) and path.samefile(name):
+            raise DataError(f"{out}: is the test file, expected another file to write")
+
+
+def write(out: str, text: str) -> None:
+    """Write a page, a file whole or not at all. Errors: OSError naming the file."""
+    path, data = Path(out).resolve(), text.encode()
+    whole = not path.exists() or path.is_file()  # a pipe or a device cannot be replaced
+    part = path.with_name(path.name + ".part") if whole else path
+    try:
+        part.write_bytes(data)
+        if whole:
+            part.replace(path)
+    except OSError as error:
+        if whole:
+            part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, out) from None
+
+
+def report_html(
+    runs: Sequence[Run],
+    test: Sentences,
+    *,
+    beam: int,
+    wanted: Sequence[str] = evidence.CHOICES[:4],
+    count: int = 4,
+    numbers: Sequence[int] = (),
+) -> tuple[str, int]:
+    """The page of one model, or of two of which the second is only compared with, and its number of cards.
+
+    wanted, count, numbers: as `evidence.choose`.
+    """
+    first = runs[0]
+    chosen = evidence.choose(first, test, wanted, count, numbers)
+    weak = f'<p class="warning" role="note">{escaped(test.weakness)}</p>' if test.weakness else ""
+    title = f"{evidence.short_names(runs)[0]} on {Path(test.name).name}"
+    body = [
+        '<main class="dhyan-page">',
+        f"<h1>{escaped(title)}</h1>{weak}",
+        _section("Model and data", _facts(runs, test, beam)),
+        _section("Figures", _figures(runs)),
+        _section("Curves", _curves(runs)),
+        _section("Sentences", _cards(runs, test, chosen)),
+        _section("Definitions", _definitions()),
+        "</main>",
+    ]
+    return page_html(f"dhyan report: {title}", "\n".join(filter(None, body))), len(chosen)
+
+
+def _section(name: str, content: str) -> str:
+    return f"<section>\n<h2>{name}</h2>\n{content}\n</section>" if content else ""
+
+
+def _facts(runs: Sequence[Run], test: Sentences, beam: int) -> str:
+    words = test.words
+    facts = [("test", f"{test.name}: {len(words)} sentences of {min(words)} to {max(words)} words")]
+    for run, role in zip(runs, ("model", "against"), strict=False):
+        facts.append((role, f"{run.name}: {_model(run)}; beam {beam}"))
+    source, target = runs[0].translator.source_vocab, runs[0].translator.target_vocab
+    facts += [
+        ("task", evidence.task_type(source.level, target.level, runs[0].translator.two_columns)),
+        ("vocabularies", f"{len(source)} source {source.level}s, {len(target)} target {target.level}s"),
+        ("evidence", evidence.evidence_kind(runs[0])),
+    ]
+    return f'<dl class="facts">{"".join(f"<dt>{escaped(a)}</dt><dd>{escaped(b)}</dd>" for a, b in facts)}</dl>'
+
+
+def _model(run: Run) -> str:
+    config = run.config
+    assert not isinstance(config.window, int | str)
+    window = window_to(config.window)
+    parts = [
+        f"attention {config.attention}",
+        f"{config.heads} heads" if config.heads > 1 else "",
+        f"normaliser {config.normalize}" if config.normalize != "softmax" else "",
+        f"window {window}" if window is not None else "",
+        f"{config.layers} x {config.cell.upper()} of {config.hidden}",
+        "both directions" if config.bidirectional else "",
+        f"embedding {config.embedding}",
+        f"{config.order} order",
+        f"{sum(p.size for p in run.translator.model.parameters().values()):,} parameters",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _figures(runs: Sequence[Run]) -> str:
+    results, names = [run.result for run in runs if run.result is not None], evidence.short_names(runs)
+    if not results:
+        return "<p>The test has no references: nothing was measured.</p>"
+    rows = [
+        (name, *(_shown(_value(run, key), pattern) for run in runs), better)
+        for key, name, pattern, better in MEASURES
+        if any(_value(run, key) is not None for run in runs)
+    ]
+    failures = [(name.replace("_", " "), *(r["failures"][name] for r in results), "lower") for name in FAILURES]
+    table = table_html("On the whole test", ["measure", *names, "better"], [*rows, *failures])
+    signature = results[0]["signature"]
+    fine = f"sacreBLEU {signature}" if signature else TEXT_EXTRA_MISSING
+    dull = [name for run, name in zip(runs, names, strict=True) if run.config.attention in UNATTENTIVE]
+    if dull:
+        fine += (
+            f". {' and '.join(dull)} does not attend: its failures are counted by weights that say nothing of reading."
+        )
+    return f'{table}\n<p class="fine">{escaped(fine)}</p>'
+
+
+def _value(run: Run, key: str) -> Any:
+    """One figure of an evaluation, shares as percentages; None where it is unknown or means nothing."""
+    if run.result is None or run.result[key] is None or (key == "aer" and run.config.attention in UNATTENTIVE):
+        return None
+    value = run.result[key]
+    return 100 * value if key in ("exact_match", "token_error_rate") else value
+
+
+def _shown(value: Any, pattern: str) -> str:
+    return "–" if value is None else pattern.format(value)
+
+
+def _curves(runs: Sequence[Run]) -> str:
+    figures = []
+    rows = [run.result["by_length"] for run in runs if run.result and run.result["bleu"] is not None]
+    if rows:
+        names = evidence.short_names(runs)
+        curves = {name: [row["bleu"] for row in own] for name, own in zip(names, rows, strict=True)}
+        places = [bucket_name(row) for row in rows[0]]
+        figures.append(chart_html("BLEU by source length", places, curves, axis="source words", top=100))
+    log = runs[0].log
+    epochs = [str(row.get("epoch", "?"))[:12] for row in log]
+    for title, keys, top in (
+        ("Loss while training", {"training": "train_loss", "validation": "valid_loss"}, None),
+        ("Validation while training", {"exact match": "exact_match", "token error rate": "token_error_rate"}, 1.0),
+    ):
+        curves = {name: [row.get(key) for row in log] for name, key in keys.items()}
+        figures.append(chart_html(title, epochs, curves, axis="epoch", top=top) if log else "")
+    return f'<div class="charts">{"".join(figures)}</div>' if any(figures) else ""
+
+
+def _definitions() -> str:
+    named = {name.replace("_", " "): text for name, text in FAILURES.items()} | DEFINITIONS
+    items = "".join(f"<dt>{escaped(name)}</dt><dd>{escaped(text)}</dd>" for name, text in named.items())
+    return f'<dl class="definitions">{items}</dl>'
+
+
+# ---------------------------------------------------------------- cards
+
+
+def _cards(runs: Sequence[Run], test: Sentences, chosen: dict[int, list[str]]) -> str:
+    if not chosen:
+        return "<p>No sentence was chosen: no output shows a failure.</p>"
+    jump = "".join(f'<li><a href="#s{i + 1}">{i + 1}: {escaped(", ".join(why))}</a></li>' for i, why in chosen.items())
+    cards = (card_html(_card(runs, test, i, why), identifier=f"s{i + 1}") for i, why in chosen.items())
+    return f'<nav aria-label="sentences"><ul class="jump">{jump}</ul></nav>\n' + "\n".join(cards)
+
+
+def _card(runs: Sequence[Run], test: Sentences, i: int, why: Sequence[str]) -> Card:
+    run, pair = runs[0], test.pairs[i]
+    found = run.found[i]
+    output = run.outputs[i] if run.outputs else None
+    texts = [("source", pair.source)]
+    if output is not None:
+        texts.append(("target (reference)", pair.target))
+    texts.append(("output", found.text))
+    names = evidence.short_names(runs)
+    texts += [(f"output of {name}", other.found[i].text) for name, other in zip(names[1:], runs[1:], strict=True)]
+    notes = [("score", f"{found.score:.4f}"), ("alignment", evidence.alignment_note(found, run.config.attention))]
+    if output is None:
+        notes.append(("failures", "not checked: there is no reference"))
+    else:
+        gold = "" if run.config.attention in UNATTENTIVE else evidence.gold_note(output)
+        notes += [("gold links", gold)] if gold else []
+        notes += evidence.failure_notes(output, found.source_tokens)
+    copies = evidence.copied(found)
+    if copies:
+        notes.append(("copied source", ", ".join(copies)))
+    line = f", line {pair.line}" if pair.line not in (None, i + 1) else ""
+    return Card(
+        title=f"Sentence {i + 1}{line}", tokens=found.tokens, source_tokens=found.source_tokens, weights=found.weights,
+        texts=texts, chips=_chips(run, test, i, why), notes=notes,
+    )  # fmt: skip
+
+
+def _chips(run: Run, test: Sentences, i: int, why: Sequence[str]) -> list[tuple[str, str]]:
+    translator, notes = run.translator, []
+    if run.outputs:
+        notes = evidence.failure_notes(run.outputs[i], run.found[i].source_tokens)
+    chips = [("", reason) for reason in why if reason != "shows a failure"]
+    chips += [("warn", name) for name, words in notes if words != "no"]
+    if run.outputs and exact_match([run.outputs[i].hypothesis], [run.outputs[i].reference]):
+        chips.append(("good", "exact match"))
+    task = evidence.task_type(translator.source_vocab.level, translator.target_vocab.level, translator.two_columns)
+    chips += [("", f"task: {task}"), ("", f"evidence: {evidence.evidence_kind(run)}")]
+    if evidence.copied(run.found[i]):
+        chips.append(("", "evidence: copied source"))
+    return [*chips, ("warn", test.weakness)] if test.weakness else chips
