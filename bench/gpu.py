@@ -6,7 +6,7 @@
 
 Needs: an NVIDIA driver and GPU, NumPy, and for the build nvcc 12 or 13, a C++ compiler, cmake, ninja (or make) and
 pybind11; nothing is fetched. With PyTorch (a CUDA build) ours is timed beside eager, torch.compile and SDPA; without it
-ours alone. compute-sanitizer is run where it is on the PATH.
+ours alone. compute-sanitizer is run where it is on the PATH. One file, because it is carried to where a GPU is.
 
 Checked first: every op in every type against float64 NumPy on fresh random inputs, by relative norm error; all device
 memory starts as NaN, so an element that is not written is found; two runs must give the same bits. What differs is

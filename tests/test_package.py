@@ -85,17 +85,18 @@ def test_the_stubs_name_the_arguments_of_the_core() -> None:
             stubs[node.name] = [a.arg for a in node.args.args]
         elif isinstance(node, ast.ClassDef):
             for method in node.body:
-                if isinstance(method, ast.FunctionDef) and method.args.vararg is None and not method.decorator_list:
+                documented = isinstance(method, ast.FunctionDef) and not method.decorator_list
+                if documented and method.args.vararg is None:
                     arguments = [*method.args.args, *method.args.kwonlyargs]
                     stubs[f"{node.name}.{method.name}"] = [a.arg for a in arguments]
-    for name, arguments in stubs.items():
+    for name, named in stubs.items():
         target: object = _core
         for part in name.split("."):
             target = getattr(target, part)
         first_line = str(target.__doc__).splitlines()[0]
         signature = re.fullmatch(rf"{name.split('.')[-1]}\((.*)\) -> .*", first_line)
         assert signature is not None, first_line
-        assert re.findall(r"(?:^|, )(\w+): ", signature[1]) == arguments, name
+        assert re.findall(r"(?:^|, )(\w+): ", signature[1]) == named, name
 
 
 def test_the_scoring_of_contributing_works_as_printed() -> None:
@@ -146,8 +147,8 @@ def floats():
 
 
 def test_importing_changes_nothing() -> None:
-    names = {p.stem for p in Path(str(dhyan.__file__)).parent.glob("*.py")} - {"__main__", "torch"}
-    modules = [f"dhyan.{name}" for name in sorted(names)]
+    bridges = {"__main__", "torch"}  # what PyTorch changes is not ours to answer for either
+    modules = [f"dhyan.{p.stem}" for p in Path(str(dhyan.__file__)).parent.glob("*.py") if p.stem not in bridges]
     extras = "import numpy, safetensors.numpy, rich.console"  # what these change is not ours to answer for
     code = f"""{extras}\n{STATE}{FLOATS}
 before, floats_before = state(), floats()

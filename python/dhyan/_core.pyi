@@ -77,6 +77,7 @@ def tanh_array(x: _Array) -> _Array: ...
 # Attention on CUDA arrays; stream is an integer handle or None
 @final
 class DeviceArray:
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # always a TypeError: cuda_upload and the ops make them
     @property
     def shape(self) -> tuple[int, ...]: ...
     @property
