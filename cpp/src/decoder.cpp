@@ -1,4 +1,5 @@
-// One thing in one file, forward and the backward that mirrors it: the attention decoder over whole target sequences: one parallel region forward and one backward, threads own sentences.
+// The attention decoder over whole target sequences: one parallel region forward and one backward, threads own sentences.
+// One file, because backward mirrors forward line by line and is read beside it.
 //
 // Backward inside the loop computes only what the previous step needs (dh, dq, the fed-back readout); the gradients of
 // all weights, keys and values wait until every step is known and are one product or one tiled pass each.

@@ -38,8 +38,6 @@ class Plan:
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"{where}: temperature is {self.temperature}, expected a finite number above 0")
         chosen.check(sizes)
-        if sizes.normalized and "v" not in chosen.shapes(sizes):
-            raise ValueError(f"{where}: normalized is true, expected false: there is no v to normalise")
         if sizes.normalized and "g" not in chosen.shapes(sizes):
             raise ValueError(
                 f"{where}: normalized is true, expected false: only additive scorings have the (g, b) form"
@@ -69,7 +67,7 @@ class Plan:
 
     @property
     def step_by_step(self) -> bool:
-        """True where the core's decoder loop cannot read: it is then asked for row by row (`reading`)."""
+        """True where the core's decoder loop cannot read: it then asks `reader` step by step."""
         return (
             self.scoring.feedback != ""
             or self.scoring.step_by_step

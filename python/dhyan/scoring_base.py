@@ -47,11 +47,6 @@ class Scorer:
     scale: float = 1.0
     normalize_query: bool = False
 
-    @property
-    def rule(self) -> bool:
-        """True where nothing is scored."""
-        return self.term not in ("product", "tanh")
-
 
 @dataclass(frozen=True)
 class ScorerGradients:
