@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     """Run options.command."""
     commands = {
         "demo": _demo, "train": _train, "translate": _translate, "evaluate": _evaluate, "report": _report,
-        "align": _align, "info": _info,
+        "serve": _serve, "align": _align, "info": _info,
     }  # fmt: skip
     commands[options.command](options)
 
@@ -199,20 +199,15 @@ def _chunks(lines: Iterator[Line | DataError], size: int) -> Iterator[list[Line]
 
 def _write(translation: Translation, source: str, index: int, options: argparse.Namespace) -> None:
     if options.jsonl:
-        record = _record(translation) | {"source": source, "source_tokens": translation.source_tokens}
+        record = translation.to_dict() | {"source": source, "source_tokens": translation.source_tokens}
         if options.nbest > 1:
-            record["nbest"] = [_record(other) for other in translation.nbest]
+            record["nbest"] = [other.to_dict() for other in translation.nbest]
         print(json.dumps(record, ensure_ascii=False))
     elif options.nbest > 1:
         for other in translation.nbest:
             print(f"{index} ||| {other.text} ||| {other.score:.4f}")
     else:
         print(translation.text)
-
-
-def _record(translation: Translation) -> dict[str, Any]:
-    weights = [[round(float(weight), 6) for weight in row] for row in translation.weights]
-    return {"text": translation.text, "score": translation.score, "tokens": translation.tokens, "weights": weights}
 
 
 # ---------------------------------------------------------------- evaluate, align, info
@@ -301,6 +296,32 @@ def _without_references(options: argparse.Namespace) -> Sentences | None:
     return None if pairs is None else evidence.Sentences(name, pairs, has_references=False)
 
 
+def _serve(options: argparse.Namespace) -> None:
+    from dhyan.serve import server
+
+    server.check_installed()
+    from dhyan.serve.app import make_app
+    from dhyan.serve.guard import machine_names
+    from dhyan.serve.work import Served, Worker, names_of, read_examples
+
+    made = server.listen(options.host, options.port)
+    folders = [options.model, *([options.against] if options.against else [])]
+    served = [Served(name, load(folder)) for name, folder in zip(names_of(folders), folders, strict=True)]
+    for folder, one in zip(folders, served, strict=True):
+        if one.translator.needs_links:
+            raise DataError(f"serve: {folder} is a model with attention 'oracle', which reads by gold links")
+    if len({one.translator.two_columns for one in served}) > 1:
+        raise DataError("serve: one model reads two columns and the other one, expected two models of the same data")
+    examples = read_examples(options.examples, served[0].translator) if options.examples else []
+    anywhere = not server.is_loopback(made)
+    if anywhere:
+        _note(f"warning: --host {options.host} lets other machines use this page, without password or encryption")
+    worker = Worker(served)
+    app = make_app(worker, examples=examples, anywhere=anywhere, names=machine_names(options.host) if anywhere else ())
+    print(f"{', '.join(folders)}: {server.address(made, options.host)}", flush=True)
+    server.run(app, worker, made)
+
+
 def _align(options: argparse.Namespace) -> None:
     translator, pairs = _model_and_pairs(options, options.pairs)
     for first in range(0, len(pairs), CHUNK):
@@ -339,7 +360,17 @@ def _info(options: argparse.Namespace) -> None:
     from dhyan.cli.parser import version
 
     facts: dict[str, Any] = {"dhyan": version(), "python": platform.python_version(), "platform": platform.platform()}
-    for package in ("numpy", "safetensors", "rich", "matplotlib", "sacrebleu", "rapidfuzz", "sentencepiece"):
+    for package in (
+        "numpy",
+        "safetensors",
+        "rich",
+        "matplotlib",
+        "sacrebleu",
+        "rapidfuzz",
+        "sentencepiece",
+        "starlette",
+        "uvicorn",
+    ):
         try:
             facts[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

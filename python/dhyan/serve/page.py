@@ -1,0 +1,153 @@
+"""The page of `dhyan serve`: a form, and the cards of `dhyan report` below it. Its style and script are part of it.
+
+Without script the form is sent as it stands, and the page comes back with the cards.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from ..report.card import asset, digest, escaped, language
+from .ask import OPTIONS, Option
+from .work import Served
+
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 3 3"><rect width="3" height="3" fill="#f4f7fc"/>'
+    '<path fill="#103270" d="M0 0h1v1H0zM2 1h1v1H2zM1 2h1v1H1z"/>'
+    '<path fill="#6fa0d8" d="M1 1h1v1H1zM2 2h1v1H2z"/></svg>'
+)
+PACES = ((0, "at once"), (150, "slowly"), (600, "step by step"))  # milliseconds a step
+
+
+@dataclass
+class Shown:
+    """What one answer of the page holds."""
+
+    models: Sequence[Served]
+    examples: Sequence[str] = ()
+    text: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+    cards: list[str] = field(default_factory=list)
+    problem: str = ""
+
+
+@cache
+def _parts() -> tuple[str, str]:
+    """Style and script."""
+    own = resources.files(__package__)
+    style = asset("card.css") + asset("page.css") + own.joinpath("serve.css").read_text(encoding="utf-8")
+    return style, asset("card.js") + own.joinpath("serve.js").read_text(encoding="utf-8")
+
+
+@cache
+def policy() -> str:
+    """The content security policy: this page's own style and script by their digests, and requests to this server."""
+    style, script = _parts()
+    return (
+        f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}; connect-src 'self'; "
+        "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+
+
+def html(shown: Shown) -> str:
+    """The page."""
+    style, script = _parts()
+    names = " and ".join(model.name for model in shown.models)
+    results = "\n".join(_result(k, model, shown) for k, model in enumerate(shown.models))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escaped(names)} – dhyan</title>
+<link rel="icon" href="/icon.svg" type="image/svg+xml">
+<style>{style}</style>
+</head>
+<body>
+<main class="dhyan-page dhyan-serve">
+<h1>{escaped(names)}</h1>
+{_form(shown)}
+<p id="status" class="fine" role="status"></p>
+<p id="problem" class="warning" role="alert"{"" if shown.problem else " hidden"}>{escaped(shown.problem)}</p>
+<div id="results" class="{"pair" if len(shown.models) > 1 else "one"}">
+{results}
+</div>
+</main>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def _form(shown: Shown) -> str:
+    return f"""<form id="ask" method="post" action="/" autocomplete="off">
+{_text_fields(shown)}
+{_examples(shown)}
+<fieldset class="options"><legend>Search</legend>
+{"".join(_control(option, shown.values.get(option.key, option.default)) for option in OPTIONS)}
+<div class="control" id="pace-control" hidden><label for="pace">Show words</label>
+<select id="pace">{"".join(f'<option value="{ms}">{name}</option>' for ms, name in PACES)}</select></div>
+</fieldset>
+<p class="buttons"><button type="submit">Translate</button>
+<button type="button" id="stop" hidden>Stop</button></p>
+</form>"""
+
+
+def _text_fields(shown: Shown) -> str:
+    first = shown.models[0].translator
+    level = {"char": "characters", "word": "words"}.get(first.source_vocab.level, "tokens")
+    most = max(model.translator.max_source for model in shown.models)
+    hint = f"At most {most} {level}. Enter translates."
+    text, _, second = shown.text.partition("\t") if first.two_columns else (shown.text, "", "")
+    mark = f'dir="auto" lang="{language(text)}" spellcheck="false" autocapitalize="off"'
+    field = f"""<label for="text">{"Word" if first.two_columns else "Sentence"}</label>
+<textarea id="text" name="text" rows="2" required autofocus {mark} aria-describedby="hint">{escaped(text)}</textarea>"""
+    if first.two_columns:
+        field += f"""
+<label for="second">Second column, as in training</label>
+<input id="second" name="second" {mark} value="{escaped(second)}">"""
+    return f'{field}\n<p id="hint" class="fine">{hint}</p>'
+
+
+def _examples(shown: Shown) -> str:
+    """Sentences to try, for those without the keyboard; they need the script."""
+    if not shown.examples:
+        return ""
+    items = "".join(
+        f'<li><button type="button" lang="{language(text)}" dir="auto">{escaped(text)}</button></li>'
+        for text in shown.examples
+    )
+    return (
+        f'<div id="examples" hidden><p class="fine" id="try">Examples</p><ul aria-labelledby="try">{items}</ul></div>'
+    )
+
+
+def _control(option: Option, value: float | None) -> str:
+    filled = "" if value is None else f"{value:g}"
+    own = f'min="{option.low:g}" max="{option.high:g}" step="{option.step:g}" inputmode="decimal"'
+    return f"""<div class="control"><label for="{option.key}">{option.name}</label>
+<input type="number" id="{option.key}" name="{option.key}" value="{filled}" {own} aria-describedby="{option.key}-hint">
+<small id="{option.key}-hint">{option.hint}</small></div>
+"""
+
+
+def _result(k: int, model: Served, shown: Shown) -> str:
+    """Where a model's output appears; the language of its words is only known with them."""
+    card = shown.cards[k] if k < len(shown.cards) else ""
+    facts = escaped(json.dumps({"model": model.name}, ensure_ascii=False))
+    return (
+        f'<section class="result" data-ask="{facts}" aria-label="{escaped(model.name)}">'
+        f'<p class="fine">{escaped(_described(model))}</p><div class="shown">{card}</div></section>'
+    )
+
+
+def _described(model: Served) -> str:
+    facts = model.facts
+    heads = f"{model.name}: attention {facts['attention']}, {facts['layers']} × {facts['cell'].upper()} of "
+    return f"{heads}{facts['hidden']}, {facts['source_level']}s to {facts['target_level']}s"
