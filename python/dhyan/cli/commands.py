@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from io import BufferedReader
 from pathlib import Path
@@ -24,6 +24,7 @@ from dhyan.translator import Translation, Translator, load
 
 if TYPE_CHECKING:
     from dhyan.report.evidence import Sentences
+    from dhyan.serve.work import Served
 
 CHUNK = 512  # lines translated together when nobody waits for the next one
 Tables = dict[str, dict[str, Any]]
@@ -304,22 +305,27 @@ def _serve(options: argparse.Namespace) -> None:
     from dhyan.serve.guard import machine_names
     from dhyan.serve.work import Served, Worker, names_of, read_examples
 
-    made = server.listen(options.host, options.port)
-    folders = [options.model, *([options.against] if options.against else [])]
-    served = [Served(name, load(folder)) for name, folder in zip(names_of(folders), folders, strict=True)]
+    with server.listen(options.host, options.port) as made:
+        folders = [options.model, *([options.against] if options.against else [])]
+        served = [Served(name, load(folder)) for name, folder in zip(names_of(folders), folders, strict=True)]
+        _check_served(served, folders)
+        examples = read_examples(options.examples, served[0].translator) if options.examples else []
+        anywhere = not server.is_loopback(made)
+        names = machine_names(options.host) if anywhere else ()
+        if anywhere:
+            _note(f"warning: --host {options.host} lets other machines use this page, without password or encryption")
+        worker = Worker(served)
+        app = make_app(worker, examples=examples, anywhere=anywhere, names=names)
+        print(f"{', '.join(folders)}: {server.address(made, options.host)}", flush=True)
+        server.run(app, worker, made)
+
+
+def _check_served(served: Sequence[Served], folders: Sequence[str]) -> None:
     for folder, one in zip(folders, served, strict=True):
         if one.translator.needs_links:
             raise DataError(f"serve: {folder} is a model with attention 'oracle', which reads by gold links")
     if len({one.translator.two_columns for one in served}) > 1:
         raise DataError("serve: one model reads two columns and the other one, expected two models of the same data")
-    examples = read_examples(options.examples, served[0].translator) if options.examples else []
-    anywhere = not server.is_loopback(made)
-    if anywhere:
-        _note(f"warning: --host {options.host} lets other machines use this page, without password or encryption")
-    worker = Worker(served)
-    app = make_app(worker, examples=examples, anywhere=anywhere, names=machine_names(options.host) if anywhere else ())
-    print(f"{', '.join(folders)}: {server.address(made, options.host)}", flush=True)
-    server.run(app, worker, made)
 
 
 def _align(options: argparse.Namespace) -> None:

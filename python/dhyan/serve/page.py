@@ -71,7 +71,7 @@ def html(shown: Shown) -> str:
 </head>
 <body>
 <main class="dhyan-page dhyan-serve">
-<h1>{escaped(names)}</h1>
+<h1>Translate, and see what each word was read from</h1>
 {_form(shown)}
 <p id="status" class="fine" role="status"></p>
 <p id="problem" class="warning" role="alert"{"" if shown.problem else " hidden"}>{escaped(shown.problem)}</p>
@@ -103,7 +103,7 @@ def _text_fields(shown: Shown) -> str:
     first = shown.models[0].translator
     level = {"char": "characters", "word": "words"}.get(first.source_vocab.level, "tokens")
     most = max(model.translator.max_source for model in shown.models)
-    hint = f"At most {most} {level}. Enter translates."
+    hint = f'At most {most} {level}. <span id="keys" hidden>Enter translates, Shift and Enter begin a new line.</span>'
     text, _, second = shown.text.partition("\t") if first.two_columns else (shown.text, "", "")
     mark = f'dir="auto" lang="{language(text)}" spellcheck="false" autocapitalize="off"'
     field = f"""<label for="text">{"Word" if first.two_columns else "Sentence"}</label>
@@ -140,14 +140,13 @@ def _control(option: Option, value: float | None) -> str:
 def _result(k: int, model: Served, shown: Shown) -> str:
     """Where a model's output appears; the language of its words is only known with them."""
     card = shown.cards[k] if k < len(shown.cards) else ""
-    facts = escaped(json.dumps({"model": model.name}, ensure_ascii=False))
-    return (
-        f'<section class="result" data-ask="{facts}" aria-label="{escaped(model.name)}">'
-        f'<p class="fine">{escaped(_described(model))}</p><div class="shown">{card}</div></section>'
-    )
+    asked = escaped(json.dumps({"model": model.name}, ensure_ascii=False))
+    return f"""<section class="result" data-ask="{asked}" aria-labelledby="model-{k}">
+<h2 id="model-{k}">{escaped(model.name)}</h2><p class="fine">{escaped(_described(model))}</p>
+<div class="shown">{card}</div></section>"""
 
 
 def _described(model: Served) -> str:
     facts = model.facts
-    heads = f"{model.name}: attention {facts['attention']}, {facts['layers']} × {facts['cell'].upper()} of "
-    return f"{heads}{facts['hidden']}, {facts['source_level']}s to {facts['target_level']}s"
+    parts = f"attention {facts['attention']}, {facts['layers']} × {facts['cell'].upper()} of {facts['hidden']}"
+    return f"{parts}, {facts['source_level']}s to {facts['target_level']}s"

@@ -31,8 +31,8 @@
   // The output so far as a line that screen readers follow, and the weights of each word as a row.
   class Live {
     constructor(place, title) {
-      this.words = 0;
-      this.line = element("p", "", { className: "output", dir: "auto" });
+      this.line = element("div", "", { className: "output", dir: "auto" });
+      this.line.setAttribute("role", "group");
       this.line.setAttribute("aria-live", "polite");
       this.line.setAttribute("aria-label", `output of ${title}`);
       this.head = element("tr");
@@ -45,7 +45,7 @@
       scroll.setAttribute("aria-label", "attention weights so far");
       scroll.append(table);
       this.article = element("article", undefined, { className: "dhyan-card live" });
-      this.article.append(element("h2", title), this.line, scroll);
+      this.article.append(this.line, scroll);
       place.replaceChildren(this.article);
     }
 
@@ -59,7 +59,6 @@
       const before = this.line.textContent;
       if (event.text.startsWith(before)) this.line.append(event.text.slice(before.length));
       else this.line.textContent = event.text;
-      this.words = event.step;
       while (this.body.rows.length > event.keep) this.body.lastChild.remove();
       event.labels.forEach((word, i) => {
         if (this.wide || this.body.rows.length >= MOST) return;
@@ -121,7 +120,6 @@
     const card = new DOMParser().parseFromString(result.card, "text/html").querySelector("article");
     live.article.querySelector(".scroll").remove();
     live.article.classList.remove("dhyan-card"); // its line stays, so that it is read to its end
-    live.article.querySelector("h2").remove();
     shown.append(document.adoptNode(card));
     document.dispatchEvent(new Event("dhyan-cards"));
     return result;
@@ -139,6 +137,8 @@
     problem.hidden = true;
     stop.hidden = false;
     status.textContent = "Translating …";
+    // On a small screen the form fills the view.
+    if (status.getBoundingClientRect().bottom > 0.8 * innerHeight) status.scrollIntoView();
     form.setAttribute("aria-busy", "true");
     const tries = await Promise.allSettled(places.map((place) => translate(place, own.signal)));
     if (asking !== own) return; // a newer request has the page
@@ -185,6 +185,6 @@
       form.requestSubmit();
     });
   }
-  document.getElementById("pace-control").hidden = false;
+  for (const id of ["pace-control", "keys"]) document.getElementById(id).hidden = false;
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches) pace.value = "150";
 })();

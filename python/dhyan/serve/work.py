@@ -138,15 +138,15 @@ def answer(served: Served, found: Translation, seconds: float, card: bool = Fals
         "seconds": round(seconds, 4),
     }
     if card:
-        result |= {"card": _card(served, found, result["unknown"]), "lang": language(found.text)}
+        result |= {"card": _card(found, result["unknown"]), "lang": language(found.text)}
     return result
 
 
-def _card(served: Served, found: Translation, unknown: Sequence[str]) -> str:
-    """The evidence card of `dhyan report` and of notebooks, under the model's name."""
+def _card(found: Translation, unknown: Sequence[str]) -> str:
+    """The evidence card of notebooks, as `dhyan report` has them too."""
     card = found._card()
     more = [("unknown words", ", ".join(unknown))] if unknown else []
-    return card_html(replace(card, title=served.name, notes=[*card.notes, *more]), heading=2)
+    return card_html(replace(card, notes=[*card.notes, *more]))
 
 
 class Worker:
