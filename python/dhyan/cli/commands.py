@@ -18,8 +18,9 @@ from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml
 from dhyan.data import Line, Pair, check_links, read_pairs, scan_file, scan_stream
 from dhyan.errors import DataError
 from dhyan.evaluation import evaluate
+from dhyan.examples import check_gold
 from dhyan.folder import load_tables
-from dhyan.training import check_gold, train
+from dhyan.training import train
 from dhyan.translator import Translation, Translator, load
 
 if TYPE_CHECKING:
@@ -75,7 +76,10 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfig, DataConfig]:
-    """Defaults, then the stopped run's or the file's values, then the options, whose errors are usage errors."""
+    """Defaults, then the stopped run's, the fine-tuned model's or the file's values, then the options.
+
+    Errors of the options are usage errors.
+    """
     if options.config:
         tables = read_toml(options.config)
         where = options.config
@@ -84,6 +88,11 @@ def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfi
         tables, where = {"model": model.to_dict(), "train": settings.to_dict(), "data": data.to_dict()}, options.out
     else:
         tables, where = {}, "defaults"
+    folder = options.fine_tune or tables.get("train", {}).get("fine_tune")
+    if folder and not options.resume:
+        model, _, data = load_tables(Path(folder))
+        known = {"model": model.to_dict(), "data": data.to_dict()}
+        tables = tables | {table: known[table] | tables.get(table, {}) for table in known}
     try:
         _build(tables, where)
     except (ValueError, TypeError) as error:
