@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference_model as reference
+from dhyan import ModelConfig
 
 torch = pytest.importorskip("torch", reason="torch is not installed; it only confirms the NumPy specification")
 
@@ -25,7 +26,7 @@ def as_torch(p: dict[str, np.ndarray]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_packed_bidirectional_layers(cell: str) -> None:
-    config = SimpleNamespace(
+    config = ModelConfig(
         embedding=4, hidden=3, layers=2, cell=cell, bidirectional=True, attention="dot", order="luong",
         input_feeding=False, source="features", source_size=4, target_size=5,
     )  # fmt: skip
@@ -131,7 +132,7 @@ def test_sgd_and_adam_with_an_l2_penalty(decay: float) -> None:
 @pytest.mark.parametrize("order", ["bahdanau", "luong"])
 def test_whole_model(order: str) -> None:
     """LSTM, additive, either order with input feeding: built from torch.nn parts, loss and every gradient."""
-    config = SimpleNamespace(
+    config = ModelConfig(
         embedding=4, hidden=3, layers=1, cell="lstm", bidirectional=True, attention="additive", order=order,
         input_feeding=True, source="tokens", source_size=6, target_size=7, window=None,
     )  # fmt: skip
