@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .optim import Adam as Adam
     from .optim import AdamW as AdamW
     from .scoring import scorings as scorings
+    from .search_options import SearchOptions as SearchOptions
     from .training import train as train
     from .translator import Translation as Translation
     from .translator import Translator as Translator
@@ -45,6 +46,7 @@ _HOMES = {
     "NumericError": "errors",
     "PredictiveWindow": "windows",
     "SGD": "optim",
+    "SearchOptions": "search_options",
     "Seq2Seq": "model",
     "TrainConfig": "config",
     "Translation": "translator",
