@@ -37,7 +37,16 @@ def client(translator):
 # ---------------------------------------------------------------- answers
 
 
-@pytest.mark.parametrize("given", [{}, {"beam": 1}, {"beam": 4, "nbest": 3}, {"max_length": 3, "nbest": 2}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {}, {"beam": 1}, {"beam": 4, "nbest": 3}, {"max_length": 3, "nbest": 2},
+        {"length_penalty": 0.5, "length_form": "gnmt", "coverage_penalty": 0.2, "nbest": 5},
+        {"min_length": 4, "max_length": 6, "no_repeat_ngram": 2, "no_unknown": True},
+        {"sample": True, "seed": 7, "temperature": 0.7, "top_k": 3, "top_p": 0.9, "nbest": 3},
+        {"prefix": "am I", "constraints": ["eating", "I am"]},
+    ],
+)  # fmt: skip
 def test_the_end_point_gives_what_the_library_gives(client, translator, given):
     expected = translator.translate(SENTENCE, **given)
     found = client.ask(text=SENTENCE, **given)
@@ -46,6 +55,18 @@ def test_the_end_point_gives_what_the_library_gives(client, translator, given):
     np.testing.assert_allclose(found["weights"], expected.weights, rtol=0, atol=0.51e-6)  # six decimals
     assert found["nbest"] == [other.to_dict() for other in expected.nbest]
     assert found["seconds"] > 0 and "card" not in found
+
+
+def test_steps_of_every_kind_of_search(client, translator):
+    """What is shown on the way need not be what wins, but it is words of the vocabulary, and what was read for each."""
+    for given in ({"sample": True, "nbest": 3, "seed": 1}, {"prefix": "am I", "constraints": ["eating"]}, {"beam": 5}):
+        _, *steps, last = client.stream(text=SENTENCE, max_length=8, **given)
+        assert last["result"]["nbest"] == client.ask(text=SENTENCE, max_length=8, **given)["nbest"]
+        tokens, weights = replayed(steps)
+        assert set(tokens) <= set(translator.target_vocab.tokens) and len(tokens) == 7
+        np.testing.assert_allclose(np.sum(weights, axis=1), 1, rtol=0, atol=1e-5)  # six decimals each
+    status, message = client.refused("POST", "/api/translate", json.dumps({"text": "a", "prefix": "zzz"}), JSON)
+    assert status == 400 and "zzz" in message
 
 
 def test_every_step_comes_as_a_line(client, translator):
@@ -89,7 +110,7 @@ def test_what_can_be_asked_for(client):
     assert [model["name"] for model in found["models"]] == ["model", "other"]
     assert found["models"][1]["attention"] == "none" and found["models"][0]["max_source"] == 500
     (beam,) = [option for option in found["options"] if option["key"] == "beam"]
-    assert (beam["from"], beam["to"], beam["default"]) == (1, 32, 5) and beam["what"]
+    assert (beam["default"], beam["expected"]) == (5, "an integer from 1 to 32") and beam["what"].startswith("Beam: ")
 
 
 # ---------------------------------------------------------------- refusals
@@ -122,7 +143,7 @@ def test_what_can_be_asked_for(client):
         ('{"text": "a", "beam": "5"}', 'translate: beam is "5", expected an integer'),
         ('{"text": "a", "beam": NaN}', "translate: the body holds NaN, which is not JSON"),
         ('{"text": "a", "beam": 1e999}', "translate: beam is Infinity, expected an integer"),
-        ('{"text": "a", "nbest": 6}', "translate: nbest is 6, expected an integer from 1 to beam = 5"),
+        ('{"text": "a", "nbest": 6}', "translate: nbest is 6, expected at most the beam of 5"),
         ('{"text": "a", "max_length": 10000}', "translate: max_length is 10000, expected an integer from 1 to 2000"),
         ('{"text": "a", "stream": 1}', "translate: stream is 1, expected true or false"),
         ('{"text": "a", "model": "modle"}', 'translate: model is "modle", expected one of: model, other'),
@@ -366,7 +387,7 @@ def test_the_page_allows_itself_and_nothing_else(client):
 def test_the_form_works_without_script(client):
     status, document = posted(client, text=SENTENCE, beam="3", nbest="2", max_length="")
     assert status == 200 and len(document.all("article")) == 2
-    assert document.words("textarea") == [SENTENCE]
+    assert document.words("textarea")[0] == SENTENCE
     assert client.ask(text=SENTENCE, beam=3)["text"] in document.words("dd")
     assert [a["value"] for a in document.all("input") if a.get("name") in ("beam", "nbest")] == ["3", "2"]
     for fields, message in (

@@ -74,10 +74,18 @@ def test_options_reach_the_search(client, translators, browser: Browser):
     expected = translators["model"].translate(SENTENCE, beam=4, nbest=2, max_length=5)
     shown = page.texts("section:first-child .texts dd")
     assert shown == [SENTENCE, expected.text, expected.nbest[1].text]
-    page.run("document.getElementById('nbest').value = '5'")
+    page.click("details:nth-of-type(2) summary")
+    page.click("#sample")
+    page.run("[document.getElementById('seed').value, document.getElementById('prefix').value] = [7, 'am']")
+    type_in(page, SENTENCE)
+    page.wait(DONE)
+    drawn = translators["model"].translate(SENTENCE, 4, 5, 2, sample=True, seed=7, prefix="am")
+    assert page.texts("section:first-child .texts dd") == [SENTENCE, drawn.text, drawn.nbest[1].text]
+    page.click("#sample")
+    page.run("[document.getElementById('seed').value, document.getElementById('nbest').value] = [0, 5]")
     type_in(page, SENTENCE)
     page.wait("!document.getElementById('problem').hidden")
-    assert page.text("#problem") == "translate: nbest is 5, expected an integer from 1 to beam = 4"
+    assert page.text("#problem") == "translate: nbest is 5, expected at most the beam of 4"
     page.click("#examples li:nth-child(2) button")
     page.run("document.getElementById('nbest').value = '1'")
     page.wait("document.getElementById('problem').hidden === false && document.getElementById('text').value === 'खा'")
@@ -114,10 +122,13 @@ def test_a_server_that_has_gone(translators, browser: Browser):
 def test_by_keyboard_and_screen_reader(client, browser: Browser):
     page = browser.open(client.url)
     order = []
-    for _ in range(7):
+    for _ in range(11):
         page.press("Tab")
         order.append(page.run("document.activeElement.id || document.activeElement.textContent"))
-    assert order[:6] == ["मैं रहा हूँ", "खा", "beam", "nbest", "max_length", "pace"] and order[6] == "Translate"
+    assert order == [
+        "मैं रहा हूँ", "खा", "beam", "nbest", "length_penalty", "coverage_penalty", "pace", "More options", "Sampling",
+        "Demands", "Translate",
+    ]  # fmt: skip
     assert page.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     type_in(page, SENTENCE)
     page.wait(DONE)
@@ -144,7 +155,7 @@ def test_a_phone(client, browser: Browser, dark):
     assert page.run("document.documentElement.scrollWidth") == 390
     assert page.run("document.getElementById('status').getBoundingClientRect().top < innerHeight")
     small = "[...document.querySelectorAll('form button, form input, form select, .player button')]"
-    assert page.run(f"{small}.filter((e) => e.offsetParent && e.getBoundingClientRect().height < 30).length") == 0
+    assert page.run(f"{small}.filter((e) => e.offsetParent && e.getBoundingClientRect().height < 24).length") == 0
     ground = page.run("getComputedStyle(document.querySelector('.dhyan-page')).backgroundColor")
     assert ground == ("rgb(20, 24, 31)" if dark else "rgb(255, 255, 255)")
     assert page.problems == []

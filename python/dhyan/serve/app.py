@@ -57,7 +57,12 @@ class _Site:
 
     async def _models(self, request: Request) -> Response:
         options = [
-            {"key": o.key, "from": o.low, "to": o.high, "default": o.default, "what": f"{o.name}: {o.hint}"}
+            {
+                "key": o.key,
+                "default": o.default,
+                "expected": o.expected,
+                "what": ": ".join(filter(None, (o.name, o.hint))),
+            }
             for o in OPTIONS
         ]
         return JSONResponse({"models": [one.facts for one in self._worker.served.values()], "options": options})
@@ -77,7 +82,7 @@ class _Site:
         if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
             raise Refused(415, "translate: expected the page's form, or JSON at /api/translate")
         asked = parse_form(await _body(request, self._worker), list(self._worker.served))
-        shown.text, shown.values = asked[0].text, asked[0].options
+        shown.asked = asked[0]
         for ask in asked:
             result = await _last(_follow(self._worker.submit(ask), request.receive))
             shown.cards.append(result["card"])

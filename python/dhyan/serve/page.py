@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from itertools import groupby
 from typing import Any
 
 from ..report.card import asset, digest, escaped, language
-from .ask import OPTIONS, Option
+from ..search_options import SearchOptions
+from .ask import OPTIONS, Ask, Option
 from .work import Served
 
 ICON = (
@@ -30,8 +32,7 @@ class Shown:
 
     models: Sequence[Served]
     examples: Sequence[str] = ()
-    text: str = ""
-    values: dict[str, Any] = field(default_factory=dict)
+    asked: Ask | None = None
     cards: list[str] = field(default_factory=list)
     problem: str = ""
 
@@ -86,17 +87,42 @@ def html(shown: Shown) -> str:
 
 
 def _form(shown: Shown) -> str:
+    search = SearchOptions() if shown.asked is None else shown.asked.search
+    groups = {
+        name: "".join(_control(option, getattr(search, option.key)) for option in options)
+        for name, options in groupby(OPTIONS, lambda option: option.group)
+    }
+    paces = "".join(f'<option value="{ms}">{name}</option>' for ms, name in PACES)
+    pace = '<div class="control" id="pace-control" hidden><label for="pace">Show words</label>\n'
+    pace += f'<select id="pace">{paces}</select></div>'
+    more = "".join(
+        f'<details><summary>{name}</summary><div class="options">{controls}</div></details>\n'
+        for name, controls in groups.items()
+        if name
+    )
     return f"""<form id="ask" method="post" action="/" autocomplete="off">
 {_text_fields(shown)}
 {_examples(shown)}
-<fieldset class="options"><legend>Search</legend>
-{"".join(_control(option, shown.values.get(option.key, option.default)) for option in OPTIONS)}
-<div class="control" id="pace-control" hidden><label for="pace">Show words</label>
-<select id="pace">{"".join(f'<option value="{ms}">{name}</option>' for ms, name in PACES)}</select></div>
-</fieldset>
+<fieldset><legend>Search</legend><div class="options">
+{groups[""]}{pace}</div>
+{more}{_demands(shown.asked)}</fieldset>
 <p class="buttons"><button type="submit">Translate</button>
 <button type="button" id="stop" hidden>Stop</button></p>
 </form>"""
+
+
+def _demands(asked: Ask | None) -> str:
+    """What the output has to begin with and to hold."""
+    prefix, phrases = (asked.prefix or "", asked.constraints) if asked else ("", ())
+    mark = 'dir="auto" spellcheck="false" autocapitalize="off"'
+    return f"""<details><summary>Demands</summary><div class="options">
+<div class="control"><label for="prefix">Begins with</label>
+<input id="prefix" name="prefix" {mark} value="{escaped(prefix)}"></div>
+<div class="control"><label for="constraints">Holds</label>
+<textarea id="constraints" name="constraints" rows="2" {mark} aria-describedby="constraints-hint">
+{escaped(chr(10).join(phrases))}</textarea><small id="constraints-hint">words or phrases, one a line</small></div>
+</div></details>
+"""
 
 
 def _text_fields(shown: Shown) -> str:
@@ -104,7 +130,8 @@ def _text_fields(shown: Shown) -> str:
     level = {"char": "characters", "word": "words"}.get(first.source_vocab.level, "tokens")
     most = max(model.translator.max_source for model in shown.models)
     hint = f'At most {most} {level}. <span id="keys" hidden>Enter translates, Shift and Enter begin a new line.</span>'
-    text, _, second = shown.text.partition("\t") if first.two_columns else (shown.text, "", "")
+    text = shown.asked.text if shown.asked else ""
+    text, _, second = text.partition("\t") if first.two_columns else (text, "", "")
     mark = f'dir="auto" lang="{language(text)}" spellcheck="false" autocapitalize="off"'
     field = f"""<label for="text">{"Word" if first.two_columns else "Sentence"}</label>
 <textarea id="text" name="text" rows="2" required autofocus {mark} aria-describedby="hint">{escaped(text)}</textarea>"""
@@ -128,13 +155,21 @@ def _examples(shown: Shown) -> str:
     )
 
 
-def _control(option: Option, value: float | None) -> str:
-    filled = "" if value is None else f"{value:g}"
-    own = f'min="{option.low:g}" max="{option.high:g}" step="{option.step:g}" inputmode="decimal"'
-    return f"""<div class="control"><label for="{option.key}">{option.name}</label>
-<input type="number" id="{option.key}" name="{option.key}" value="{filled}" {own} aria-describedby="{option.key}-hint">
-<small id="{option.key}-hint">{option.hint}</small></div>
-"""
+def _control(option: Option, value: Any) -> str:
+    own = f'id="{option.key}" name="{option.key}"'
+    hint = f'<small id="{option.key}-hint">{option.hint}</small>' if option.hint else ""
+    own += f' aria-describedby="{option.key}-hint"' if hint else ""
+    name = f'<label for="{option.key}">{option.name}</label>'
+    if option.kind is bool:
+        return (
+            f'<div class="control tick"><input type="checkbox" {own}{" checked" if value else ""}>{name}{hint}</div>\n'
+        )
+    if option.kind is str:
+        choices = "".join(f"<option{' selected' if c == value else ''}>{c}</option>" for c in option.choices)
+        return f'<div class="control">{name}\n<select {own}>{choices}</select>{hint}</div>\n'
+    filled = "" if value is None else f"{value:.16g}"
+    limits = f'min="{option.low:g}" max="{option.high:.16g}" step="{option.step:g}" inputmode="decimal"'
+    return f'<div class="control">{name}\n<input type="number" {own} value="{filled}" {limits}>{hint}</div>\n'
 
 
 def _result(k: int, model: Served, shown: Shown) -> str:

@@ -74,8 +74,12 @@
 
   function request(place) {
     const asked = { ...JSON.parse(place.dataset.ask), text: second ? `${text.value}\t${second.value}` : text.value };
-    for (const input of form.querySelectorAll("input[type=number]")) {
-      if (input.value !== "") asked[input.name] = Number(input.value);
+    for (const input of form.querySelectorAll("fieldset [name]")) {
+      if (input.type === "checkbox") asked[input.name] = input.checked;
+      else if (input.value === "") continue;
+      else if (input.type === "number") asked[input.name] = Number(input.value);
+      else if (input.name === "constraints") asked[input.name] = input.value.split("\n").filter((phrase) => phrase.trim());
+      else asked[input.name] = input.value;
     }
     return { ...asked, stream: true, card: true };
   }

@@ -39,30 +39,39 @@ class _State:
 
 
 class Watched:
-    """model, calling told(ids, weights) before each step but the first: the tokens (t,) so far and weights (t, S).
+    """model, calling `check` before each step; what that raises ends the search.
 
-    Of several open hypotheses it is the first row, which searches keep for the best. One sentence a search. What told
-    raises ends the search.
+    told(ids, weights), where it is given, hears before each step but the first the tokens (t,) so far and their
+    weights (t, S): of several open hypotheses those of the first row, which searches keep for the best. One sentence a
+    search.
     """
 
-    def __init__(self, model: Any, told: Callable[[list[int], np.ndarray], None]) -> None:
-        self._model, self._told = model, told
+    def __init__(
+        self, model: Any, check: Callable[[], None], told: Callable[[list[int], np.ndarray], None] | None = None
+    ) -> None:
+        self._model, self._check, self._told = model, check, told
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._model, name)
         return self._advancing(value) if name in ("advance", "advance_top") else value
 
-    def start(self, *arguments: Any, **named: Any) -> _State:
+    def start(self, *arguments: Any, **named: Any) -> Any:
         state = self._model.start(*arguments, **named)
-        return _State(state, None, np.zeros(1, np.int64))
+        return _State(state, None, np.zeros(1, np.int64)) if self._told else state
 
     def _advancing(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def advance(state: _State, tokens: np.ndarray, *arguments: Any) -> tuple[Any, ...]:
+        told = self._told
+
+        def advance(state: Any, tokens: np.ndarray, *arguments: Any) -> tuple[Any, ...]:
+            self._check()
+            if told is None:
+                found: tuple[Any, ...] = function(state, tokens, *arguments)
+                return found
             if state.step is not None:
-                self._told(*_walk(state, tokens))
-            *found, weights, inner = function(state.inner, tokens, *arguments)
+                told(*_walk(state, tokens))
+            *others, weights, inner = function(state.inner, tokens, *arguments)
             step = _Step(state.step, state.rows, np.asarray(tokens), weights)
-            return (*found, weights, _State(inner, step, np.arange(len(tokens))))
+            return (*others, weights, _State(inner, step, np.arange(len(tokens))))
 
         return advance
 

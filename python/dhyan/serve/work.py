@@ -98,15 +98,13 @@ class Job:
             source = [*tokens, SOURCE_END]
             self._tell({"source_tokens": source, "labels": [label(t) for t in source], "lang": language(text)})
         watched = copy.copy(translator)  # the same model and vocabularies
-        watched.model = Watched(translator.model, self._step)
-        found = watched.translate(text, **self.ask.options)
+        watched.model = Watched(translator.model, self._check, self._step if self.ask.stream else None)
+        phrases = list(self.ask.constraints) or None
+        found = watched.translate(text, options=self.ask.search, prefix=self.ask.prefix, constraints=phrases)
         seconds = time.monotonic() - begin
         return answer(self.served, found, seconds, self.ask.card)
 
     def _step(self, ids: list[int], weights: np.ndarray) -> None:
-        self._check()
-        if not self.ask.stream:
-            return
         keep = next((t for t, (a, b) in enumerate(zip(ids, self._told, strict=False)) if a != b), None)
         keep = min(len(ids), len(self._told)) if keep is None else keep
         vocab, self._told = self.served.translator.target_vocab, ids
