@@ -88,9 +88,7 @@ def measure_texts(
 def compare(first: Measured, second: Measured, pairs: Sequence[Pair], *, tokenize: str = "13a") -> dict[str, Any]:
     """Paired bootstrap resampling of two systems on the same pairs, see `significance.paired_bootstrap`."""
     references = [pair.target for pair in pairs]
-    return paired_bootstrap(
-        first.texts, second.texts, references, first.outputs, second.outputs, tokenize=tokenize
-    )
+    return paired_bootstrap(first.texts, second.texts, references, first.outputs, second.outputs, tokenize=tokenize)
 
 
 def _output(pair: Pair, found: Translation, forced: Translation) -> Output:

@@ -37,8 +37,8 @@ def paired_bootstrap(
     measures: for bleu, chrf, ter (not without sacreBLEU), exact_match and token_error_rate (not where the two outputs
     cut the references into different tokens) {"score", "interval", "against", "against_interval", "p_value"}: the
     scores of the first and the second system, each with half the width of the middle 95 % of its resampled scores, and
-    p_value = (1 + number of samples in which |difference| - its mean exceeds the |difference| measured) / (1 + samples),
-    the probability of a difference as large as this between systems that do not differ; 1 where none is measured.
+    p_value = (1 + n) / (1 + samples), n the samples in which |difference| - its mean exceeds the measured |difference|:
+    how probable a difference as large as this is between systems that do not differ; 1 where none is measured.
     signature: of BLEU's test. samples: None is SAMPLES, fewer where the test has more than 5,000 sentences.
     Errors: ValueError for unequal counts or none, and for samples < 1.
     """
@@ -62,7 +62,7 @@ def paired_bootstrap(
 def resampled(
     first: np.ndarray, second: np.ndarray, score: Callable[[np.ndarray, int], float], samples: int
 ) -> Comparison:
-    """The comparison of two systems by what is known of each sentence, (N, k), and the score of its sums, (k,) and N."""
+    """Two systems compared by what is known of each sentence, (N, k), and the score of sums (k,) over N sentences."""
     N = len(first)
     rng = np.random.default_rng(SEED)
     drawn = np.empty((samples, 2))
