@@ -8,6 +8,7 @@ from typing import Any
 
 from .data import Pair
 from .metrics import Output, evaluate_report
+from .search_options import SearchOptions
 from .significance import paired_bootstrap
 from .translator import Translation, Translator
 from .vocab import Vocabulary, tokenize
@@ -30,33 +31,36 @@ def evaluate(
     translator: Translator,
     pairs: Sequence[Pair],
     *,
-    beam: int = 5,
+    beam: int | None = None,
+    options: SearchOptions | None = None,
     tokenize: str = "13a",
     edges: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Translate the sources, force the references, and compare: the object that `dhyan evaluate --json` prints.
 
-    tokenize: sacreBLEU's tokenizer; edges: first source lengths (words) of the ranges of by_length, None = chosen so
-    that each holds at least 100 pairs. The alignment error rate is that of the forced alignment of the references, the
-    perplexity exp(mean negative log-likelihood) of the references' tokens, end symbols included, unknown ones as the
-    unknown symbol: it compares models of one target vocabulary. A model that reads by gold links (attention "oracle")
-    is given those of the pairs. Errors: ValueError for no pairs; as Translator.translate.
+    beam, options: as Translator.translate. tokenize: sacreBLEU's tokenizer; edges: first source lengths (words) of the
+    ranges of by_length, None = chosen so that each holds at least 100 pairs. The alignment error rate is that of the
+    forced alignment of the references, the perplexity exp(mean negative log-likelihood) of the references' tokens, end
+    symbols included, unknown ones as the unknown symbol: it compares models of one target vocabulary. A model that
+    reads by gold links (attention "oracle") is given those of the pairs.
+    Errors: ValueError for no pairs; as Translator.translate.
     """
-    return measure(translator, pairs, beam=beam, tokenize=tokenize, edges=edges).result
+    return measure(translator, pairs, beam=beam, options=options, tokenize=tokenize, edges=edges).result
 
 
 def measure(
     translator: Translator,
     pairs: Sequence[Pair],
     *,
-    beam: int = 5,
+    beam: int | None = None,
+    options: SearchOptions | None = None,
     tokenize: str = "13a",
     edges: Sequence[int] | None = None,
 ) -> Measured:
     """As `evaluate`, with the translations that were measured."""
     sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
     links = [pair.links for pair in pairs] if translator.needs_links else None
-    found = translator.translate(sources, beam=beam, links=links)
+    found = translator.translate(sources, beam, options=options, links=links)
     forced = translator.align(sources, references, links=links)
     outputs = [_output(*three) for three in zip(pairs, found, forced, strict=True)]
     texts = [f.text for f in found]

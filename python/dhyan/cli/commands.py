@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dhyan import metrics, model_ops
 from dhyan.cli.evaluate import evaluate
-from dhyan.cli.inputs import check_bad_lines, check_tokenize, model_and_pairs, note, note_skipped, read
+from dhyan.cli.inputs import check_bad_lines, check_tokenize, model_and_pairs, note, note_skipped, read, search_of
 from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
 from dhyan.cli.progress import Progress
 from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml, to_toml
 from dhyan.data import Line, scan_file, scan_stream
 from dhyan.errors import DataError
+from dhyan.examples import check_gold
 from dhyan.folder import load_tables
-from dhyan.training import check_gold, train
+from dhyan.training import train
 from dhyan.translator import Translation, Translator, load
 
 if TYPE_CHECKING:
@@ -76,7 +77,10 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfig, DataConfig]:
-    """Defaults, then the stopped run's or the file's values, then the options, whose errors are usage errors."""
+    """Defaults, then the stopped run's, the fine-tuned model's or the file's values, then the options.
+
+    Errors of the options are usage errors.
+    """
     if options.config:
         tables = read_toml(options.config)
         where = options.config
@@ -85,6 +89,11 @@ def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfi
         tables, where = {"model": model.to_dict(), "train": settings.to_dict(), "data": data.to_dict()}, options.out
     else:
         tables, where = {}, "defaults"
+    folder = options.fine_tune or tables.get("train", {}).get("fine_tune")
+    if folder and not options.resume:
+        model, _, data = load_tables(Path(folder))
+        known = {"model": model.to_dict(), "data": data.to_dict()}
+        tables = tables | {table: known[table] | tables.get(table, {}) for table in known}
     try:
         _build(tables, where)
     except (ValueError, TypeError) as error:
@@ -124,9 +133,7 @@ def _training_files(options: argparse.Namespace) -> list[tuple[str, str | None]]
 
 
 def _translate(options: argparse.Namespace) -> None:
-    beam = options.beam or max(5, options.nbest)
-    if options.nbest > beam:
-        raise UsageError(f"translate: --nbest is {options.nbest}, expected at most --beam {beam}")
+    search = search_of(options)
     translator = load(options.model)
     if translator.needs_links:
         raise DataError(
@@ -139,7 +146,7 @@ def _translate(options: argparse.Namespace) -> None:
         align = stack.enter_context(open(options.align, "w", encoding="utf-8")) if options.align else None
         count = 0
         for lines in _chunks(_checked(_input(options.input), name, translator), 1 if interactive else CHUNK):
-            found = translator.translate([line.text for line in lines], beam=beam, nbest=options.nbest)
+            found = translator.translate([line.text for line in lines], options=search)
             for line, translation in zip(lines, found, strict=True):
                 _write(translation, line.text, count, options)
                 count += 1
@@ -210,6 +217,7 @@ def _report(options: argparse.Namespace) -> None:
     from dhyan.report import evidence, page
 
     check_tokenize(options)
+    search = search_of(options)
     wanted = [name.strip() for name in options.choose.split(",")]
     try:
         evidence.check_choices(wanted)
@@ -226,9 +234,9 @@ def _report(options: argparse.Namespace) -> None:
     evidence.check_numbers(test, options.sentences)
     models = [(options.model, translator)]
     models += [(options.against, load(options.against))] if options.against else []
-    runs = [evidence.run(name, made, test, beam=options.beam, tokenize=options.tokenize) for name, made in models]
+    runs = [evidence.run(name, made, test, options=search, tokenize=options.tokenize) for name, made in models]
     text, cards = page.report_html(
-        runs, test, beam=options.beam, wanted=wanted, count=options.cards, numbers=options.sentences,
+        runs, test, beam=search.beam, wanted=wanted, count=options.cards, numbers=options.sentences,
         p_values=evidence.compared(runs, test, tokenize=options.tokenize),
     )  # fmt: skip
     page.write(options.out, text)

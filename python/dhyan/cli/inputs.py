@@ -8,9 +8,11 @@ from pathlib import Path
 
 from dhyan import metrics
 from dhyan.cli.parser import UsageError
+from dhyan.cli.search import search_options
 from dhyan.config import DataConfig
 from dhyan.data import Pair, check_links, read_pairs
 from dhyan.folder import load_tables
+from dhyan.search_options import SearchOptions
 from dhyan.translator import Translator, load
 
 
@@ -62,6 +64,14 @@ def pairs_for(
             pairs, name, "the model's attention 'oracle' reads by them", levels=(own.source_level, own.target_level)
         )
     return pairs
+
+
+def search_of(options: argparse.Namespace) -> SearchOptions:
+    """What the command line says of decoding; UsageError for what it refuses."""
+    try:
+        return search_options(options)
+    except ValueError as error:
+        raise UsageError(f"{options.command}: {error}") from None
 
 
 def check_bad_lines(options: argparse.Namespace) -> None:
