@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data import scan_file
 from ..errors import DataError
+from ..names import short_names
 from ..report.card import card_html, language
 from ..svg import label
 from ..translator import SOURCE_END, Translation, Translator, weight_rows
@@ -187,9 +187,8 @@ class Worker:
 
 
 def names_of(folders: Sequence[str]) -> list[str]:
-    """The last part of each folder, or where those are equal the folders as they were given, numbered if need be."""
-    short = [Path(folder).resolve().name for folder in folders]
-    names = short if len(set(short)) == len(short) and all(short) else list(folders)
+    """Names of the folders' models, each another one."""
+    names = short_names(folders)
     return names if len(set(names)) == len(names) else [f"{name} ({k})" for k, name in enumerate(names, 1)]
 
 
