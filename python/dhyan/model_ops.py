@@ -9,7 +9,8 @@ with N = sum of the lengths.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +36,21 @@ def get_num_threads() -> int:
     return _core.get_num_threads()
 
 
+@contextmanager
+def products(bf16: bool) -> Iterator[None]:
+    """Within it matrix products of this thread are rounded to bfloat16 where bf16 is true; sums stay float32.
+
+    Only products whose weights are packed within it; float64 is untouched. ValueError where the CPU has none.
+    """
+    before = _core.set_bf16_products(bf16)
+    try:
+        yield
+    finally:
+        _core.set_bf16_products(before)
+
+
 def show_config() -> dict[str, Any]:
-    """version, isa (in use), isas (built and runnable here), threads, openmp, cuda (toolkit or None), cuda_devices."""
+    """version, isa (in use), isas (built and runnable here), bf16 (products in bfloat16 run), threads, openmp, cuda (toolkit or None), cuda_devices."""
     return _core.show_config()
 
 

@@ -19,6 +19,9 @@ DHYAN_DECLARE(v4)
 #ifdef DHYAN_HAVE_NATIVE
 DHYAN_DECLARE(native)
 #endif
+#ifdef DHYAN_HAVE_BF16
+Bf16Kernels bf16_table_v4();
+#endif
 
 namespace {
 
@@ -74,6 +77,15 @@ const Variant& active_variant() {
 
 void set_isa(const std::string& isa) {
   active.store(isa.empty() ? nullptr : &find(isa, "isa"), std::memory_order_release);
+}
+
+const Bf16Kernels* bf16_kernels() {
+#ifdef DHYAN_HAVE_BF16
+  static const Bf16Kernels kernels = bf16_table_v4();
+  // Panels are cut as those of the float kernels are, so both must have one width.
+  if (__builtin_cpu_supports("avx512bf16") && has_v4() && active_variant().dense.f32.nr == 32) return &kernels;
+#endif
+  return nullptr;
 }
 
 std::vector<std::string> runnable_isas() {

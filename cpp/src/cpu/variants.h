@@ -19,6 +19,9 @@ const Variant& active_variant();             // std::invalid_argument when DHYAN
 void set_isa(const std::string& isa);        // the same check; "" returns to the automatic choice
 std::vector<std::string> runnable_isas();    // built in and supported by this CPU, slowest first
 
+// Products in bfloat16 beside the active variant; null where build, CPU or a forced instruction set have none.
+const Bf16Kernels* bf16_kernels();
+
 template <class T> const AttentionKernels<T>& attention_kernels();
 template <class T> const DenseKernels<T>& dense_kernels();
 template <> inline const AttentionKernels<float>& attention_kernels() { return active_variant().attention.f32; }
