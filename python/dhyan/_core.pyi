@@ -198,6 +198,9 @@ def cross_entropy_backward(
     dw: _Array,
     db: _Array,
 ) -> _Array: ...
+def cross_entropy_both(
+    scale: float, r: _Array, w: _Array, b: _Array, targets: _Array, smoothing: float, dw: _Array, db: _Array
+) -> tuple[float, _Array]: ...
 def adam_step(
     p: _Array,
     g: _Array,

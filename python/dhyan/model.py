@@ -15,6 +15,7 @@ from .config import ModelConfig
 from .decoder import DecoderState
 from .dropout import Dropout, apply
 from .encoder import EncoderCache, encoder_backward, encoder_forward
+from .output import OutputLoss
 from .parameters import Arrays, initial_parameters, round_to_bfloat16
 from .vocab import BEGIN, END, PAD
 
@@ -26,9 +27,8 @@ class ModelCache:
     config: ModelConfig
     encoder: EncoderCache
     decoder: decoder.DecoderCache
-    loss: ops.LossCache
+    output: OutputLoss
     mask: np.ndarray | None
-    tokens: int
     dweights: np.ndarray | None  # (N, S), of the losses on the attention weights
     bf16: bool  # the products of this pass
 
@@ -136,14 +136,11 @@ class Seq2Seq:
         )
         mask = dropout.mask("readout", readout.shape)
         readout = apply(readout, mask)
-        p = self._parameters
-        total, loss_cache = ops.cross_entropy_forward(
-            readout, p["output.weight"], p["output.bias"], targets, smoothing=smoothing
-        )
-        tokens = len(targets)
-        loss = total / max(tokens, 1)
+        output = OutputLoss(self._parameters, readout, targets, smoothing, training=step is not None)
+        loss = output.sum / max(len(targets), 1)
         more, dweights = self._weights_loss(batch, weights, steps, guided, coverage)
-        return loss + more, ModelCache(c, encoder_cache, decoder_cache, loss_cache, mask, tokens, dweights, self.bf16 and step is not None)
+        bf16 = self.bf16 and step is not None
+        return loss + more, ModelCache(c, encoder_cache, decoder_cache, output, mask, dweights, bf16)
 
     def _weights_loss(
         self, batch: Batch, weights: np.ndarray, steps: np.ndarray, guided: float, coverage: float
@@ -174,9 +171,7 @@ class Seq2Seq:
 
     def _backward(self, cache: ModelCache) -> Arrays:
         c, p = self.config, self._parameters
-        gradients = p.like()
-        dw, db = gradients["output.weight"], gradients["output.bias"]
-        dreadout, _, _ = ops.cross_entropy_backward(1.0 / max(cache.tokens, 1), cache.loss, dw=dw, db=db)
+        gradients, dreadout = cache.output.backward()
         dreadout = apply(dreadout, cache.mask)
         dmemory, dfinal = decoder.decoder_backward(c, p, dreadout, cache.dweights, cache.decoder, gradients)
         encoder_backward(c, p, dmemory, dfinal, cache.encoder, gradients)
