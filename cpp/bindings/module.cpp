@@ -1,6 +1,5 @@
 // The module: machine facts, and the dense ops that need no more than a line each.
 #include "arrays.h"
-#include "cpu/dense.h"
 #include "cpu/variants.h"
 #include "dhyan/cuda.h"
 #include "dhyan/linear.h"
@@ -176,7 +175,6 @@ py::dict show_config() {
   py::list isas;
   for (const std::string& isa : runnable_isas()) isas.append(isa);
   d["isas"] = isas;
-  d["bf16"] = bf16_kernels() != nullptr;
   d["threads"] = num_threads();
   d["openmp"] = built_with_threads();
   const std::string toolkit = cuda::toolkit();
@@ -195,6 +193,7 @@ PYBIND11_MODULE(_core, m) {
   dhyan::set_interrupt_check(ask_python_for_signals);
   m.def("show_config", &show_config);
   m.def("set_isa", &dhyan::set_isa, py::arg("isa"));
+  m.def("has_bf16_products", [] { return dhyan::bf16_kernels() != nullptr; });
   m.def("set_bf16_products", &dhyan::set_bf16_products, py::arg("on"));
   m.def("set_num_threads", &dhyan::set_num_threads, py::arg("n"));
   m.def("get_num_threads", &dhyan::num_threads);

@@ -56,7 +56,7 @@ class Seq2Seq:
             raise TypeError(f"Seq2Seq: dtype is {dtype}, expected float32 or float64")
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
             raise ValueError(f"Seq2Seq: seed is {seed!r}, expected an integer, 0 to 2**63 - 1")
-        if bf16 and not (np.dtype(dtype) == np.float32 and ops.show_config()["bf16"]):
+        if bf16 and not (np.dtype(dtype) == np.float32 and ops.has_bf16()):
             have = ", ".join(ops.show_config()["isas"])
             raise ValueError(
                 f"Seq2Seq: bf16 needs dtype float32 and a CPU with AVX512-BF16, got {dtype} and a CPU with {have}"

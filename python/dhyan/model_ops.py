@@ -36,6 +36,11 @@ def get_num_threads() -> int:
     return _core.get_num_threads()
 
 
+def has_bf16() -> bool:
+    """Whether `products(True)` works: the CPU has AVX512-BF16, and the instruction set in use is not below x86-64-v4."""
+    return _core.has_bf16_products()
+
+
 @contextmanager
 def products(bf16: bool) -> Iterator[None]:
     """Within it matrix products of this thread are rounded to bfloat16 where bf16 is true; sums stay float32.
@@ -50,7 +55,7 @@ def products(bf16: bool) -> Iterator[None]:
 
 
 def show_config() -> dict[str, Any]:
-    """version, isa (in use), isas (built and runnable here), bf16 (products in bfloat16 run), threads, openmp, cuda (toolkit or None), cuda_devices."""
+    """version, isa (in use), isas (built and runnable here), threads, openmp, cuda (toolkit or None), cuda_devices."""
     return _core.show_config()
 
 
@@ -337,6 +342,47 @@ def adam_step(
     norm = _core.adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, clip)
     if not np.isfinite(norm):
         raise NumericError(f"adam_step: the global norm of the gradient is {norm} at step {step}, expected finite")
+    return norm
+
+
+def penalised_gradient(
+    p: np.ndarray, g: np.ndarray, *, weight_decay: float, clip: float = 0.0, step: int = 1
+) -> tuple[np.ndarray, float]:
+    """(g min(1, clip / |g|) + weight_decay p, |g|): the clipped gradient of a loss with an L2 penalty.
+
+    The sum of squares is double and in one order, whatever the number of threads. clip = 0 does not clip.
+    Errors: NumericError when |g| is not finite.
+    """
+    norm = float(np.sqrt(np.einsum("i,i->", g, g, dtype=np.float64, casting="safe")))
+    if not np.isfinite(norm):
+        raise NumericError(f"gradient: the global norm is {norm} at step {step}, expected finite")
+    d = g * g.dtype.type(clip / norm if 0 < clip < norm else 1.0)
+    if weight_decay:
+        d += g.dtype.type(weight_decay) * p
+    return d, norm
+
+
+def sgd_step(
+    p: np.ndarray,
+    g: np.ndarray,
+    m: np.ndarray,
+    *,
+    step: int,
+    lr: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    clip: float = 0.0,
+) -> float:
+    """One step of gradient descent with momentum (Polyak 1964) in place on flat p, m (N,); returns |g| before clipping.
+
+        m = momentum m + g min(1, clip / |g|) + weight_decay p;   p -= lr m
+
+    clip = 0 does not clip. Errors: NumericError when |g| is not finite; p and m are then untouched.
+    """
+    d, norm = penalised_gradient(p, g, weight_decay=weight_decay, clip=clip, step=step)
+    m *= m.dtype.type(momentum)
+    m += d
+    p -= np.multiply(p.dtype.type(lr), m, out=d)
     return norm
 
 

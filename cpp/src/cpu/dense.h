@@ -12,12 +12,6 @@
 
 namespace dhyan {
 
-// On: what this thread packs from now on is rounded to bfloat16, and so are the products that read it (sums stay float);
-// returns what was set before. It stands for an argument that everything between a training pass and its products would
-// hand on. std::invalid_argument where there are no such products.
-bool set_bf16_products(bool on);
-bool bf16_products();
-
 // B of a product, packed once and read by many products.
 template <class T>
 class Packed {

@@ -4,21 +4,10 @@
 #include <stdexcept>
 #include <string>
 #include <type_traits>
-#include <utility>
 
 #include "cpu/dense.h"
 
 namespace dhyan {
-
-namespace {
-thread_local bool in_bf16 = false;
-}
-
-bool set_bf16_products(bool on) {
-  if (on && !bf16_kernels()) throw std::invalid_argument("this CPU and build have no products in bfloat16 (AVX512-BF16)");
-  return std::exchange(in_bf16, on);
-}
-bool bf16_products() { return in_bf16; }
 
 template <class T>
 Packed<T>::Packed(const T* b, Index row, Index col, Index K, Index N) : K_(K), N_(N), nr_(dense_kernels<T>().nr) {

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
+#include <utility>
 
 namespace dhyan {
 
@@ -24,6 +25,8 @@ Bf16Kernels bf16_table_v4();
 #endif
 
 namespace {
+
+thread_local bool in_bf16 = false;
 
 #if defined(__x86_64__)
 bool has_v3() {
@@ -87,6 +90,12 @@ const Bf16Kernels* bf16_kernels() {
 #endif
   return nullptr;
 }
+
+bool set_bf16_products(bool on) {
+  if (on && !bf16_kernels()) throw std::invalid_argument("this CPU and build have no products in bfloat16 (AVX512-BF16)");
+  return std::exchange(in_bf16, on);
+}
+bool bf16_products() { return in_bf16; }
 
 std::vector<std::string> runnable_isas() {
   std::vector<std::string> names;
