@@ -37,13 +37,16 @@ def radius(text: str) -> int | str:
 
 # Option of train -> (table, key, type). No defaults here: what is not given comes from --config or config.py.
 TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
-    "--source-level": ("data", "source_level", str, "char or word"),
-    "--target-level": ("data", "target_level", str, "char or word"),
+    "--source-level": ("data", "source_level", str, "char, word or subword"),
+    "--target-level": ("data", "target_level", str, "char, word or subword"),
     "--columns": ("data", "columns", str, "source and target column of a TSV, such as 1:2; 1,2:3 joins two sources"),
     "--bad-lines": ("data", "bad_lines", str, "error, or skip and count"),
-    "--source-vocabulary": ("data", "source_vocabulary", int, "most source tokens kept; 0 is all"),
-    "--target-vocabulary": ("data", "target_vocabulary", int, "most target tokens kept; 0 is all"),
+    "--source-vocabulary": ("data", "source_vocabulary", int, "most source tokens kept, or subwords; 0: all, or as data allow"),
+    "--target-vocabulary": ("data", "target_vocabulary", int, "the same of the target"),
     "--min-count": ("data", "min_count", int, "rarer tokens become unknown"),
+    "--normalization": ("data", "normalization", str, "Unicode form of every text: nfc, nfkc or none"),
+    "--subword-model": ("data", "subword_model", str, "how subwords are learned: unigram or bpe"),
+    "--byte-fallback": ("data", "byte_fallback", bool, "subwords: unseen characters enter as bytes, not as unknown"),
     "--max-length": ("data", "max_length", int, "longer sentences (tokens) are left out"),
     "--attention": ("model", "attention", str, f"a scoring: {', '.join(SCORINGS)}"),
     "--cell": ("model", "cell", str, "lstm, gru or rnn"),
