@@ -214,7 +214,10 @@ def tokens_mask(lengths: np.ndarray, shape: tuple[int, ...], where: str) -> np.n
 
 @dataclass(frozen=True)
 class LossCache:
-    """What cross_entropy_backward reads; it may be used again and gives the same bits."""
+    """What cross_entropy_backward reads; it may be used again and gives the same bits.
+
+    log_p (N): log p[n, target_n], 0 for a row that is left out.
+    """
 
     r: np.ndarray
     w: np.ndarray
@@ -222,6 +225,7 @@ class LossCache:
     targets: np.ndarray
     smoothing: float
     log_sums: np.ndarray
+    log_p: np.ndarray
     logits: np.ndarray | None
 
 
@@ -247,18 +251,29 @@ def cross_entropy_forward(
     Errors: IndexError for a target >= V, ValueError for shapes and smoothing outside [0, 1).
     """
     keep = r.shape[0] * w.shape[1] <= KEPT_LOGITS if keep_logits is None else keep_logits
-    loss, log_sums, logits = _core.cross_entropy_forward(r, w, b, targets, smoothing, keep)
-    return loss, LossCache(r, w, b, targets, smoothing, log_sums, logits)
+    loss, log_sums, log_p, logits = _core.cross_entropy_forward(r, w, b, targets, smoothing, keep)
+    return loss, LossCache(r, w, b, targets, smoothing, log_sums, log_p, logits)
 
 
 def cross_entropy_backward(
-    scale: float, cache: LossCache, *, dw: np.ndarray | None = None, db: np.ndarray | None = None
+    scale: float,
+    cache: LossCache,
+    *,
+    shares: np.ndarray | None = None,
+    dw: np.ndarray | None = None,
+    db: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(dr, dw, db) of scale * loss. dw, db: arrays to write to, made here if None."""
+    """(dr, dw, db) of scale * loss. dw, db: arrays to write to, made here if None.
+
+    shares (N), at least 0: factors of log p[n, target_n] in the loss, as if it were
+    sum_n -((1 - smoothing) shares_n log p[n, target_n] + smoothing / V sum_v log p[n, v]); None is 1 for all.
+    """
     c = cache
     dw = np.empty(c.w.shape, c.w.dtype) if dw is None else dw
     db = np.empty(c.b.shape, c.b.dtype) if db is None else db
-    dr = _core.cross_entropy_backward(scale, c.r, c.w, c.b, c.targets, c.smoothing, c.log_sums, c.logits, dw, db)
+    dr = _core.cross_entropy_backward(
+        scale, c.r, c.w, c.b, c.targets, c.smoothing, c.log_sums, c.logits, shares, dw, db
+    )
     return dr, dw, db
 
 
