@@ -230,6 +230,11 @@ class DataConfig(_Table):
         for name in ("min_count", "max_length"):
             _positive("DataConfig", name, getattr(self, name))
 
+    @property
+    def counted(self) -> dict[str, Any]:
+        """levels and normalization, as `read_pairs` and `check_links` take them: in what gold links count."""
+        return {"levels": (self.source_level, self.target_level), "normalization": self.normalization}
+
 
 TABLES: dict[str, type[_Table]] = {"model": ModelConfig, "train": TrainConfig, "data": DataConfig}
 

@@ -331,9 +331,7 @@ def _parse_columns(columns: str) -> tuple[tuple[int, ...], int]:
     return tuple(int(column) - 1 for column in match.groups()[:2] if column), int(match[3]) - 1
 
 
-def _split_rows(
-    path: str | Path, columns: tuple[tuple[int, ...], int], counted: _Tokens, keep: _Policy
-) -> list[Pair]:
+def _split_rows(path: str | Path, columns: tuple[tuple[int, ...], int], counted: _Tokens, keep: _Policy) -> list[Pair]:
     source_columns, target_column = columns
     has_link_column = sorted((*source_columns, target_column)) == [0, 1]
     rows: list[Pair] = []

@@ -26,8 +26,9 @@ from .errors import CheckpointError, DataError, NumericError
 from .folder import load_training, save_best, save_last, start_folder
 from .model import Seq2Seq
 from .optim import Adam
+from .prepare import prepare, token_links
 from .stop import Stopped, Stopper
-from .vocab import Vocabulary, tokenize
+from .subword import AnyVocabulary
 
 Examples = Sequence[Pair] | str | Path
 
@@ -58,13 +59,13 @@ class Encoded:
     links: list[Links | None] | None = None
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair], source: Vocabulary, target: Vocabulary, *, links: bool = False) -> Encoded:
+    def of(cls, pairs: Sequence[Pair], source: AnyVocabulary, target: AnyVocabulary, *, links: bool = False) -> Encoded:
         """Encode every pair; links: keep the gold links, so that batches have an alignment."""
         return cls(
             list(pairs),
             [source.encode(p.source_input) for p in pairs],
             [target.encode(p.target) for p in pairs],
-            [p.links for p in pairs] if links else None,
+            [token_links(p, source, target) for p in pairs] if links else None,
         )
 
     def __len__(self) -> int:
@@ -115,9 +116,10 @@ def train(
     """Train config's model on `train`, keep the best one on `valid` in the folder `out`, and return it.
 
     train, valid: Pairs, or the path of a TSV file. The vocabularies are built from `train`, and config's source_size
-    and target_size are set from them. Better means a lower error, the mean of token error rate and 1 - exact match of
-    greedy decoding, then a lower loss. on_report(report, model) follows every validation, on_step(step, batches, loss)
-    every update. Ctrl-C and SIGTERM save the state between two updates and raise Stopped.
+    and target_size are set from them; pairs longer than data.max_length are left out of both. Better means a lower
+    error, the mean of token error rate (of words, where the target is subwords) and 1 - exact match of greedy decoding,
+    then a lower loss. on_report(report, model) follows every validation, on_step(step, batches, loss) every update.
+    Ctrl-C and SIGTERM save the state between two updates and raise Stopped.
 
     Gold links (`Pair.links`, the third column) are read where options.guided > 0, from at least one training pair, and
     by the scoring "oracle", from every pair of both. The scoring "location" with max_source = 0 takes the longest
@@ -128,21 +130,9 @@ def train(
     """
     options, data = options or TrainConfig(), data or DataConfig()
     train_pairs, valid_pairs = _pairs(train, data, "training"), _pairs(valid, data, "validation")
-    train_pairs = _short_enough(train_pairs, data)
+    train_pairs, valid_pairs, source_vocabulary, target_vocabulary = prepare(train_pairs, valid_pairs, data)
     check_gold(
         config, options, data, [(_name(train, "training"), train_pairs), (_name(valid, "validation"), valid_pairs)]
-    )
-    source_vocabulary = Vocabulary.build(
-        (p.source_input for p in train_pairs),
-        data.source_level,
-        max_size=data.source_vocabulary or None,
-        min_count=data.min_count,
-    )
-    target_vocabulary = Vocabulary.build(
-        (p.target for p in train_pairs),
-        data.target_level,
-        max_size=data.target_vocabulary or None,
-        min_count=data.min_count,
     )
     config = dataclasses.replace(
         config,
@@ -165,8 +155,8 @@ class _Run:
         options: TrainConfig,
         data: DataConfig,
         out: Path,
-        source_vocabulary: Vocabulary,
-        target_vocabulary: Vocabulary,
+        source_vocabulary: AnyVocabulary,
+        target_vocabulary: AnyVocabulary,
         train_pairs: Sequence[Pair],
         valid_pairs: Sequence[Pair],
         resume: bool,
@@ -177,7 +167,7 @@ class _Run:
         vocabularies = source_vocabulary, target_vocabulary
         self.train = Encoded.of(train_pairs, *vocabularies, links=oracle or options.guided > 0)
         self.valid = Encoded.of(valid_pairs, *vocabularies, links=oracle)
-        self.references = [target_vocabulary.tokenize(p.target) for p in valid_pairs]
+        self.references = [target_vocabulary.compared(target_vocabulary.tokenize(p.target)) for p in valid_pairs]
         self.model = Seq2Seq(config, seed=options.seed, dtype=options.precision)
         self.optimizer = Adam(
             self.model,
@@ -276,7 +266,7 @@ class _Run:
             loss_sum, tokens = loss_sum + loss * batch.target_tokens, tokens + batch.target_tokens
             ids, _ = self.model.greedy(batch.source, batch.source_lengths, max_length=limit, alignment=batch.alignment)
             for i, row in zip(indices, ids, strict=True):
-                hypotheses[i] = self.target_vocabulary.tokens_of(row.tolist())
+                hypotheses[i] = self.target_vocabulary.compared(self.target_vocabulary.tokens_of(row.tolist()))
         loss = loss_sum / max(tokens, 1)
         if not math.isfinite(loss):
             raise NumericError(f"the validation loss is {loss} after step {p.step}; this state was not saved")
@@ -325,8 +315,7 @@ class _Run:
 def _pairs(examples: Examples, data: DataConfig, what: str) -> list[Pair]:
     if isinstance(examples, str | Path):
         skipped: list[str] = []
-        levels = (data.source_level, data.target_level)
-        pairs = read_pairs(examples, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, levels=levels)
+        pairs = read_pairs(examples, bad_lines=data.bad_lines, skipped=skipped, columns=data.columns, **data.counted)
         if skipped:
             print(f"{examples}: {len(skipped)} bad lines skipped, the first: {skipped[0]}", file=sys.stderr)
     else:
@@ -340,19 +329,21 @@ def check_gold(
     config: ModelConfig, options: TrainConfig, data: DataConfig, parts: Sequence[tuple[str, Sequence[Pair]]]
 ) -> None:
     """DataError unless the gold links are there that training reads; parts: (name, pairs) of training, validation."""
-    levels = (data.source_level, data.target_level)
+    if config.attention == "oracle" and data.target_level == "subword":
+        # Words are linked, and which word the next subword will belong to is not known before it is written.
+        raise DataError("attention 'oracle' with target level 'subword', expected char or word: it reads by links")
     for number, (name, pairs) in enumerate(parts):
         if config.attention == "oracle":
-            check_links(pairs, name, "attention 'oracle' reads by them", levels=levels)
+            check_links(pairs, name, "attention 'oracle' reads by them", **data.counted)
         elif options.guided and number == 0:
-            check_links(pairs, name, f"guided = {options.guided} learns from them", levels=levels, every=False)
+            check_links(pairs, name, f"guided = {options.guided} learns from them", **data.counted, every=False)
 
 
 def _name(examples: Examples, what: str) -> str:
     return str(examples) if isinstance(examples, str | Path) else f"the {what} data"
 
 
-def _positions(config: ModelConfig, vocabulary: Vocabulary, pairs: Sequence[Pair]) -> int:
+def _positions(config: ModelConfig, vocabulary: AnyVocabulary, pairs: Sequence[Pair]) -> int:
     """max_source; for the scoring "location" at least the longest source with its end symbol, which 0 stands for."""
     if config.attention != "location":
         return config.max_source
@@ -364,22 +355,3 @@ def _positions(config: ModelConfig, vocabulary: Vocabulary, pairs: Sequence[Pair
             f"max_source = {config.max_source} for attention 'location'"
         )
     return config.max_source or max(lengths)
-
-
-def _short_enough(pairs: list[Pair], data: DataConfig) -> list[Pair]:
-    """Leave out what is longer than max_length tokens, and say so."""
-
-    def length(text: Any, level: str) -> int:
-        return len(tokenize(text, level)) if isinstance(text, str) else len(text)
-
-    kept = [
-        p
-        for p in pairs
-        if length(p.source_input, data.source_level) <= data.max_length
-        and length(p.target, data.target_level) <= data.max_length
-    ]
-    if len(kept) < len(pairs):
-        print(f"{len(pairs) - len(kept)} pairs longer than {data.max_length} tokens left out", file=sys.stderr)
-    if not kept:
-        raise DataError(f"every training pair is longer than max_length = {data.max_length} tokens")
-    return kept

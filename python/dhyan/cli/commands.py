@@ -121,8 +121,7 @@ def _training_files(options: argparse.Namespace) -> list[tuple[str, str | None]]
 
 def _read(source: str, target: str | None, data: DataConfig) -> list[Pair]:
     skipped: list[str] = []
-    levels = (data.source_level, data.target_level)
-    pairs = read_pairs(source, target, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, levels=levels)
+    pairs = read_pairs(source, target, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, **data.counted)
     _note_skipped(source, skipped)
     return pairs
 
@@ -321,9 +320,7 @@ def _model_and_pairs(options: argparse.Namespace, path: str | None) -> tuple[Tra
     name = str(options.source or path)
     pairs = _read(name, options.target, own)
     if translator.needs_links:
-        check_links(
-            pairs, name, "the model's attention 'oracle' reads by them", levels=(own.source_level, own.target_level)
-        )
+        check_links(pairs, name, "the model's attention 'oracle' reads by them", **own.counted)
     return translator, pairs
 
 

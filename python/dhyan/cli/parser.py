@@ -41,7 +41,12 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
     "--target-level": ("data", "target_level", str, "char, word or subword"),
     "--columns": ("data", "columns", str, "source and target column of a TSV, such as 1:2; 1,2:3 joins two sources"),
     "--bad-lines": ("data", "bad_lines", str, "error, or skip and count"),
-    "--source-vocabulary": ("data", "source_vocabulary", int, "most source tokens kept, or subwords; 0: all, or as data allow"),
+    "--source-vocabulary": (
+        "data",
+        "source_vocabulary",
+        int,
+        "most source tokens kept, or subwords; 0: all, or as data allow",
+    ),
     "--target-vocabulary": ("data", "target_vocabulary", int, "the same of the target"),
     "--min-count": ("data", "min_count", int, "rarer tokens become unknown"),
     "--normalization": ("data", "normalization", str, "Unicode form of every text: nfc, nfkc or none"),
