@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .model_ops import show_config as show_config
     from .optim import Adam as Adam
     from .scoring import scorings as scorings
+    from .search_options import SearchOptions as SearchOptions
     from .training import train as train
     from .translator import Translation as Translation
     from .translator import Translator as Translator
@@ -41,6 +42,7 @@ _HOMES = {
     "ModelConfig": "config",
     "NumericError": "errors",
     "PredictiveWindow": "windows",
+    "SearchOptions": "search_options",
     "Seq2Seq": "model",
     "TrainConfig": "config",
     "Translation": "translator",
