@@ -13,26 +13,36 @@ from .vocab import Vocabulary, tokenize
 from .words import expand_links
 
 
-def prepare(
-    train: Sequence[Pair], valid: Sequence[Pair], data: DataConfig
-) -> tuple[list[Pair], list[Pair], AnyVocabulary, AnyVocabulary]:
-    """Training and validation pairs of at most max_length tokens a side, and the vocabularies of source and target.
+def vocabularies(pairs: Sequence[Pair], data: DataConfig) -> tuple[AnyVocabulary, AnyVocabulary]:
+    """Source and target vocabulary of the training pairs that are short enough.
 
-    The vocabularies are built on the training pairs. How many subwords a text has is known only when they are learned:
-    they are learned from all pairs that may be short enough. Errors: DataError where no pair is left, or as
-    `SubwordVocabulary.train`.
+    How many subwords a text has is known only when they are learned: they are learned from all pairs that may be short
+    enough. Errors: DataError where there is none, and as `SubwordVocabulary.train`.
     """
-    kept = [pair for pair in train if _may_be_short(pair, data)]
+    kept = [pair for pair in pairs if _may_be_short(pair, data)]
     if not kept:
-        _say_left_out("training", len(train), kept, data)
+        raise _all_long("training", data)
     source = build_vocabulary((pair.source_input for pair in kept), data, "source")
-    target = build_vocabulary((pair.target for pair in kept), data, "target")
-    parts = []
-    for name, pairs in (("training", train), ("validation", valid)):
-        short = [p for p in pairs if _may_be_short(p, data) and _is_short(p, source, target, data)]
-        _say_left_out(name, len(pairs), short, data)
-        parts.append(short)
-    return parts[0], parts[1], source, target
+    return source, build_vocabulary((pair.target for pair in kept), data, "target")
+
+
+def short_enough(
+    pairs: Sequence[Pair],
+    data: DataConfig,
+    made: tuple[AnyVocabulary, AnyVocabulary] | None = None,
+    what: str = "training",
+) -> list[Pair]:
+    """Leave out the pairs longer than max_length tokens on a side, and say so.
+
+    made: the vocabularies, without which nobody knows the subwords of a text. what: they are, for messages.
+    Errors: DataError where none is left.
+    """
+    kept = [pair for pair in pairs if _may_be_short(pair, data) and (made is None or _is_short(pair, data, *made))]
+    if not kept:
+        raise _all_long(what, data)
+    if len(kept) < len(pairs):
+        print(f"{len(pairs) - len(kept)} {what} pairs longer than {data.max_length} tokens left out", file=sys.stderr)
+    return kept
 
 
 def build_vocabulary(texts: Iterable[str | Sequence[str]], data: DataConfig, side: str) -> AnyVocabulary:
@@ -62,7 +72,7 @@ def token_links(pair: Pair, source: AnyVocabulary, target: AnyVocabulary) -> Lin
     return expand_links(pair.links, *(vocabulary.words_of(vocabulary.tokenize(text)) for vocabulary, text in sides))
 
 
-def _is_short(pair: Pair, source: AnyVocabulary, target: AnyVocabulary, data: DataConfig) -> bool:
+def _is_short(pair: Pair, data: DataConfig, source: AnyVocabulary, target: AnyVocabulary) -> bool:
     """Whether the subwords of the pair, which may be short, are."""
     return not any(
         vocabulary.level == "subword" and len(vocabulary.tokenize(text)) > data.max_length
@@ -81,8 +91,5 @@ def _may_be_short(pair: Pair, data: DataConfig) -> bool:
     return True
 
 
-def _say_left_out(name: str, count: int, kept: Sequence[Pair], data: DataConfig) -> None:
-    if not kept:
-        raise DataError(f"every {name} pair is longer than max_length = {data.max_length} tokens")
-    if len(kept) < count:
-        print(f"{count - len(kept)} {name} pairs longer than {data.max_length} tokens left out", file=sys.stderr)
+def _all_long(what: str, data: DataConfig) -> DataError:
+    return DataError(f"every {what} pair is longer than max_length = {data.max_length} tokens")

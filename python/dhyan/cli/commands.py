@@ -19,10 +19,12 @@ from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml
 from dhyan.data import Line, Pair, check_links, read_pairs, scan_file, scan_stream
 from dhyan.errors import DataError
 from dhyan.evaluation import evaluate
+from dhyan.examples import check_gold
 from dhyan.folder import load_tables
 from dhyan.search_options import SearchOptions
-from dhyan.training import check_gold, train
+from dhyan.training import train
 from dhyan.translator import Translation, Translator, load
+from dhyan.unknown import read_dictionary
 
 if TYPE_CHECKING:
     from dhyan.report.evidence import Sentences
@@ -77,7 +79,10 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfig, DataConfig]:
-    """Defaults, then the stopped run's or the file's values, then the options, whose errors are usage errors."""
+    """Defaults, then the stopped run's, the fine-tuned model's or the file's values, then the options.
+
+    Errors of the options are usage errors.
+    """
     if options.config:
         tables = read_toml(options.config)
         where = options.config
@@ -86,6 +91,11 @@ def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfi
         tables, where = {"model": model.to_dict(), "train": settings.to_dict(), "data": data.to_dict()}, options.out
     else:
         tables, where = {}, "defaults"
+    folder = options.fine_tune or tables.get("train", {}).get("fine_tune")
+    if folder and not options.resume:
+        model, _, data = load_tables(Path(folder))
+        known = {"model": model.to_dict(), "data": data.to_dict()}
+        tables = tables | {table: known[table] | tables.get(table, {}) for table in known}
     try:
         _build(tables, where)
     except (ValueError, TypeError) as error:
@@ -144,19 +154,27 @@ def _translate(options: argparse.Namespace) -> None:
             f"translate: {options.model} is a model with attention 'oracle', which reads by gold links that text alone "
             "does not have; evaluate and align take a TSV file with links in the third column"
         )
+    unknown = _replacement(options, translator)
     interactive = options.input in (None, "-") and sys.stdin.isatty()
     name = "stdin" if options.input in (None, "-") else options.input
     with ExitStack() as stack:
         align = stack.enter_context(open(options.align, "w", encoding="utf-8")) if options.align else None
         count = 0
         for lines in _chunks(_checked(_input(options.input), name, translator), 1 if interactive else CHUNK):
-            found = translator.translate([line.text for line in lines], options=search)
+            found = translator.translate([line.text for line in lines], options=search, replace_unknown=unknown)
             for line, translation in zip(lines, found, strict=True):
                 _write(translation, line.text, count, options)
                 count += 1
                 if align:
-                    print(metrics.pharaoh(translation.links()), file=align)
+                    print(metrics.pharaoh(translation.in_words().links()), file=align)
             sys.stdout.flush()
+
+
+def _replacement(options: argparse.Namespace, translator: Translator) -> bool | dict[str, str]:
+    """What --replace-unknown and --dictionary ask for."""
+    if options.dictionary:
+        return read_dictionary(options.dictionary, translator.source_vocab.normalization)
+    return bool(options.replace_unknown)
 
 
 def _search_options(options: argparse.Namespace) -> SearchOptions:
@@ -228,7 +246,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     _check_tokenize(options)
     search = _search_options(options)
     translator, pairs = _model_and_pairs(options, options.test)
-    result = evaluate(translator, pairs, options=search, tokenize=options.tokenize)
+    unknown = _replacement(options, translator)
+    result = evaluate(translator, pairs, options=search, tokenize=options.tokenize, replace_unknown=unknown)
     if result["bleu"] is None:
         _note(metrics.TEXT_EXTRA_MISSING)
     if options.json:
@@ -315,7 +334,7 @@ def _align(options: argparse.Namespace) -> None:
         chunk = pairs[first : first + CHUNK]
         links = [pair.links for pair in chunk] if translator.needs_links else None
         for found in translator.align([p.source for p in chunk], [p.target for p in chunk], links=links):
-            print(metrics.pharaoh(found.links()))
+            print(metrics.pharaoh(found.in_words().links()))
 
 
 def _model_and_pairs(options: argparse.Namespace, path: str | None) -> tuple[Translator, list[Pair]]:

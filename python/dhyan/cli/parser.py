@@ -75,15 +75,26 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
     "--batch": ("train", "batch", int, "sentences per update"),
     "--epochs": ("train", "epochs", int, "most passes over the training data"),
     "--updates": ("train", "updates", int, "most updates; 0 is no limit"),
-    "--lr": ("train", "lr", float, "learning rate of Adam"),
-    "--schedule": ("train", "schedule", str, "of the learning rate: plateau, cosine or constant"),
+    "--optimizer": ("train", "optimizer", str, "adamw, adam or sgd"),
+    "--lr": ("train", "lr", float, "learning rate"),
+    "--lr-decay": ("train", "lr_decay", float, "what the plateau schedule multiplies it with"),
+    "--schedule": ("train", "schedule", str, "of the learning rate: plateau, cosine, inverse_sqrt or constant"),
     "--warmup": ("train", "warmup", int, "updates until the learning rate is reached"),
     "--clip": ("train", "clip", float, "global gradient norm; 0 is no limit"),
-    "--weight-decay": ("train", "weight_decay", float, "decoupled weight decay"),
+    "--beta1": ("train", "beta1", float, "decay of Adam's mean of gradients"),
+    "--beta2": ("train", "beta2", float, "decay of Adam's mean of their squares"),
+    "--momentum": ("train", "momentum", float, "of sgd"),
+    "--weight-decay": (
+        "train",
+        "weight_decay",
+        float,
+        "decoupled from the gradient (adamw), or an L2 penalty (adam, sgd)",
+    ),
     "--patience": ("train", "patience", int, "stop after so many validations without a better one"),
     "--label-smoothing": ("train", "label_smoothing", float, "share of probability spread over the vocabulary"),
     "--guided": ("train", "guided", float, "weight of the loss towards the gold links of the third column"),
     "--coverage": ("train", "coverage", float, "weight of the loss against reading a position twice"),
+    "--from": ("train", "fine_tune", str, "a model folder to start from: its weights, vocabularies and [model]"),
     "--precision": ("train", "precision", str, "float32 or float64"),
     "--seed": ("train", "seed", int, "of weights, batches and dropout"),
 }
@@ -157,11 +168,13 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     own["translate"].add_argument("input", nargs="?", metavar="INPUT", help="a text file, .gz too; default stdin")
     own["translate"].add_argument("--jsonl", action="store_true", help="one JSON object a line, weights included")
     own["translate"].add_argument("--align", metavar="FILE", help="also write Pharaoh alignments, one line a line")
+    _add_replacement(own["translate"])
     add_search(own["translate"], nbest=True)
     _add_model(own["evaluate"])
     _add_pairs(own["evaluate"], "test")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
     own["evaluate"].add_argument("--json", action="store_true", help="print one JSON object")
+    _add_replacement(own["evaluate"])
     add_search(own["evaluate"])
     _add_report(own["report"])
     _add_model(own["align"])
@@ -207,6 +220,15 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="DIR", help="a model folder")
+
+
+def _add_replacement(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--replace-unknown", action="store_true", help="put the source word it looks at in place of an unknown word"
+    )
+    parser.add_argument(
+        "--dictionary", metavar="FILE", help="and translate that word by a TSV file, source TAB target, where it has it"
+    )
 
 
 def _add_pairs(parser: argparse.ArgumentParser, name: str) -> None:

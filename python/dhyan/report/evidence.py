@@ -11,6 +11,7 @@ from ..checkpoint import read_log
 from ..config import ModelConfig, TrainConfig
 from ..data import Pair, scan_file
 from ..errors import DataError
+from ..evaluation import normal_targets, output_of
 from ..folder import load_tables
 from ..metrics import (
     DIFFUSE,
@@ -27,9 +28,9 @@ from ..metrics import (
 from ..names import unknown_name
 from ..search_options import SearchOptions
 from ..translator import Translation, Translator
+from ..unknown import UNATTENTIVE
 from .card import reading_note
 
-UNATTENTIVE = ("none", "uniform")  # their weights say nothing of what was read
 WEAK = 100  # fewer pairs than this, or none with a reference, and a figure says little
 CHOICES = ("failures", "worst", "longest", "best", "first")
 
@@ -113,12 +114,9 @@ def run(
     training, log = load_tables(Path(folder))[1], read_log(folder)
     if not test.has_references:
         return Run(folder, translator, found, log=log, training=training)
-    references = [pair.target for pair in pairs]
+    references = normal_targets(translator, pairs)
     forced = translator.align([pair.source for pair in pairs], references, links=links)
-    outputs = [
-        Output(f.tokens, made.tokens, f.weights, len(f.source_tokens) - 1, made.links(), pair.links)
-        for pair, f, made in zip(pairs, found, forced, strict=True)
-    ]
+    outputs = [output_of(*three) for three in zip(pairs, found, forced, strict=True)]
     result = evaluate_report([f.text for f in found], references, outputs, test.words, tokenize=tokenize)
     return Run(folder, translator, found, outputs, result, log, training)
 
@@ -219,6 +217,7 @@ def evidence_kind(run: Run) -> str:
 
 def copied(found: Translation) -> list[str]:
     """Output tokens that equal the source token they look at most, punctuation left out."""
+    found = found.in_words()
     links = found.links()
     return [
         found.tokens[t]

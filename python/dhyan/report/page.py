@@ -217,7 +217,7 @@ def _card(runs: Sequence[Run], test: Sentences, i: int, why: Sequence[str]) -> C
     else:
         gold = "" if run.config.attention in UNATTENTIVE else evidence.gold_note(output)
         notes += [("gold links", gold)] if gold else []
-        notes += evidence.failure_notes(output, found.source_tokens)
+        notes += evidence.failure_notes(output, found.in_words().source_tokens)
     copies = evidence.copied(found)
     if copies:
         notes.append(("copied source", ", ".join(copies)))
@@ -231,7 +231,7 @@ def _card(runs: Sequence[Run], test: Sentences, i: int, why: Sequence[str]) -> C
 def _chips(run: Run, test: Sentences, i: int, why: Sequence[str]) -> list[tuple[str, str]]:
     translator, notes = run.translator, []
     if run.outputs:
-        notes = evidence.failure_notes(run.outputs[i], run.found[i].source_tokens)
+        notes = evidence.failure_notes(run.outputs[i], run.found[i].in_words().source_tokens)
     chips = [("", reason) for reason in why if reason != "shows a failure"]
     chips += [("warn", name) for name, words in notes if words != "no"]
     if run.outputs and exact_match([run.outputs[i].hypothesis], [run.outputs[i].reference]):
