@@ -25,10 +25,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Translate the sources, force the references, and compare: the object that `dhyan evaluate --json` prints.
 
-    beam, options, replace_unknown: as Translator.translate. tokenize: sacreBLEU's tokenizer; edges: first source lengths (words) of the
-    ranges of by_length, None = chosen so that each holds at least 100 pairs. The alignment error rate is that of the
-    forced alignment of the references. Tokens and links are words where the model has pieces of them (`in_words`), and
-    the references get the Unicode form of the model. A model that reads by gold links (attention "oracle") is given those of the pairs.
+    beam, options, replace_unknown: as Translator.translate. tokenize: sacreBLEU's tokenizer; edges: first source
+    lengths (words) of the ranges of by_length, None = chosen so that each holds at least 100 pairs. The alignment
+    error rate is that of the forced alignment of the references. Tokens and links are words where the model has pieces
+    of them (`Translation.in_words`); the references get the Unicode form of the model.
+    A model that reads by gold links (attention "oracle") is given those of the pairs.
     Errors: ValueError for no pairs; as Translator.translate.
     """
     sources, references = [pair.source for pair in pairs], normal_targets(translator, pairs)

@@ -34,7 +34,8 @@ class Translator:
     two_columns: a source is `first TAB second`, as in training with `--columns 1,2:3`. max_source: most tokens a
     source may have; longer ones are refused, since time and memory grow with source times target length, and the
     scoring "location" knows no further position. So are targets to align beyond what would be written for the longest
-    source. Texts get the vocabularies' Unicode form. The scoring "oracle" reads by the links that translate and align get.
+    source. Texts get the Unicode form of the vocabularies. The scoring "oracle" reads by the links that translate and
+    align get.
     """
 
     def __init__(
@@ -129,9 +130,9 @@ class Translator:
         for one text. Output tokens beyond the last linked one read nothing.
 
         Errors: TypeError for what is not text; ValueError for what `SearchOptions` refuses, for constraints while
-        sampling, and for replace_unknown with a scoring that looks at no word; DataError, a ValueError too, for a text of more than max_source tokens or without the two columns the
-        model wants, for links that are missing or outside the source, and for a prefix or phrase with a token that the
-        model cannot write.
+        sampling, and for replace_unknown with a scoring that looks at no word; DataError, a ValueError too, for a text
+        of more than max_source tokens or without the two columns the model wants, for links that are missing or outside
+        the source, and for a prefix or phrase with a token that the model cannot write.
         """
         texts = [text] if isinstance(text, str) else list(text)
         sources = [self._numbered("translate", i, one) for i, one in enumerate(texts)]

@@ -28,7 +28,6 @@ from ..metrics import (
 from ..names import unknown_name
 from ..search_options import SearchOptions
 from ..translator import Translation, Translator
-from ..unknown import UNATTENTIVE
 from .card import reading_note
 
 WEAK = 100  # fewer pairs than this, or none with a reference, and a figure says little

@@ -13,11 +13,12 @@ from typing import Any
 from ..errors import DataError
 from ..metrics import FAILURES, TEXT_EXTRA_MISSING, exact_match
 from ..svg import bucket_name
+from ..unknown import UNATTENTIVE
 from ..windows import window_to
 from . import evidence
 from .card import Card, card_html, escaped, page_html, table_html
 from .chart import chart_html
-from .evidence import UNATTENTIVE, Run, Sentences
+from .evidence import Run, Sentences
 
 MEASURES = (  # key of the evaluation, its name, how it is shown, which way is better
     ("pairs", "pairs", "{:d}", ""),
