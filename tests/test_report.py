@@ -468,7 +468,7 @@ def test_a_page_of_payloads(tmp_path):
     ]
     failures = dict.fromkeys(FAILURES, 1)
     result = {"pairs": 60, "bleu": 1.0, "chrf": 1.0, "ter": 1.0, "signature": "<b>", "exact_match": 0.0,
-              "token_error_rate": 1.0, "aer": None, "failures": failures,
+              "token_error_rate": 1.0, "perplexity": 1.0, "aer": None, "failures": failures,
               "by_length": [{"from": 1, "to": 9, "pairs": 60, "bleu": 1.0}]}  # fmt: skip
     log = [{"epoch": "</script><script>alert(1)", "train_loss": "<i>", "valid_loss": 1.0}]
     run = evidence.Run(str(path), translator, found, outputs, result, log)

@@ -121,8 +121,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | None:
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise UsageError(f"command is {argv[0]!r}, expected one of: {', '.join(nearest_first(argv[0], COMMANDS))}")
     arguments, unknown = parser.parse_known_args(argv)
+    if arguments.command:
+        unknown = _after_options(arguments, unknown, commands[arguments.command])
     if unknown:
-        _refuse(unknown[0], commands[arguments.command] if arguments.command else parser)
+        where = commands[arguments.command] if arguments.command else parser
+        _refuse(next(filter(_is_option, unknown), unknown[0]), where)
     if arguments.version:
         print(f"dhyan {version()}")
         return None
@@ -130,6 +133,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | None:
         parser.print_help(sys.stderr)
         raise SystemExit(2)
     return arguments
+
+
+def _after_options(arguments: argparse.Namespace, unknown: list[str], parser: argparse.ArgumentParser) -> list[str]:
+    """What is still unknown once files given after options stand in their places, which argparse leaves empty."""
+    if any(map(_is_option, unknown)):
+        return unknown
+    left = list(unknown)
+    for action in parser._actions:
+        if left and action.nargs == "?" and not action.option_strings and getattr(arguments, action.dest) is None:
+            setattr(arguments, action.dest, left.pop(0))
+    return left
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-"
 
 
 def _refuse(word: str, parser: argparse.ArgumentParser) -> NoReturn:
@@ -170,9 +188,12 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     own["translate"].add_argument("--align", metavar="FILE", help="also write Pharaoh alignments, one line a line")
     _add_replacement(own["translate"])
     add_search(own["translate"], nbest=True)
-    _add_model(own["evaluate"])
+    _add_model(own["evaluate"], ", or a file of outputs, one a line")
     _add_pairs(own["evaluate"], "test")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
+    own["evaluate"].add_argument(
+        "--against", metavar="DIR2", help="a second one, compared by paired bootstrap resampling (Koehn 2004)"
+    )
     own["evaluate"].add_argument("--json", action="store_true", help="print one JSON object")
     _add_replacement(own["evaluate"])
     add_search(own["evaluate"])
@@ -218,8 +239,8 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     add_search(parser)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="DIR", help="a model folder")
+def _add_model(parser: argparse.ArgumentParser, more: str = "") -> None:
+    parser.add_argument("model", metavar="DIR", help=f"a model folder{more}")
 
 
 def _add_replacement(parser: argparse.ArgumentParser) -> None:
