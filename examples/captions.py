@@ -48,10 +48,10 @@ def seen_pixels(weights):
 
 def train(model, images, labels, steps):
     """New pictures at every step, so there is nothing to learn by heart but the digits themselves."""
-    rng, optimizer = np.random.default_rng(0), dhyan.Adam(model, lr=4e-3)
+    rng, optimizer = np.random.default_rng(0), dhyan.Adam(model, lr=1e-2)
     for step in range(1, steps + 1):
-        optimizer.lr = 4e-3 * (1 + 1e-3 - step / steps)
-        _, _, batch = pictures(rng, images, labels, 32)
+        optimizer.lr = 1e-2 * (1 + 1e-3 - step / steps)
+        _, _, batch = pictures(rng, images, labels, 16)
         loss, cache = model.forward(batch, step=step)
         optimizer.step(model.backward(cache))
         if step % (steps // 5) == 0:
@@ -89,7 +89,7 @@ def say(model, canvas, cells, batch, b):
 
 
 def draw(path, model, images, labels, count=4):
-    """A row a picture: the picture, then for each word the glimpses in white over it."""
+    """A row a picture: the picture, then for each word the glimpses in blue over it."""
     from matplotlib.figure import Figure
 
     canvas, _, batch = pictures(np.random.default_rng(7), images, labels, count)
@@ -97,14 +97,14 @@ def draw(path, model, images, labels, count=4):
     figure = Figure(figsize=(9, 1.9 * count), layout="constrained")
     axes = figure.subplots(count, 5, squeeze=False)
     for b in range(count):
+        shown = [WORDS[i - FIRST] for i in ids[b] if i >= FIRST]
         for t, axis in enumerate(axes[b]):
-            axis.axis("off")
-            if t == 0 or (t <= ids.shape[1] and ids[b, t - 1] >= FIRST):
-                axis.imshow(canvas[b], cmap="gray_r", vmin=0, vmax=1.4)
-                axis.set_title("picture" if t == 0 else WORDS[ids[b, t - 1] - FIRST], fontsize=12)
-                if t:
-                    looked = seen_pixels(weights[b, t - 1])
-                    axis.imshow(looked, cmap="Blues", alpha=0.85 * looked / looked.max(), vmin=0)
+            axis.set(xticks=[], yticks=[], title=["picture", *shown, "", "", "", ""][t])
+            axis.set_visible(t <= len(shown))
+            axis.imshow(canvas[b], cmap="gray_r", vmin=0, vmax=1.2)
+            if 0 < t <= len(shown):
+                looked = seen_pixels(weights[b, t - 1])
+                axis.imshow(np.ones_like(looked), cmap="Blues", vmin=0, vmax=1.5, alpha=0.6 * looked / looked.max())
     figure.savefig(path, dpi=110)
     print(f"\nwrote {path}")
 
@@ -118,7 +118,13 @@ digits = load_digits()
 images, labels = digits.images.astype(np.float32) / 16, digits.target  # (1797, 8, 8), 0 to 1
 F = PATCH**2 + len(CORNERS)
 config = dhyan.ModelConfig(
-    source_size=F, target_size=FIRST + 10, source="features", embedding=16, hidden=64, cell="gru", dropout=0.0
+    source_size=F,
+    target_size=FIRST + 10,
+    source="features",
+    embedding=16,
+    hidden=32 if args.quick else 64,
+    cell="gru",
+    dropout=0.0,
 )
 model = dhyan.Seq2Seq(config)
 train(model, images[:1400], labels[:1400], 500 if args.quick else 3000)
