@@ -57,7 +57,10 @@ def test_bottleneck(tmp_path: Path) -> None:
 
 def test_four_steps(tmp_path: Path) -> None:
     printed = run(tmp_path, "four_steps.py")
-    assert "scores   [0.7 0.5 0.3]\nweights  [0.4018 0.3289 0.2693]\ncontext  [0.5662 0.4338]" in printed
+    assert "scores   [0.7 0.5 0.3]\nweights  [0.4018 0.3289 0.2693]\ncontext  [0.5662 0.4338]\n" in printed
+    assert "attend   [0.5662 0.4338] the same: True" in printed
+    focus = re.findall(r"^query .* -> {'source_token': '(\w+)'", printed, re.MULTILINE)
+    assert focus == ["I", "eating", "I"]
 
 
 def test_focus(tmp_path: Path) -> None:
