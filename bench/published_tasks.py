@@ -70,6 +70,9 @@ class Run:
         return [*(word.format(part=self.part) for word in self.task.test), "--json"]
 
 
+SIZES = ("--embedding", "128", "--hidden", "256")
+COSINE = ("--schedule", "cosine", "--warmup", "100", "--patience", "100")  # all epochs; the best of them is kept
+
 G2P = "@g2p_sigmorphon2020/{part}_"
 EUTRANS = "@eutrans_es_en/"
 INFLECTION = "inflection_sigmorphon2016/spanish_"
@@ -84,7 +87,7 @@ TASKS = {
             parts=("fre", "gre", "hin", "hun", "ice", "rum"),
             training=(G2P + "train.tsv", G2P + "dev.tsv", "--source-level", "char", "--target-level", "word"),
             test=(G2P + "test.tsv",),
-            options=("--embedding", "128", "--hidden", "256"),
+            options=(*SIZES, *COSINE, "--epochs", "30"),
             seeds=(1, 2, 3),
             ensemble=True,
             measures=("WER", "PER"),
@@ -102,7 +105,7 @@ TASKS = {
                 "@dakshina_hi/train.tsv", "@dakshina_hi/dev.tsv", "--source-level", "char", "--target-level", "char",
             ),
             test=("@dakshina_hi/test.tsv",),
-            options=("--embedding", "128", "--hidden", "256"),
+            options=(*SIZES, *COSINE, "--epochs", "10", "--dropout", "0.3"),
             varied={"none": ("--attention", "none")},
             measures=("exact match",),
             published={"additive": (42.03,), "none": (39.94,)},
@@ -117,7 +120,7 @@ TASKS = {
                 "--target", EUTRANS + "train.en", EUTRANS + "dev.en",
             ),
             test=("--source", EUTRANS + "test.es", "--target", EUTRANS + "test.en"),
-            options=("--embedding", "128", "--hidden", "256"),
+            options=(*SIZES, *COSINE, "--epochs", "10"),
             measures=("BLEU",),
             published={"additive": (67.87,)},
             source="LSTM 32 after 4 epochs; the same project says close to 100 for its full size (NMT-Keras)",
@@ -132,7 +135,7 @@ TASKS = {
             ),
             test=(f"@11:{INFLECTION}test.tsv",),
             sample=2_000,
-            options=("--embedding", "128", "--hidden", "256"),
+            options=(*SIZES, *COSINE, "--epochs", "15"),
             measures=("exact match",),
             published={"spanish": (98.84,)},
             source="ensemble of five attentive GRUs, the whole test (Kann and Schuetze 2016, from memory)",
@@ -143,7 +146,7 @@ TASKS = {
             parts=("additive", "none"),
             training=(TATOEBA + "train.tsv.gz", TATOEBA + "dev.tsv.gz"),
             test=(TATOEBA + "test.tsv.gz",),
-            options=("--embedding", "128", "--hidden", "256"),
+            options=SIZES,
             varied={"none": ("--attention", "none")},
             measures=("BLEU", "chrF"),
             source="nothing published on this split",
