@@ -28,7 +28,7 @@ from dhyan import metrics
 from dhyan.batch import make_batches
 from dhyan.config import DataConfig, ModelConfig, TrainConfig
 from dhyan.data import Pair, read_pairs
-from dhyan.training import Encoded
+from dhyan.examples import Encoded
 from dhyan.vocab import Vocabulary
 
 Clock = Callable[[], float]

@@ -142,3 +142,53 @@ def test_bad_input() -> None:
         forward(arrays, targets.astype(np.float64))
     with pytest.raises(TypeError, match="float32"):
         forward(arrays | {"bias": arrays["bias"].astype(np.float32)}, targets)
+
+
+# ------------------------------------------------------------------------------------------------ shares
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_shares_weigh_the_target_alone(isa: str, shape: tuple[int, int, int], smoothing: float, keep: bool) -> None:
+    """What a model that may also copy asks for: the target's term of each row has a factor, smoothing has none."""
+    arrays, targets = case(shape)
+    shares = np.random.default_rng(2).random(shape[0])
+    shares[::5], shares[1::5] = 0, 1
+    _, cache = ops.cross_entropy_forward(*arrays.values(), targets, smoothing=smoothing, keep_logits=keep)
+
+    def expected(a: dict[str, np.ndarray]) -> np.ndarray:
+        log_p = reference.log_softmax(reference.linear(a["r"], a["weight"], a["bias"]))
+        chosen = np.take_along_axis(log_p, np.broadcast_to(np.maximum(targets, 0), log_p.shape[:-1])[..., None], -1)
+        rows = (1 - smoothing) * shares * chosen[..., 0] + smoothing * log_p.mean(-1)
+        return -np.where(targets >= 0, rows, 0).sum(-1)
+
+    gradients = dict(zip(arrays, ops.cross_entropy_backward(0.37, cache, shares=shares), strict=True))
+    reference.assert_gradients(lambda a: 0.37 * expected(a), arrays, gradients, np.random.default_rng(1))
+
+
+def test_equal_shares_are_a_scale_and_shares_of_one_are_none() -> None:
+    arrays, targets = case((40, 7, 13))
+    _, cache = forward(arrays, targets)
+    for factor in (1.0, 0.25):
+        halves = ops.cross_entropy_backward(1.0, cache, shares=np.full(40, factor))
+        for got, value in zip(halves, ops.cross_entropy_backward(factor, cache), strict=True):
+            np.testing.assert_array_equal(got, value)
+
+
+def test_log_p_is_that_of_the_target() -> None:
+    arrays, targets = case((13, 7, 40))
+    _, cache = forward(arrays, targets)
+    log_p = reference.log_softmax(reference.linear(arrays["r"], arrays["weight"], arrays["bias"]))
+    expected = np.where(targets >= 0, log_p[np.arange(13), targets], 0)
+    np.testing.assert_allclose(cache.log_p, expected, rtol=1e-13)
+
+
+def test_bad_shares() -> None:
+    arrays, targets = case((5, 3, 4))
+    _, cache = forward(arrays, targets)
+    for bad in (-0.5, np.nan):
+        with pytest.raises(ValueError, match=r"shares\[2\] is .*at least 0"):
+            ops.cross_entropy_backward(1.0, cache, shares=np.array([0, 1, bad, 1, 1]))
+    with pytest.raises(ValueError, match=r"shares has shape \(4,\)"):
+        ops.cross_entropy_backward(1.0, cache, shares=np.ones(4))

@@ -152,7 +152,7 @@ def test_align_is_the_forced_reading(translator):
         (lambda t: t.translate(["x", None]), TypeError, "text 1 is a NoneType, expected str"),
         (lambda t: t.translate("x", beam=0), ValueError, "beam is 0"),
         (lambda t: t.translate("", beam=0), ValueError, "beam is 0"),
-        (lambda t: t.translate("x", beam=2, nbest=3), ValueError, "nbest 3"),
+        (lambda t: t.translate("x", beam=2, nbest=3), ValueError, "nbest is 3, expected at most the beam of 2"),
         (lambda t: t.align(["x"], [None]), TypeError, "text 0 is a NoneType"),
     ],
 )

@@ -80,7 +80,7 @@ py::tuple cross_entropy_forward(py::handle r_, py::handle w_, py::handle b_, py:
   const auto rv = r.template view<2>(op, "r", "(N, E)"), wv = w.template view<2>(op, "w", "(E, V)");
   const auto bv = b.template view<1>(op, "b", "(V,)");
   const auto tv = targets.template view<1>(op, "targets", "(N,)");
-  auto log_sums = output<T>({rv[0]}, op);
+  auto log_sums = output<T>({rv[0]}, op), log_p = output<T>({rv[0]}, op);
   py::object kept = py::none();
   View<T, 2> logits;
   if (keep_logits) {
@@ -88,33 +88,35 @@ py::tuple cross_entropy_forward(py::handle r_, py::handle w_, py::handle b_, py:
     logits = view<T, 2>(a);
     kept = a;
   }
-  const auto lv = view<T, 1>(log_sums);
+  const auto lv = view<T, 1>(log_sums), pv = view<T, 1>(log_p);
   double loss;
   {
     Working working;
-    loss = dhyan::cross_entropy_forward<T>(rv, wv, bv, tv, static_cast<T>(smoothing), lv, logits);
+    loss = dhyan::cross_entropy_forward<T>(rv, wv, bv, tv, static_cast<T>(smoothing), lv, pv, logits);
   }
-  return py::make_tuple(loss, log_sums, kept);
+  return py::make_tuple(loss, log_sums, log_p, kept);
 }
 
 template <class T>
 py::array_t<T> cross_entropy_backward(double scale, py::handle r_, py::handle w_, py::handle b_, py::handle targets_,
-                                      double smoothing, py::handle log_sums_, py::handle logits_, py::handle dw_,
-                                      py::handle db_) {
+                                      double smoothing, py::handle log_sums_, py::handle logits_,
+                                      py::handle shares_, py::handle dw_, py::handle db_) {
   const char* op = "cross_entropy_backward";
   const auto r = required<T>(r_, op, "r"), w = required<T>(w_, op, "w"), b = required<T>(b_, op, "b");
   const auto log_sums = required<T>(log_sums_, op, "log_sums"), logits = input<T>(logits_, op, "logits");
+  const auto shares = input<T>(shares_, op, "shares");
   const auto targets = required<Index>(targets_, op, "targets");
   const auto rv = r.template view<2>(op, "r", "(N, E)"), wv = w.template view<2>(op, "w", "(E, V)");
   const auto bv = b.template view<1>(op, "b", "(V,)"), lv = log_sums.template view<1>(op, "log_sums", "(N,)");
   const auto tv = targets.template view<1>(op, "targets", "(N,)");
   const auto kv = logits.template view<2>(op, "logits", "(N, V)");
+  const auto sv = shares.template view<1>(op, "shares", "(N,)");
   auto dr = output<T>({rv[0], rv[1]}, op);
   const auto drv = view<T, 2>(dr), dwv = writable<T, 2>(dw_, op, "dw");
   const auto dbv = writable<T, 1>(db_, op, "db");
   Working working;
-  dhyan::cross_entropy_backward<T>(static_cast<T>(scale), rv, wv, bv, tv, static_cast<T>(smoothing), lv, kv, drv, dwv,
-                                   dbv);
+  dhyan::cross_entropy_backward<T>(static_cast<T>(scale), rv, wv, bv, tv, static_cast<T>(smoothing), lv, kv, sv, drv,
+                                   dwv, dbv);
   return dr;
 }
 
@@ -196,13 +198,14 @@ PYBIND11_MODULE(_core, m) {
     });
   }, py::arg("r"), py::arg("w"), py::arg("b"), py::arg("targets"), py::arg("smoothing"), py::arg("keep_logits"));
   m.def("cross_entropy_backward", [](double scale, py::object r, py::object w, py::object b, py::object targets,
-                                     double smoothing, py::object log_sums, py::object logits, py::object dw,
-                                     py::object db) {
+                                     double smoothing, py::object log_sums, py::object logits, py::object shares,
+                                     py::object dw, py::object db) {
     return by_dtype(r, "cross_entropy_backward", "r", [&](auto z) -> py::array {
-      return cross_entropy_backward<decltype(z)>(scale, r, w, b, targets, smoothing, log_sums, logits, dw, db);
+      return cross_entropy_backward<decltype(z)>(scale, r, w, b, targets, smoothing, log_sums, logits, shares, dw,
+                                                 db);
     });
   }, py::arg("scale"), py::arg("r"), py::arg("w"), py::arg("b"), py::arg("targets"), py::arg("smoothing"),
-     py::arg("log_sums"), py::arg("logits"), py::arg("dw"), py::arg("db"));
+     py::arg("log_sums"), py::arg("logits"), py::arg("shares"), py::arg("dw"), py::arg("db"));
   m.def("empty", [](dhyan::Index n, bool single) -> py::array {
     return single ? py::array(output<float>({n}, "empty")) : py::array(output<double>({n}, "empty"));
   }, py::arg("n"), py::arg("single"), "Uninitialised flat array from the pool.");

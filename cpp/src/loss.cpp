@@ -26,11 +26,20 @@ void check_loss(const char* op, View<const T, 2> r, View<const T, 2> w, View<con
                               std::to_string(targets.data[i]) + ", expected an id < " + std::to_string(w[1]));
 }
 
+template <class T>
+void check_shares(View<const T, 1> shares, View<const T, 2> r) {
+  check_shape("cross_entropy_backward", "shares", shares, {{"N", r[0]}}, ("to match r " + shape_of(r)).c_str());
+  for (Index i = 0; i < shares[0]; ++i)
+    if (!(shares.data[i] >= T(0)))
+      fail("cross_entropy_backward: shares[" + std::to_string(i) + "] is " + std::to_string(shares.data[i]) +
+           ", expected at least 0");
+}
+
 }  // namespace
 
 template <class T>
 double cross_entropy_forward(View<const T, 2> r, View<const T, 2> w, View<const T, 1> b, View<const Index, 1> targets,
-                             T smoothing, View<T, 1> log_sums, View<T, 2> logits) {
+                             T smoothing, View<T, 1> log_sums, View<T, 1> log_p, View<T, 2> logits) {
   check_loss("cross_entropy_forward", r, w, b, targets, smoothing);
   const Index N = r[0], E = r[1], V = w[1];
   const Packed<T> packed = Packed<T>::of(w.data, E, V);
@@ -46,6 +55,7 @@ double cross_entropy_forward(View<const T, 2> r, View<const T, 2> w, View<const 
         T total;
         const T log_sum = dense_kernels<T>().log_sum_exp(tile + i * V, V, &total);
         log_sums.data[row] = log_sum;
+        log_p.data[row] = target < 0 ? T(0) : tile[i * V + target] - log_sum;
         if (target < 0) continue;
         losses[row] = (1.0 - smoothing) * (double(log_sum) - tile[i * V + target]) +
                       smoothing * (double(log_sum) - double(total) / double(V));
@@ -60,9 +70,11 @@ double cross_entropy_forward(View<const T, 2> r, View<const T, 2> w, View<const 
 template <class T>
 void cross_entropy_backward(T scale, View<const T, 2> r, View<const T, 2> w, View<const T, 1> b,
                             View<const Index, 1> targets, T smoothing, View<const T, 1> log_sums,
-                            View<const T, 2> logits, View<T, 2> dr, View<T, 2> dw, View<T, 1> db) {
+                            View<const T, 2> logits, View<const T, 1> shares, View<T, 2> dr, View<T, 2> dw,
+                            View<T, 1> db) {
   check_loss("cross_entropy_backward", r, w, b, targets, smoothing);
   const Index N = r[0], E = r[1], V = w[1];
+  if (shares) check_shares(shares, r);
   check_shape("cross_entropy_backward", "dw", dw, {{"E", E}, {"V", V}}, "to match w");
   check_shape("cross_entropy_backward", "db", db, {{"V", V}}, "to match b");
   const Packed<T> back = Packed<T>::transposed(w.data, V, E);
@@ -81,8 +93,13 @@ void cross_entropy_backward(T scale, View<const T, 2> r, View<const T, 2> w, Vie
         const Index target = targets.data[first + i];
         if (target < 0)
           std::fill_n(d, V, T(0));
-        else
+        else if (!shares)
           kernels.cross_entropy_gradient(d, V, log_sums.data[first + i], target, smoothing, scale);
+        else {  // a target that counts less: the same kernel with another weight and smoothing
+          const T weight = (T(1) - smoothing) * shares.data[first + i] + smoothing;
+          const T even = weight > T(0) ? smoothing / weight : T(0);
+          kernels.cross_entropy_gradient(d, V, log_sums.data[first + i], target, even, scale * weight);
+        }
       }
     });
     product(rows, rows_of<T>(tile.get(), V), back, dr.data + first * E, E);
@@ -105,12 +122,12 @@ void cross_entropy_backward(T scale, View<const T, 2> r, View<const T, 2> w, Vie
   }
 }
 
-#define DHYAN_INSTANTIATE(T)                                                                                       \
-  template double cross_entropy_forward<T>(View<const T, 2>, View<const T, 2>, View<const T, 1>,                   \
-                                           View<const Index, 1>, T, View<T, 1>, View<T, 2>);                       \
-  template void cross_entropy_backward<T>(T, View<const T, 2>, View<const T, 2>, View<const T, 1>,                 \
-                                          View<const Index, 1>, T, View<const T, 1>, View<const T, 2>, View<T, 2>, \
-                                          View<T, 2>, View<T, 1>);
+#define DHYAN_INSTANTIATE(T)                                                                                           \
+  template double cross_entropy_forward<T>(View<const T, 2>, View<const T, 2>, View<const T, 1>, View<const Index, 1>, \
+                                           T, View<T, 1>, View<T, 1>, View<T, 2>);                                     \
+  template void cross_entropy_backward<T>(T, View<const T, 2>, View<const T, 2>, View<const T, 1>,                     \
+                                          View<const Index, 1>, T, View<const T, 1>, View<const T, 2>,                 \
+                                          View<const T, 1>, View<T, 2>, View<T, 2>, View<T, 1>);
 DHYAN_INSTANTIATE(float)
 DHYAN_INSTANTIATE(double)
 #undef DHYAN_INSTANTIATE

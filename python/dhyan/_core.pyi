@@ -183,7 +183,7 @@ def recurrent_backward(
 ) -> tuple[_Array | None, _Array | None, _Array | None]: ...
 def cross_entropy_forward(
     r: _Array, w: _Array, b: _Array, targets: _Array, smoothing: float, keep_logits: bool
-) -> tuple[float, _Array, _Array | None]: ...
+) -> tuple[float, _Array, _Array, _Array | None]: ...
 def cross_entropy_backward(
     scale: float,
     r: _Array,
@@ -193,6 +193,7 @@ def cross_entropy_backward(
     smoothing: float,
     log_sums: _Array,
     logits: _Array | None,
+    shares: _Array | None,
     dw: _Array,
     db: _Array,
 ) -> _Array: ...

@@ -18,7 +18,8 @@ from .windows import AnyWindow, Window, window_from, window_to
 
 ORDERS = ("bahdanau", "luong")
 SOURCES = ("tokens", "features")
-SCHEDULES = ("plateau", "cosine", "constant")
+OPTIMIZERS = ("adamw", "adam", "sgd")
+SCHEDULES = ("plateau", "cosine", "inverse_sqrt", "constant")
 MOST_LAYERS = 64  # a damaged configuration must not make us list a billion parameters
 
 Table = TypeVar("Table", bound="_Table")
@@ -139,8 +140,10 @@ class ModelConfig(_Table):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(_Table):
-    """How a model is trained. `schedule` of lr: plateau: times lr_decay after half of `patience`
-    validations without a lower error; cosine: to 0 over `epochs`; constant. updates: stop after so many (0: no limit).
+    """How a model is trained. optimizer: adamw (weight_decay decoupled), adam or sgd (weight_decay an L2 penalty).
+    `schedule` of lr: plateau: times lr_decay after half of `patience` validations without a lower error; cosine: to 0
+    over `epochs`; inverse_sqrt; constant; all after `warmup` updates from 0, see `schedule.lr_factor`.
+    updates: stop after so many (0: no limit). fine_tune: a model folder to start from, with its vocabularies.
     patience: stop after so many validations (one an epoch) without a lower error; see train.
     guided, coverage: weights of the losses of the same names (`alignment_loss`), added to that of the tokens.
     """
@@ -162,6 +165,9 @@ class TrainConfig(_Table):
     precision: str = "float32"
     guided: float = 0.0
     coverage: float = 0.0
+    optimizer: str = "adamw"
+    momentum: float = 0.9
+    fine_tune: str = ""
 
     def __post_init__(self) -> None:
         where = "TrainConfig"
@@ -176,12 +182,17 @@ class TrainConfig(_Table):
         _number(where, "clip", self.clip, 0, math.inf)
         for name in ("weight_decay", "guided", "coverage"):
             _number(where, name, getattr(self, name), 0, math.inf)
-        for name in ("beta1", "beta2", "label_smoothing"):
+        for name in ("beta1", "beta2", "momentum", "label_smoothing"):
             _number(where, name, getattr(self, name), 0, 1)
-        if self.schedule not in SCHEDULES:
-            raise unknown_name(f"{where}: schedule", self.schedule, SCHEDULES)
-        if self.precision not in ("float32", "float64"):
-            raise unknown_name(f"{where}: precision", self.precision, ("float32", "float64"))
+        for name, valid in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("precision", ("float32", "float64")),
+        ):
+            if getattr(self, name) not in valid:
+                raise unknown_name(f"{where}: {name}", getattr(self, name), valid)
+        if not isinstance(self.fine_tune, str):
+            raise TypeError(f"{where}: fine_tune is {self.fine_tune!r}, expected the name of a model folder")
 
 
 @dataclass(frozen=True, kw_only=True)

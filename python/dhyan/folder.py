@@ -18,7 +18,7 @@ from . import checkpoint
 from .config import TABLES, DataConfig, ModelConfig, TrainConfig, parse_toml, to_toml
 from .errors import CheckpointError, DataError
 from .model import Seq2Seq
-from .optim import Adam
+from .optim import Optimizer
 from .parameters import parameter_shapes
 from .vocab import Vocabulary
 
@@ -53,14 +53,14 @@ def save_best(out: Path, model: Seq2Seq) -> None:
     checkpoint.save_files(out, {"model.safetensors": checkpoint.tensors_to_bytes(model.parameters())})
 
 
-def save_last(out: Path, model: Seq2Seq, optimizer: Adam, progress: dict[str, Any]) -> None:
+def save_last(out: Path, model: Seq2Seq, optimizer: Optimizer, progress: dict[str, Any]) -> None:
     """last.safetensors, optimizer.safetensors and state.json, as one set: all an exact resume needs."""
     state = {**progress, "optimizer_steps": optimizer.steps}
     checkpoint.save_files(
         out,
         {
             "last.safetensors": checkpoint.tensors_to_bytes(model.parameters()),
-            "optimizer.safetensors": checkpoint.tensors_to_bytes({"m": optimizer.m, "v": optimizer.v}),
+            "optimizer.safetensors": checkpoint.tensors_to_bytes(optimizer.state()),
             "state.json": json.dumps(state).encode(),
         },
     )
@@ -117,21 +117,22 @@ def load_folder(path: str | Path) -> Loaded:
 
 
 def load_training(
-    out: Path, tables: Tables, source: Vocabulary, target: Vocabulary, model: Seq2Seq, optimizer: Adam
+    out: Path, tables: Tables, source: Vocabulary, target: Vocabulary, model: Seq2Seq, optimizer: Optimizer
 ) -> dict[str, Any]:
     """Restore weights and moments of a stopped run; returns its progress.
 
     Errors: CheckpointError where the folder's model or vocabularies are not those of this call.
     """
-    config, _, _ = load_tables(out)
-    for key, value in tables["model"].items():
-        if config.to_dict()[key] != value:
-            raise CheckpointError(f"{out}: cannot resume, {key} was {config.to_dict()[key]!r} and is now {value!r}")
+    config, options, _ = load_tables(out)
+    before = {**config.to_dict(), "optimizer": options.optimizer}
+    for key, value in {**tables["model"], "optimizer": tables["train"].get("optimizer", options.optimizer)}.items():
+        if before[key] != value:
+            raise CheckpointError(f"{out}: cannot resume, {key} was {before[key]!r} and is now {value!r}")
     for name, vocabulary in (("source.vocab", source), ("target.vocab", target)):
         if load_vocabulary(out, name) != vocabulary:
             raise CheckpointError(f"{out}: cannot resume, {name} differs from that of the training data")
     _restore(out, "last.safetensors", model.parameters())
-    _restore(out, "optimizer.safetensors", {"m": optimizer.m, "v": optimizer.v})
+    _restore(out, "optimizer.safetensors", optimizer.state())
     try:
         state = json.loads(checkpoint.load_file(out, "state.json"))
         optimizer.steps = int(state.pop("optimizer_steps"))

@@ -173,12 +173,11 @@ class Seq2Seq:
         memory, final, _ = self._encode(batch.source, batch.source_lengths, none, batch.alignment)
         read, targets, steps = self._target_rows(batch)
         readout, weights, _ = decoder.decoder_forward(c, p, memory, final, read, steps, none, hard=True)
-        _, loss = ops.cross_entropy_forward(readout, p["output.weight"], p["output.bias"], targets, keep_logits=True)
-        assert loss.logits is not None
+        _, loss = ops.cross_entropy_forward(readout, p["output.weight"], p["output.bias"], targets)
         B, T, S = batch.size, batch.target.shape[1] - 1, batch.source.shape[1]
         valid = np.arange(T) < steps[:, None]
         log_probabilities, padded = np.zeros((B, T), self.dtype), np.zeros((B, T, S), self.dtype)
-        log_probabilities[valid] = loss.logits[np.arange(len(targets)), targets] - loss.log_sums
+        log_probabilities[valid] = loss.log_p
         padded[valid, : weights.shape[1]] = weights
         return log_probabilities, padded
 

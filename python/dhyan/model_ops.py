@@ -214,7 +214,10 @@ def tokens_mask(lengths: np.ndarray, shape: tuple[int, ...], where: str) -> np.n
 
 @dataclass(frozen=True)
 class LossCache:
-    """What cross_entropy_backward reads; it may be used again and gives the same bits."""
+    """What cross_entropy_backward reads; it may be used again and gives the same bits.
+
+    log_p (N): log p[n, target_n], 0 for a row that is left out.
+    """
 
     r: np.ndarray
     w: np.ndarray
@@ -222,6 +225,7 @@ class LossCache:
     targets: np.ndarray
     smoothing: float
     log_sums: np.ndarray
+    log_p: np.ndarray
     logits: np.ndarray | None
 
 
@@ -247,18 +251,29 @@ def cross_entropy_forward(
     Errors: IndexError for a target >= V, ValueError for shapes and smoothing outside [0, 1).
     """
     keep = r.shape[0] * w.shape[1] <= KEPT_LOGITS if keep_logits is None else keep_logits
-    loss, log_sums, logits = _core.cross_entropy_forward(r, w, b, targets, smoothing, keep)
-    return loss, LossCache(r, w, b, targets, smoothing, log_sums, logits)
+    loss, log_sums, log_p, logits = _core.cross_entropy_forward(r, w, b, targets, smoothing, keep)
+    return loss, LossCache(r, w, b, targets, smoothing, log_sums, log_p, logits)
 
 
 def cross_entropy_backward(
-    scale: float, cache: LossCache, *, dw: np.ndarray | None = None, db: np.ndarray | None = None
+    scale: float,
+    cache: LossCache,
+    *,
+    shares: np.ndarray | None = None,
+    dw: np.ndarray | None = None,
+    db: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(dr, dw, db) of scale * loss. dw, db: arrays to write to, made here if None."""
+    """(dr, dw, db) of scale * loss. dw, db: arrays to write to, made here if None.
+
+    shares (N), at least 0: factors of log p[n, target_n] in the loss, as if it were
+    sum_n -((1 - smoothing) shares_n log p[n, target_n] + smoothing / V sum_v log p[n, v]); None is 1 for all.
+    """
     c = cache
     dw = np.empty(c.w.shape, c.w.dtype) if dw is None else dw
     db = np.empty(c.b.shape, c.b.dtype) if db is None else db
-    dr = _core.cross_entropy_backward(scale, c.r, c.w, c.b, c.targets, c.smoothing, c.log_sums, c.logits, dw, db)
+    dr = _core.cross_entropy_backward(
+        scale, c.r, c.w, c.b, c.targets, c.smoothing, c.log_sums, c.logits, shares, dw, db
+    )
     return dr, dw, db
 
 
@@ -287,6 +302,47 @@ def adam_step(
     norm = _core.adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, clip)
     if not np.isfinite(norm):
         raise NumericError(f"adam_step: the global norm of the gradient is {norm} at step {step}, expected finite")
+    return norm
+
+
+def penalised_gradient(
+    p: np.ndarray, g: np.ndarray, *, weight_decay: float, clip: float = 0.0, step: int = 1
+) -> tuple[np.ndarray, float]:
+    """(g min(1, clip / |g|) + weight_decay p, |g|): the clipped gradient of a loss with an L2 penalty.
+
+    The sum of squares is double and in one order, whatever the number of threads. clip = 0 does not clip.
+    Errors: NumericError when |g| is not finite.
+    """
+    norm = float(np.sqrt(np.einsum("i,i->", g, g, dtype=np.float64, casting="safe")))
+    if not np.isfinite(norm):
+        raise NumericError(f"gradient: the global norm is {norm} at step {step}, expected finite")
+    d = g * g.dtype.type(clip / norm if 0 < clip < norm else 1.0)
+    if weight_decay:
+        d += g.dtype.type(weight_decay) * p
+    return d, norm
+
+
+def sgd_step(
+    p: np.ndarray,
+    g: np.ndarray,
+    m: np.ndarray,
+    *,
+    step: int,
+    lr: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    clip: float = 0.0,
+) -> float:
+    """One step of gradient descent with momentum (Polyak 1964) in place on flat p, m (N,); returns |g| before clipping.
+
+        m = momentum m + g min(1, clip / |g|) + weight_decay p;   p -= lr m
+
+    clip = 0 does not clip. Errors: NumericError when |g| is not finite; p and m are then untouched.
+    """
+    d, norm = penalised_gradient(p, g, weight_decay=weight_decay, clip=clip, step=step)
+    m *= m.dtype.type(momentum)
+    m += d
+    p -= np.multiply(p.dtype.type(lr), m, out=d)
     return norm
 
 

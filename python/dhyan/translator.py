@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from .data import Links, two_column_tokens
 from .errors import DataError
 from .folder import load_folder
 from .metrics import links_from_weights
-from .search import Hypothesis, beam_search
-from .vocab import END, Vocabulary
+from .restrictions import Demands
+from .search import Hypothesis, beam_search, step_limits
+from .search_options import SearchOptions
+from .vocab import END, UNKNOWN, Vocabulary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,58 +143,78 @@ class Translator:
 
     @overload
     def translate(
-        self, text: str, beam: int = 5, max_length: int | None = None, nbest: int = 1, *, links: GoldLinks = None
+        self,
+        text: str,
+        beam: int | None = None,
+        max_length: int | None = None,
+        nbest: int | None = None,
+        *,
+        links: GoldLinks = None,
+        prefix: str | Sequence[str] | None = None,
+        constraints: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        options: SearchOptions | None = None,
+        **changes: Any,
     ) -> Translation: ...
 
     @overload
     def translate(
         self,
         text: list[str] | tuple[str, ...],
-        beam: int = 5,
+        beam: int | None = None,
         max_length: int | None = None,
-        nbest: int = 1,
+        nbest: int | None = None,
         *,
         links: GoldLinks = None,
+        prefix: str | Sequence[str] | None = None,
+        constraints: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        options: SearchOptions | None = None,
+        **changes: Any,
     ) -> list[Translation]: ...
 
     def translate(
         self,
         text: str | list[str] | tuple[str, ...],
-        beam: int = 5,
+        beam: int | None = None,
         max_length: int | None = None,
-        nbest: int = 1,
+        nbest: int | None = None,
         *,
         links: GoldLinks = None,
+        prefix: str | Sequence[str] | None = None,
+        constraints: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        options: SearchOptions | None = None,
+        **changes: Any,
     ) -> Translation | list[Translation]:
         """Translate one text, or a list of texts into a list in the same order.
 
+        options, and beam (5), max_length, nbest (1) or any other field of `SearchOptions` where it differs:
+        `translate(text, beam=8, no_repeat_ngram=3)`.
         max_length: most decoder steps, of which the end symbol takes one; None = twice the source tokens and 10 (eight
-        times from words to characters).
+        times from words to characters), and what prefix and constraints need.
+        prefix: what the output begins with, one text for all or one for each. constraints: phrases that stand somewhere
+        in the output, whole tokens of it; one list for all or one list for each text.
         A text of white space alone translates to the empty text with score 0; unknown words enter as one unknown
         symbol each and keep their own form in source_tokens. A result does not depend on the other texts.
         links: for a model that reads by gold links, and only read by it: those of each text (`Pair.links`), a list also
         for one text. Output tokens beyond the last linked one read nothing.
 
-        Errors: TypeError for what is not text; ValueError for beam < 1 and nbest outside 1..beam; DataError, a
-        ValueError too, for a text of more than max_source tokens or without the two columns the model wants, and for
-        links that are missing or outside the source.
+        Errors: TypeError for what is not text; ValueError for what `SearchOptions` refuses, and for constraints while
+        sampling; DataError, a ValueError too, for a text of more than max_source tokens or without the two columns the
+        model wants, for links that are missing or outside the source, and for a prefix or phrase with a token that the
+        model cannot write.
         """
         texts = [text] if isinstance(text, str) else list(text)
         sources = [self._numbered("translate", i, one) for i, one in enumerate(texts)]
-        if beam < 1 or not 1 <= nbest <= beam:
-            raise ValueError(f"translate: beam is {beam} and nbest {nbest}, expected 1 <= nbest <= beam")
-        if max_length is not None and max_length < 1:
-            raise ValueError(f"translate: max_length is {max_length}, expected at least 1")
+        chosen = SearchOptions.of(options, beam=beam, max_length=max_length, nbest=nbest, **changes)
+        demands = self._demands(len(texts), prefix, constraints)
         gold = self._gold("translate", links, sources)
         results = [Translation("", [], [SOURCE_END], 0.0, np.zeros((0, 1), self.model.dtype)) for _ in texts]
         for indices in _batches([len(tokens) for tokens in sources]):
             ids, lengths = pad([[*self.source_vocab.encode(sources[i]), END] for i in indices])
-            limits = self._limits(lengths) if max_length is None else max_length
+            own = None if demands is None else demands.take(indices)
+            limits = step_limits(self._usual_steps(lengths), chosen, own)
             given = None if gold is None else [gold[i] for i in indices]
             alignment = None if given is None else _alignment(given, int(np.max(limits)), ids.shape[1])
-            found = beam_search(
-                self.model, ids, lengths, beam=beam, max_length=limits, nbest=nbest, alignment=alignment
-            )
+            found = beam_search(self.model, ids, lengths, chosen, limits=limits, demands=own, alignment=alignment)
             for i, hypotheses in zip(indices, found, strict=True):
                 results[i] = self._translation([*sources[i], SOURCE_END], hypotheses)
         return results[0] if isinstance(text, str) else results
@@ -269,7 +291,33 @@ class Translator:
             found.append(row)
         return found
 
-    def _limits(self, lengths: np.ndarray) -> np.ndarray:
+    def _demands(
+        self,
+        count: int,
+        prefix: str | Sequence[str] | None,
+        constraints: Sequence[str] | Sequence[Sequence[str]] | None,
+    ) -> Demands | None:
+        """What is asked of each of `count` outputs, in ids."""
+        prefixes, phrases = None, None
+        if prefix is not None:
+            given = [prefix] * count if isinstance(prefix, str) else list(prefix)
+            prefixes = [self._writable("prefix", i, text) for i, text in enumerate(given)]
+        if constraints is not None:
+            each = _for_each(constraints, count)
+            phrases = [[self._writable("constraint", i, text) for text in own] for i, own in enumerate(each)]
+        for name, found in (("prefix", prefixes), ("constraints", phrases)):
+            if found is not None and len(found) != count:
+                raise ValueError(f"translate: {name} of {len(found)} texts, expected {count}")
+        return Demands.of(prefixes, phrases)
+
+    def _writable(self, what: str, index: int, text: str) -> list[int]:
+        ids = self.target_vocab.encode(_text(what, index, text))
+        if UNKNOWN in ids:
+            token = self.target_vocab.tokenize(text)[ids.index(UNKNOWN)]
+            raise DataError(f"translate: {what} of text {index} holds {token!r}, which the model's vocabulary lacks")
+        return ids
+
+    def _usual_steps(self, lengths: np.ndarray) -> np.ndarray:
         spells = self.source_vocab.level == "word" and self.target_vocab.level == "char"
         return (8 if spells else 2) * lengths + 10
 
@@ -308,6 +356,14 @@ def _alignment(links: Sequence[Links], limit: int, S: int) -> np.ndarray:
     kept = [[link for link in row if link[1] < limit] for row in links]
     T = max((link[1] + 1 for row in kept for link in row), default=0) + 1
     return alignment_of(kept, [(S, T)] * len(kept), (T, S), "translate")
+
+
+def _for_each(constraints: Sequence[str] | Sequence[Sequence[str]], count: int) -> Sequence[Sequence[str]]:
+    """The phrases of each text; one list may stand for all."""
+    texts = [isinstance(phrase, str) for phrase in constraints]
+    if isinstance(constraints, str) or (any(texts) and not all(texts)):
+        raise TypeError("translate: constraints is of mixed types, expected a list of phrases, or one for each text")
+    return [cast(Sequence[str], constraints)] * count if all(texts) else constraints
 
 
 def _text(where: str, index: int, text: object) -> str:

@@ -22,15 +22,17 @@ void embedding_backward(View<const T, 2> dout, View<const Index, 1> ids, View<T,
 
 // loss = sum over rows of -((1 - smoothing) log p[target] + smoothing / V sum_v log p[v]); rows with target < 0 count
 // nothing. log_sums (N) is kept for backward; logits (N,V) too, unless null: backward then computes them again, and
-// nothing of size N*V ever exists.
+// nothing of size N*V ever exists. log_p (N) receives log p[target], 0 where the row does not count.
 template <class T>
 double cross_entropy_forward(View<const T, 2> r /*(N,E)*/, View<const T, 2> w /*(E,V)*/, View<const T, 1> b,
-                             View<const Index, 1> targets, T smoothing, View<T, 1> log_sums, View<T, 2> logits);
-// Gradients of scale * loss.
+                             View<const Index, 1> targets, T smoothing, View<T, 1> log_sums, View<T, 1> log_p,
+                             View<T, 2> logits);
+// Gradients of scale * loss; shares (N) or null: what log p[target] of a row is multiplied with in it.
 template <class T>
 void cross_entropy_backward(T scale, View<const T, 2> r, View<const T, 2> w, View<const T, 1> b,
                             View<const Index, 1> targets, T smoothing, View<const T, 1> log_sums,
-                            View<const T, 2> logits, View<T, 2> dr, View<T, 2> dw, View<T, 1> db);
+                            View<const T, 2> logits, View<const T, 1> shares, View<T, 2> dr, View<T, 2> dw,
+                            View<T, 1> db);
 
 struct AdamOptions {
   std::int64_t step;  // from 1

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 from dhyan import metrics, model_ops
 from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
 from dhyan.cli.progress import Progress
+from dhyan.cli.search import search_options
 from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml, to_toml
 from dhyan.data import Line, Pair, check_links, read_pairs, scan_file, scan_stream
 from dhyan.errors import DataError
 from dhyan.evaluation import evaluate
+from dhyan.examples import check_gold
 from dhyan.folder import load_tables
-from dhyan.training import check_gold, train
+from dhyan.search_options import SearchOptions
+from dhyan.training import train
 from dhyan.translator import Translation, Translator, load
 
 if TYPE_CHECKING:
@@ -75,7 +78,10 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfig, DataConfig]:
-    """Defaults, then the stopped run's or the file's values, then the options, whose errors are usage errors."""
+    """Defaults, then the stopped run's, the fine-tuned model's or the file's values, then the options.
+
+    Errors of the options are usage errors.
+    """
     if options.config:
         tables = read_toml(options.config)
         where = options.config
@@ -84,6 +90,11 @@ def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfi
         tables, where = {"model": model.to_dict(), "train": settings.to_dict(), "data": data.to_dict()}, options.out
     else:
         tables, where = {}, "defaults"
+    folder = options.fine_tune or tables.get("train", {}).get("fine_tune")
+    if folder and not options.resume:
+        model, _, data = load_tables(Path(folder))
+        known = {"model": model.to_dict(), "data": data.to_dict()}
+        tables = tables | {table: known[table] | tables.get(table, {}) for table in known}
     try:
         _build(tables, where)
     except (ValueError, TypeError) as error:
@@ -136,9 +147,7 @@ def _note_skipped(name: str, skipped: list[str]) -> None:
 
 
 def _translate(options: argparse.Namespace) -> None:
-    beam = options.beam or max(5, options.nbest)
-    if options.nbest > beam:
-        raise UsageError(f"translate: --nbest is {options.nbest}, expected at most --beam {beam}")
+    search = _search_options(options)
     translator = load(options.model)
     if translator.needs_links:
         raise DataError(
@@ -151,13 +160,20 @@ def _translate(options: argparse.Namespace) -> None:
         align = stack.enter_context(open(options.align, "w", encoding="utf-8")) if options.align else None
         count = 0
         for lines in _chunks(_checked(_input(options.input), name, translator), 1 if interactive else CHUNK):
-            found = translator.translate([line.text for line in lines], beam=beam, nbest=options.nbest)
+            found = translator.translate([line.text for line in lines], options=search)
             for line, translation in zip(lines, found, strict=True):
                 _write(translation, line.text, count, options)
                 count += 1
                 if align:
                     print(metrics.pharaoh(translation.links()), file=align)
             sys.stdout.flush()
+
+
+def _search_options(options: argparse.Namespace) -> SearchOptions:
+    try:
+        return search_options(options)
+    except ValueError as error:
+        raise UsageError(f"{options.command}: {error}") from None
 
 
 def _input(path: str | None) -> Iterator[Line]:
@@ -220,8 +236,9 @@ def _record(translation: Translation) -> dict[str, Any]:
 
 def _evaluate(options: argparse.Namespace) -> None:
     _check_tokenize(options)
+    search = _search_options(options)
     translator, pairs = _model_and_pairs(options, options.test)
-    result = evaluate(translator, pairs, beam=options.beam, tokenize=options.tokenize)
+    result = evaluate(translator, pairs, options=search, tokenize=options.tokenize)
     if result["bleu"] is None:
         _note(metrics.TEXT_EXTRA_MISSING)
     if options.json:
@@ -261,6 +278,7 @@ def _report(options: argparse.Namespace) -> None:
     from dhyan.report import evidence, page
 
     _check_tokenize(options)
+    search = _search_options(options)
     wanted = [name.strip() for name in options.choose.split(",")]
     try:
         evidence.check_choices(wanted)
@@ -277,9 +295,9 @@ def _report(options: argparse.Namespace) -> None:
     evidence.check_numbers(test, options.sentences)
     models = [(options.model, translator)]
     models += [(options.against, load(options.against))] if options.against else []
-    runs = [evidence.run(name, made, test, beam=options.beam, tokenize=options.tokenize) for name, made in models]
+    runs = [evidence.run(name, made, test, options=search, tokenize=options.tokenize) for name, made in models]
     text, cards = page.report_html(
-        runs, test, beam=options.beam, wanted=wanted, count=options.cards, numbers=options.sentences
+        runs, test, beam=search.beam, wanted=wanted, count=options.cards, numbers=options.sentences
     )
     page.write(options.out, text)
     if runs[0].result and runs[0].result["bleu"] is None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from dhyan.cli.search import add_search, at_least_1
 from dhyan.names import nearest_first
 
 COMMANDS = {
@@ -66,15 +67,26 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
     "--batch": ("train", "batch", int, "sentences per update"),
     "--epochs": ("train", "epochs", int, "most passes over the training data"),
     "--updates": ("train", "updates", int, "most updates; 0 is no limit"),
-    "--lr": ("train", "lr", float, "learning rate of Adam"),
-    "--schedule": ("train", "schedule", str, "of the learning rate: plateau, cosine or constant"),
+    "--optimizer": ("train", "optimizer", str, "adamw, adam or sgd"),
+    "--lr": ("train", "lr", float, "learning rate"),
+    "--lr-decay": ("train", "lr_decay", float, "what the plateau schedule multiplies it with"),
+    "--schedule": ("train", "schedule", str, "of the learning rate: plateau, cosine, inverse_sqrt or constant"),
     "--warmup": ("train", "warmup", int, "updates until the learning rate is reached"),
     "--clip": ("train", "clip", float, "global gradient norm; 0 is no limit"),
-    "--weight-decay": ("train", "weight_decay", float, "decoupled weight decay"),
+    "--beta1": ("train", "beta1", float, "decay of Adam's mean of gradients"),
+    "--beta2": ("train", "beta2", float, "decay of Adam's mean of their squares"),
+    "--momentum": ("train", "momentum", float, "of sgd"),
+    "--weight-decay": (
+        "train",
+        "weight_decay",
+        float,
+        "decoupled from the gradient (adamw), or an L2 penalty (adam, sgd)",
+    ),
     "--patience": ("train", "patience", int, "stop after so many validations without a better one"),
     "--label-smoothing": ("train", "label_smoothing", float, "share of probability spread over the vocabulary"),
     "--guided": ("train", "guided", float, "weight of the loss towards the gold links of the third column"),
     "--coverage": ("train", "coverage", float, "weight of the loss against reading a position twice"),
+    "--from": ("train", "fine_tune", str, "a model folder to start from: its weights, vocabularies and [model]"),
     "--precision": ("train", "precision", str, "float32 or float64"),
     "--seed": ("train", "seed", int, "of weights, batches and dropout"),
 }
@@ -146,15 +158,14 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     _add_train(own["train"])
     _add_model(own["translate"])
     own["translate"].add_argument("input", nargs="?", metavar="INPUT", help="a text file, .gz too; default stdin")
-    own["translate"].add_argument("--beam", type=_at_least_1, metavar="N", help="hypotheses kept (5); 1 is greedy")
-    own["translate"].add_argument("--nbest", type=_at_least_1, default=1, metavar="N", help="write N hypotheses a line")
     own["translate"].add_argument("--jsonl", action="store_true", help="one JSON object a line, weights included")
     own["translate"].add_argument("--align", metavar="FILE", help="also write Pharaoh alignments, one line a line")
+    add_search(own["translate"], nbest=True)
     _add_model(own["evaluate"])
     _add_pairs(own["evaluate"], "test")
-    own["evaluate"].add_argument("--beam", type=_at_least_1, default=5, metavar="N", help="hypotheses kept (5)")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
     own["evaluate"].add_argument("--json", action="store_true", help="print one JSON object")
+    add_search(own["evaluate"])
     _add_report(own["report"])
     _add_model(own["align"])
     _add_pairs(own["align"], "pairs")
@@ -189,12 +200,12 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help=f"sentences to show: {', '.join(CHOICES)}; several at commas (%(default)s)",
     )
-    parser.add_argument("--cards", type=_at_least_1, default=4, metavar="N", help="most sentences for each of them (4)")
+    parser.add_argument("--cards", type=at_least_1, default=4, metavar="N", help="most sentences for each of them (4)")
     parser.add_argument(
-        "--sentences", type=_at_least_1, nargs="+", default=[], metavar="N", help="instead: these, counted from 1"
+        "--sentences", type=at_least_1, nargs="+", default=[], metavar="N", help="instead: these, counted from 1"
     )
-    parser.add_argument("--beam", type=_at_least_1, default=5, metavar="N", help="hypotheses kept (5)")
     parser.add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
+    add_search(parser)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -206,13 +217,3 @@ def _add_pairs(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--source", metavar="FILE", help="instead: a file of source lines")
     parser.add_argument("--target", metavar="FILE", help="and a file of target lines")
     parser.add_argument("--bad-lines", default="error", metavar="STR", help="error, or skip and count")
-
-
-def _at_least_1(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer") from None
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {value}, expected at least 1")
-    return value

@@ -25,6 +25,7 @@ from ..metrics import (
     failures_of,
 )
 from ..names import unknown_name
+from ..search_options import SearchOptions
 from ..translator import Translation, Translator
 from .card import reading_note
 
@@ -97,11 +98,18 @@ def read_sources(path: str, two_columns: bool, alone: bool, bad_lines: str, skip
     return pairs
 
 
-def run(folder: str, translator: Translator, test: Sentences, *, beam: int = 5, tokenize: str = "13a") -> Run:
+def run(
+    folder: str,
+    translator: Translator,
+    test: Sentences,
+    *,
+    options: SearchOptions | None = None,
+    tokenize: str = "13a",
+) -> Run:
     """Translate the test, and compare with its references as `dhyan evaluate` does. Errors: as `evaluate`."""
     pairs = test.pairs
     links = [pair.links for pair in pairs] if translator.needs_links else None
-    found = translator.translate([pair.source for pair in pairs], beam=beam, links=links)
+    found = translator.translate([pair.source for pair in pairs], options=options, links=links)
     training, log = load_tables(Path(folder))[1], read_log(folder)
     if not test.has_references:
         return Run(folder, translator, found, log=log, training=training)
