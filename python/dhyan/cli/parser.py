@@ -16,7 +16,7 @@ COMMANDS = {
     "translate": "translate lines from a file or stdin",
     "evaluate": "measure a model on a test file",
     "report": "evidence cards, figures and curves of a model on a test file, as one HTML page without network",
-    "serve": "a page at this machine that translates word by word and shows the weights, and its JSON end point",
+    "serve": "a local page that translates word by word and shows the weights, and its JSON end point",
     "align": "word alignments of given pairs, Pharaoh format",
     "info": "versions, instruction sets, threads, CUDA",
 }
