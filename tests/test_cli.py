@@ -455,7 +455,7 @@ def test_evaluate_prints_every_figure(folder, capsys):
         "pairs", "BLEU", "chrF", "TER", "exact match", "token error rate", "perplexity", "AER",
         f"BLEU {min(words)}-{max(words)} words", "omission", "repetition", "hallucination", "wrong alignment",
     ]  # fmt: skip
-    assert shown["AER"] == [f"{result['aer']:.4f}"] and shown["perplexity"] == [f"{result['perplexity']:.2f}"]
+    assert shown["AER"] == [f"{result['aer']:.4f}"] and shown["perplexity"] == [f"{result['perplexity']:.3f}"]
     assert shown["exact match"] == [f"{100 * result['exact_match']:.2f}", "%"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -77,6 +77,10 @@ class Translation:
     def __str__(self) -> str:
         return self.text
 
+    def to_dict(self) -> dict[str, Any]:
+        """text, score, tokens and weights (lists, six decimals): what `translate --jsonl` and `serve` write."""
+        return {"text": self.text, "score": self.score, "tokens": self.tokens, "weights": weight_rows(self.weights)}
+
     # Pictures are imported when asked for: the standard library's XML, which they use, loads its network modules.
 
     def plot(self, *, title: str | None = None) -> Figure:
@@ -112,3 +116,15 @@ class Translation:
             title="Translation", tokens=self.tokens, source_tokens=self.source_tokens, weights=self.weights,
             texts=texts, notes=notes,
         )  # fmt: skip
+
+
+def weight_rows(weights: np.ndarray) -> list[list[float]]:
+    """Weights (T, S) as JSON holds them: lists of numbers of six decimals."""
+    return [[round(float(weight), 6) for weight in row] for row in weights]
+
+
+def _alignment(links: Sequence[Links], limit: int, S: int) -> np.ndarray:
+    """(B, T, S) of links that are inside their sources; the last row, which stands for all further steps, is 0."""
+    kept = [[link for link in row if link[1] < limit] for row in links]
+    T = max((link[1] + 1 for row in kept for link in row), default=0) + 1
+    return alignment_of(kept, [(S, T)] * len(kept), (T, S), "translate")

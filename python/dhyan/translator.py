@@ -10,7 +10,7 @@ from typing import Any, cast, overload
 
 import numpy as np
 
-from .batch import Batch, alignment_of, pad
+from .batch import Batch, pad
 from .data import Links, two_column_tokens
 from .errors import DataError
 from .folder import load_folder
@@ -20,6 +20,7 @@ from .search_options import SearchOptions
 from .subword import AnyVocabulary
 from .translation import SOURCE_END as SOURCE_END
 from .translation import Translation as Translation
+from .translation import weight_rows as weight_rows
 from .unknown import UNATTENTIVE, replaced
 from .vocab import BEGIN, END, PAD, UNKNOWN
 from .words import Words, expand_links
@@ -316,13 +317,6 @@ def load(folder: str | os.PathLike[str], *, weights: str | None = None) -> Trans
         two_columns="," in loaded.data.columns,
         max_source=loaded.data.max_length,
     )
-
-
-def _alignment(links: Sequence[Links], limit: int, S: int) -> np.ndarray:
-    """(B, T, S) of links that are inside their sources; the last row, which stands for all further steps, is 0."""
-    kept = [[link for link in row if link[1] < limit] for row in links]
-    T = max((link[1] + 1 for row in kept for link in row), default=0) + 1
-    return alignment_of(kept, [(S, T)] * len(kept), (T, S), "translate")
 
 
 def _for_each(constraints: Sequence[str] | Sequence[Sequence[str]], count: int) -> Sequence[Sequence[str]]:

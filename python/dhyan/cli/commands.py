@@ -25,6 +25,7 @@ from dhyan.cli.inputs import (
 )
 from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
 from dhyan.cli.progress import Progress
+from dhyan.cli.serve import serve
 from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml, to_toml
 from dhyan.data import Line, scan_file, scan_stream
 from dhyan.errors import DataError
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     """Run options.command."""
     commands = {
         "demo": _demo, "train": _train, "translate": _translate, "evaluate": evaluate, "report": _report,
-        "align": _align, "info": _info,
+        "serve": serve, "align": _align, "info": _info,
     }  # fmt: skip
     commands[options.command](options)
 
@@ -204,20 +205,15 @@ def _chunks(lines: Iterator[Line | DataError], size: int) -> Iterator[list[Line]
 
 def _write(translation: Translation, source: str, index: int, options: argparse.Namespace) -> None:
     if options.jsonl:
-        record = _record(translation) | {"source": source, "source_tokens": translation.source_tokens}
+        record = translation.to_dict() | {"source": source, "source_tokens": translation.source_tokens}
         if options.nbest > 1:
-            record["nbest"] = [_record(other) for other in translation.nbest]
+            record["nbest"] = [other.to_dict() for other in translation.nbest]
         print(json.dumps(record, ensure_ascii=False))
     elif options.nbest > 1:
         for other in translation.nbest:
             print(f"{index} ||| {other.text} ||| {other.score:.4f}")
     else:
         print(translation.text)
-
-
-def _record(translation: Translation) -> dict[str, Any]:
-    weights = [[round(float(weight), 6) for weight in row] for row in translation.weights]
-    return {"text": translation.text, "score": translation.score, "tokens": translation.tokens, "weights": weights}
 
 
 # ---------------------------------------------------------------- evaluate, align, info
@@ -285,7 +281,17 @@ def _info(options: argparse.Namespace) -> None:
     from dhyan.cli.parser import version
 
     facts: dict[str, Any] = {"dhyan": version(), "python": platform.python_version(), "platform": platform.platform()}
-    for package in ("numpy", "safetensors", "rich", "matplotlib", "sacrebleu", "rapidfuzz", "sentencepiece"):
+    for package in (
+        "numpy",
+        "safetensors",
+        "rich",
+        "matplotlib",
+        "sacrebleu",
+        "rapidfuzz",
+        "sentencepiece",
+        "starlette",
+        "uvicorn",
+    ):
         try:
             facts[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -91,7 +91,7 @@ def print_report(result: dict[str, Any], stream: TextIO, names: Sequence[str] = 
     for key, name in NAMES.items():
         factor, unit = (100, " %") if key in SHARES else (1, "")
         values = [None if one[key] is None else factor * one[key] for one in results]
-        line(key, name, values, 4 if key == "aer" else 2, unit)
+        line(key, name, values, {"aer": 4, "perplexity": 3}.get(key, 2), unit)
     for own in zip(*(one["by_length"] for one in results), strict=True):
         name, pairs = f"BLEU {own[0]['from']}-{own[0]['to']} words", own[0]["pairs"]
         line("", name, [bucket["bleu"] for bucket in own], more=f"   {pairs} pairs")

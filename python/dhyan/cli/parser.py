@@ -16,6 +16,7 @@ COMMANDS = {
     "translate": "translate lines from a file or stdin",
     "evaluate": "measure a model on a test file",
     "report": "evidence cards, figures and curves of a model on a test file, as one HTML page without network",
+    "serve": "a local page that translates word by word and shows the weights, and its JSON end point",
     "align": "word alignments of given pairs, Pharaoh format",
     "info": "versions, instruction sets, threads, CUDA",
 }
@@ -198,6 +199,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     _add_replacement(own["evaluate"])
     add_search(own["evaluate"])
     _add_report(own["report"])
+    _add_serve(own["serve"])
     _add_model(own["align"])
     _add_pairs(own["align"], "pairs")
     own["info"].add_argument("--json", action="store_true", help="print one JSON object")
@@ -239,6 +241,18 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     add_search(parser)
 
 
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    parser.add_argument(
+        "--port", type=_port, default=8000, metavar="N", help="where to listen (8000); 0 is any free one"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="NAME", help="whose address to listen at (127.0.0.1: this machine alone)"
+    )
+    parser.add_argument("--against", metavar="DIR", help="a second model to compare with")
+    parser.add_argument("--examples", metavar="FILE", help="text or TSV file whose first lines the page offers to try")
+
+
 def _add_model(parser: argparse.ArgumentParser, more: str = "") -> None:
     parser.add_argument("model", metavar="DIR", help=f"a model folder{more}")
 
@@ -257,3 +271,9 @@ def _add_pairs(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--source", metavar="FILE", help="instead: a file of source lines")
     parser.add_argument("--target", metavar="FILE", help="and a file of target lines")
     parser.add_argument("--bad-lines", default="error", metavar="STR", help="error, or skip and count")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected 0 to 65535")
+    return int(text)

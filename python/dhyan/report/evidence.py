@@ -23,6 +23,7 @@ from ..metrics import (
     aer,
     edit_distance,
     failures_of,
+    length_edges,
 )
 from ..names import unknown_name
 from ..search_options import SearchOptions
@@ -45,6 +46,12 @@ class Sentences:
     def words(self) -> list[int]:
         """Length of each source in words."""
         return [len(pair.source.split()) for pair in self.pairs]
+
+    @property
+    def edges(self) -> list[int]:
+        """Ranges of source words for BLEU by length: of 100 pairs or more, or four of a small test of at least 40."""
+        words = self.words
+        return length_edges(words, least=min(100, max(len(words) // 4, 10)))
 
     @property
     def weakness(self) -> str:
@@ -109,7 +116,7 @@ def run(
     pairs = test.pairs
     training, log = load_tables(Path(folder))[1], read_log(folder)
     if test.has_references:
-        measured = measure(translator, pairs, options=options, tokenize=tokenize)
+        measured = measure(translator, pairs, options=options, tokenize=tokenize, edges=test.edges)
         return Run(folder, translator, measured.found, measured.outputs, measured.result, log, training)
     links = [pair.links for pair in pairs] if translator.needs_links else None
     found = translator.translate([pair.source for pair in pairs], options=options, links=links)

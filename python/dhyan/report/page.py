@@ -185,7 +185,10 @@ def _curves(runs: Sequence[Run]) -> str:
         names = short_names([run.name for run in runs])
         curves = {name: [row["bleu"] for row in own] for name, own in zip(names, rows, strict=True)}
         places = [bucket_name(row) for row in rows[0]]
-        figures.append(chart_html("BLEU by source length", places, curves, axis="source words", top=100))
+        counts = [row["pairs"] for row in rows[0]]
+        held = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+        axis = f"source words, {held} pairs each"
+        figures.append(chart_html("BLEU by source length", places, curves, axis=axis, top=100))
     log = runs[0].log
     epochs = [str(row.get("epoch", "?"))[:12] for row in log]
     for title, keys, top in (
