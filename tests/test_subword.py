@@ -93,7 +93,7 @@ def test_the_same_texts_give_the_same_bytes_in_every_process(kind):
 
 @KINDS
 @FALLBACK
-@pytest.mark.parametrize("texts", [["a"], ["hello"], ["a b", "b a"], ["x"] * 9, ["ab" * 4000], ["a\0b c"], ["▅a"]])
+@pytest.mark.parametrize("texts", [["a"], ["hello"], ["a b", "b a"], ["x"] * 9, ["ab" * 4000], ["▅a"]])
 def test_tiny_corpora_choose_a_size(kind, byte_fallback, texts):
     vocabulary = SubwordVocabulary.train(texts, kind, byte_fallback=byte_fallback)
     for text in texts:

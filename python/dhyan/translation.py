@@ -121,10 +121,3 @@ class Translation:
 def weight_rows(weights: np.ndarray) -> list[list[float]]:
     """Weights (T, S) as JSON holds them: lists of numbers of six decimals."""
     return [[round(float(weight), 6) for weight in row] for row in weights]
-
-
-def _alignment(links: Sequence[Links], limit: int, S: int) -> np.ndarray:
-    """(B, T, S) of links that are inside their sources; the last row, which stands for all further steps, is 0."""
-    kept = [[link for link in row if link[1] < limit] for row in links]
-    T = max((link[1] + 1 for row in kept for link in row), default=0) + 1
-    return alignment_of(kept, [(S, T)] * len(kept), (T, S), "translate")

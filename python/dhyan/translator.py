@@ -319,6 +319,13 @@ def load(folder: str | os.PathLike[str], *, weights: str | None = None) -> Trans
     )
 
 
+def _alignment(links: Sequence[Links], limit: int, S: int) -> np.ndarray:
+    """(B, T, S) of links that are inside their sources; the last row, which stands for all further steps, is 0."""
+    kept = [[link for link in row if link[1] < limit] for row in links]
+    T = max((link[1] + 1 for row in kept for link in row), default=0) + 1
+    return alignment_of(kept, [(S, T)] * len(kept), (T, S), "translate")
+
+
 def _for_each(constraints: Sequence[str] | Sequence[Sequence[str]], count: int) -> Sequence[Sequence[str]]:
     """The phrases of each text; one list may stand for all."""
     texts = [isinstance(phrase, str) for phrase in constraints]
