@@ -51,7 +51,10 @@ class SubwordVocabulary:
         self.normalization, self._model = normalization, bytes(model)
         self._processor = _processor(self._model, name)
         size = self._processor.get_piece_size()
-        self._tokens = tuple(str(self._processor.id_to_piece(i)) for i in range(size))
+        try:
+            self._tokens = tuple(str(self._processor.id_to_piece(i)) for i in range(size))
+        except UnicodeDecodeError:
+            raise DataError(f"{name}: a piece is no UTF-8 text") from None
         self._bytes = {self._tokens[i]: i for i in range(size) if self._processor.is_byte(i)}
         self._scores = tuple(float(self._processor.get_score(i)) for i in range(size))
         self._check(name)

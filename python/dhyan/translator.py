@@ -10,7 +10,7 @@ from typing import Any, cast, overload
 
 import numpy as np
 
-from .batch import Batch, pad
+from .batch import Batch, alignment_of, pad
 from .data import Links, two_column_tokens
 from .errors import DataError
 from .folder import load_folder
