@@ -230,7 +230,7 @@ def _processor(model: bytes, name: str) -> Any:
     try:
         if not model or not processor.LoadFromSerializedProto(model):
             raise RuntimeError
-    except RuntimeError:
+    except (RuntimeError, UnicodeDecodeError):  # the second is of its message, which quotes a piece
         raise DataError(f"{name}: the bytes are no sentencepiece model") from None
     return processor
 
