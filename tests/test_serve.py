@@ -41,7 +41,7 @@ def client(translator):
         {"length_penalty": 0.5, "length_form": "gnmt", "coverage_penalty": 0.2, "nbest": 5},
         {"min_length": 4, "max_length": 6, "no_repeat_ngram": 2, "no_unknown": True},
         {"sample": True, "seed": 7, "temperature": 0.7, "top_k": 3, "top_p": 0.9, "nbest": 3},
-        {"prefix": "am I", "constraints": ["eating", "I am"]},
+        {"prefix": "am I", "constraints": ["eating", "I am"]}, {"replace_unknown": True},
     ],
 )  # fmt: skip
 def test_the_end_point_gives_what_the_library_gives(client, translator, given):
@@ -56,7 +56,12 @@ def test_the_end_point_gives_what_the_library_gives(client, translator, given):
 
 def test_steps_of_every_kind_of_search(client, translator):
     """What is shown on the way need not be what wins, but it is words of the vocabulary, and what was read for each."""
-    for given in ({"sample": True, "nbest": 3, "seed": 1}, {"prefix": "am I", "constraints": ["eating"]}, {"beam": 5}):
+    for given in (
+        {"sample": True, "nbest": 3, "seed": 1},
+        {"replace_unknown": True},
+        {"prefix": "am I", "constraints": ["eating"]},
+        {"beam": 5},
+    ):
         _, *steps, last = client.stream(text=SENTENCE, max_length=8, **given)
         assert last["result"]["nbest"] == client.ask(text=SENTENCE, max_length=8, **given)["nbest"]
         tokens, weights = replayed(steps)
