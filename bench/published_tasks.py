@@ -146,7 +146,10 @@ TASKS = {
             parts=("additive", "none"),
             training=(TATOEBA + "train.tsv.gz", TATOEBA + "dev.tsv.gz"),
             test=(TATOEBA + "test.tsv.gz",),
-            options=SIZES,
+            options=(
+                *SIZES, *COSINE, "--epochs", "3", "--source-level", "subword", "--target-level", "subword",
+                "--source-vocabulary", "4000", "--target-vocabulary", "4000", "--precision", "bf16",
+            ),
             varied={"none": ("--attention", "none")},
             measures=("BLEU", "chrF"),
             source="nothing published on this split",
