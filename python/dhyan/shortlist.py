@@ -54,11 +54,11 @@ class Lexicon:
         order = np.lexsort((pairs, -p, of_source))
         rank = np.arange(len(order)) - np.searchsorted(of_source[order], of_source[order])
         kept = order[rank < KEPT]
-        best = np.full((source_size, KEPT), -1, np.int32)
+        best = np.full((source_size, KEPT), -1)
         best[of_source[kept], rank[rank < KEPT]] = pairs[kept] % target_size
         seen = np.bincount(np.fromiter((i for row in targets for i in row), np.int64), minlength=target_size)
         frequent = np.argsort(-seen, kind="stable")[:KEPT]
-        return cls(best, frequent[seen[frequent] > 0].astype(np.int32))
+        return cls(best, frequent[seen[frequent] > 0])
 
     def choices(self, source: np.ndarray, lengths: np.ndarray, target_size: int, candidates: int) -> np.ndarray:
         """(B, V) bool: for source (B, S) with lengths (B,) the first `candidates` of every source token, as many of the
@@ -84,8 +84,8 @@ class Lexicon:
     def of(cls, arrays: dict[str, np.ndarray], source_size: int, target_size: int, name: str) -> Lexicon:
         """The inverse of `arrays`. CheckpointError, naming `name`, where shapes or ids do not fit the vocabularies."""
         best, common = arrays.get("best"), arrays.get("common")
-        if best is None or common is None or best.dtype != np.int32 or common.dtype != np.int32:
-            raise CheckpointError(f"{name}: expected the int32 arrays best and common")
+        if best is None or common is None or best.dtype != np.int64 or common.dtype != np.int64:
+            raise CheckpointError(f"{name}: expected the int64 arrays best and common")
         if best.shape != (source_size, KEPT) or common.ndim != 1 or len(common) > KEPT:
             raise CheckpointError(
                 f"{name}: best has shape {best.shape} and common {common.shape}, expected ({source_size}, {KEPT}) and "
