@@ -178,8 +178,8 @@ def test_damaged_lexicons(folder: Path) -> None:
         {**good, "common": np.array([-1])},
         {**good, "common": np.arange(101) % 4},
     ):
-        with pytest.raises(CheckpointError, match="^x: "):
+        with pytest.raises(CheckpointError, match=r"^x: "):
             Lexicon.of(damaged, *sizes, "x")
         checkpoint.save_files(folder / "m", {"shortlist.safetensors": checkpoint.tensors_to_bytes(damaged)})
-        with pytest.raises((CheckpointError, DataError), match="shortlist.safetensors"):
+        with pytest.raises((CheckpointError, DataError), match=r"shortlist\.safetensors"):
             dhyan.load(folder / "m", shortlist=5)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dhyan import metrics, model_ops
+from dhyan.checkpoint import FolderLock
 from dhyan.cli.evaluate import evaluate
 from dhyan.cli.inputs import (
     check_bad_lines,
@@ -33,7 +34,6 @@ from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml
 from dhyan.data import Line, scan_file, scan_stream
 from dhyan.errors import DataError
 from dhyan.examples import check_gold
-from dhyan.checkpoint import FolderLock
 from dhyan.folder import SHORTLIST, load_folder, load_tables, save_lexicon
 from dhyan.shortlist import Lexicon
 from dhyan.training import train

@@ -13,9 +13,9 @@ from dhyan.cli.search import search_options
 from dhyan.config import DataConfig
 from dhyan.data import Pair, check_links, read_pairs
 from dhyan.folder import load_tables
-from dhyan.search_options import SearchOptions
 from dhyan.model import ROUNDED_WEIGHTS
 from dhyan.names import unknown_name
+from dhyan.search_options import SearchOptions
 from dhyan.shortlist import KEPT
 from dhyan.translator import Translator, load
 from dhyan.unknown import read_dictionary
