@@ -8,6 +8,7 @@ import re
 import socket
 import time
 import urllib.parse
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +102,13 @@ def test_the_other_model_and_an_empty_sentence(client):
         assert (found["text"], found["tokens"], found["source_tokens"]) == ("", [], ["</s>"])
     assert client.ask(text="foo खाना\nbar")["unknown"] == ["foo", "bar"]
     assert client.ask(text=SENTENCE, beam=2.0, card=True)["card"].startswith('<article class="dhyan-card"')
+
+
+def test_the_readme_names_what_is_sent(client):
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    table = text[text.index("| `POST /api/translate`") :].split("\n\n")[0]
+    for key in (*client.ask(text=SENTENCE), "keep", "step", "result", "error", "prefix", "constraints", "stream"):
+        assert re.search(rf"\b{key}\b", table), key
 
 
 def test_what_can_be_asked_for(client):
@@ -381,7 +389,7 @@ def test_the_page_allows_itself_and_nothing_else(client):
     assert client.send("GET", "/icon.svg")[1]["content-type"].startswith("image/svg+xml")
     labelled = {a["for"] for a in document.all("label")}
     assert labelled == {a["id"] for tag in ("textarea", "input", "select") for a in document.all(tag)}
-    assert document.words("button")[:2] == ["मैं खाना", "<b>"]
+    assert document.words("button") == ["Translate", "Stop", "मैं खाना", "<b>"]
 
 
 def test_the_form_works_without_script(client):

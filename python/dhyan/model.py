@@ -15,6 +15,7 @@ from .config import ModelConfig
 from .decoder import DecoderState
 from .dropout import Dropout, apply
 from .encoder import EncoderCache, encoder_backward, encoder_forward
+from .output import OutputLoss
 from .parameters import Arrays, initial_parameters, round_to_bfloat16
 from .vocab import BEGIN, END, PAD
 
@@ -26,10 +27,10 @@ class ModelCache:
     config: ModelConfig
     encoder: EncoderCache
     decoder: decoder.DecoderCache
-    loss: ops.LossCache
+    output: OutputLoss
     mask: np.ndarray | None
-    tokens: int
     dweights: np.ndarray | None  # (N, S), of the losses on the attention weights
+    bf16: bool  # the products of this pass
 
 
 class Seq2Seq:
@@ -44,16 +45,24 @@ class Seq2Seq:
     read(s) = sum_s weights[s] memory[s], weights = softmax over the sentence of score(s, memory).
     r has the width of the embedding; the lstm's first cell state comes from `final` like its hidden state.
     parameters() are views into `flat`: writing to them changes the model. dtype: "float32" or "float64".
+    bf16: training passes (forward with a step, and its backward) round the factors of matrix products to bfloat16;
+    sums, parameters, gradients and everything else stay float32. Twice the speed where the CPU has AVX512-BF16.
     """
 
-    def __init__(self, config: ModelConfig, seed: int = 0, dtype: str = "float32") -> None:
+    def __init__(self, config: ModelConfig, seed: int = 0, dtype: str = "float32", *, bf16: bool = False) -> None:
         if not isinstance(config, ModelConfig):
             raise TypeError(f"Seq2Seq: config is of type {type(config).__name__}, expected ModelConfig")
         if np.dtype(dtype) not in (np.dtype("float32"), np.dtype("float64")):
             raise TypeError(f"Seq2Seq: dtype is {dtype}, expected float32 or float64")
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
             raise ValueError(f"Seq2Seq: seed is {seed!r}, expected an integer, 0 to 2**63 - 1")
+        if bf16 and not (np.dtype(dtype) == np.float32 and ops.has_bf16()):
+            have = ", ".join(ops.show_config()["isas"])
+            raise ValueError(
+                f"Seq2Seq: bf16 needs dtype float32 and a CPU with AVX512-BF16, got {dtype} and a CPU with {have}"
+            )
         self.config = config
+        self.bf16 = bf16
         self.seed = seed
         self.dtype = np.dtype(dtype)
         self._parameters = initial_parameters(config, seed, self.dtype)
@@ -112,6 +121,12 @@ class Seq2Seq:
         that are added, see `alignment_loss`; guided compares them with batch.alignment.
         Errors: IndexError for ids outside the vocabularies, with position; ValueError for an alignment that is missing.
         """
+        with ops.products(self.bf16 and step is not None):
+            return self._forward(batch, step, smoothing, guided, coverage)
+
+    def _forward(
+        self, batch: Batch, step: int | None, smoothing: float, guided: float, coverage: float
+    ) -> tuple[float, ModelCache]:
         c = self.config
         dropout = Dropout(c.dropout, self.seed, step, self.dtype)
         memory, final, encoder_cache = self._encode(batch.source, batch.source_lengths, dropout, batch.alignment)
@@ -121,14 +136,11 @@ class Seq2Seq:
         )
         mask = dropout.mask("readout", readout.shape)
         readout = apply(readout, mask)
-        p = self._parameters
-        total, loss_cache = ops.cross_entropy_forward(
-            readout, p["output.weight"], p["output.bias"], targets, smoothing=smoothing
-        )
-        tokens = len(targets)
-        loss = total / max(tokens, 1)
+        output = OutputLoss(self._parameters, readout, targets, smoothing, training=step is not None)
+        loss = output.sum / max(len(targets), 1)
         more, dweights = self._weights_loss(batch, weights, steps, guided, coverage)
-        return loss + more, ModelCache(c, encoder_cache, decoder_cache, loss_cache, mask, tokens, dweights)
+        bf16 = self.bf16 and step is not None
+        return loss + more, ModelCache(c, encoder_cache, decoder_cache, output, mask, dweights, bf16)
 
     def _weights_loss(
         self, batch: Batch, weights: np.ndarray, steps: np.ndarray, guided: float, coverage: float
@@ -154,10 +166,12 @@ class Seq2Seq:
             raise TypeError(f"Seq2Seq.backward: cache is of type {type(cache).__name__}, expected that of forward")
         if cache.config != self.config:
             raise ValueError("Seq2Seq.backward: the cache comes from a model of another configuration")
+        with ops.products(cache.bf16):
+            return self._backward(cache)
+
+    def _backward(self, cache: ModelCache) -> Arrays:
         c, p = self.config, self._parameters
-        gradients = p.like()
-        dw, db = gradients["output.weight"], gradients["output.bias"]
-        dreadout, _, _ = ops.cross_entropy_backward(1.0 / max(cache.tokens, 1), cache.loss, dw=dw, db=db)
+        gradients, dreadout = cache.output.backward()
         dreadout = apply(dreadout, cache.mask)
         dmemory, dfinal = decoder.decoder_backward(c, p, dreadout, cache.dweights, cache.decoder, gradients)
         encoder_backward(c, p, dmemory, dfinal, cache.encoder, gradients)

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dhyan import metrics, model_ops
 from dhyan.cli.evaluate import evaluate
-from dhyan.cli.inputs import check_bad_lines, check_tokenize, model_and_pairs, note, note_skipped, read, search_of
+from dhyan.cli.inputs import (
+    check_bad_lines,
+    check_tokenize,
+    model_and_pairs,
+    note,
+    note_skipped,
+    read,
+    replacement_of,
+    search_of,
+)
 from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
 from dhyan.cli.progress import Progress
 from dhyan.cli.serve import serve
@@ -141,18 +150,19 @@ def _translate(options: argparse.Namespace) -> None:
             f"translate: {options.model} is a model with attention 'oracle', which reads by gold links that text alone "
             "does not have; evaluate and align take a TSV file with links in the third column"
         )
+    unknown = replacement_of(options, translator)
     interactive = options.input in (None, "-") and sys.stdin.isatty()
     name = "stdin" if options.input in (None, "-") else options.input
     with ExitStack() as stack:
         align = stack.enter_context(open(options.align, "w", encoding="utf-8")) if options.align else None
         count = 0
         for lines in _chunks(_checked(_input(options.input), name, translator), 1 if interactive else CHUNK):
-            found = translator.translate([line.text for line in lines], options=search)
+            found = translator.translate([line.text for line in lines], options=search, replace_unknown=unknown)
             for line, translation in zip(lines, found, strict=True):
                 _write(translation, line.text, count, options)
                 count += 1
                 if align:
-                    print(metrics.pharaoh(translation.links()), file=align)
+                    print(metrics.pharaoh(translation.in_words().links()), file=align)
             sys.stdout.flush()
 
 
@@ -262,7 +272,7 @@ def _align(options: argparse.Namespace) -> None:
         chunk = pairs[first : first + CHUNK]
         links = [pair.links for pair in chunk] if translator.needs_links else None
         for found in translator.align([p.source for p in chunk], [p.target for p in chunk], links=links):
-            print(metrics.pharaoh(found.links()))
+            print(metrics.pharaoh(found.in_words().links()))
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -288,7 +298,8 @@ def _info(options: argparse.Namespace) -> None:
         except metadata.PackageNotFoundError:
             facts[package] = None
     core = model_ops.show_config()
-    facts |= {key: core[key] for key in ("isa", "isas", "threads", "openmp", "cuda", "cuda_devices")}
+    facts |= {"isa": core["isa"], "isas": core["isas"], "bf16": model_ops.has_bf16()}
+    facts |= {key: core[key] for key in ("threads", "openmp", "cuda", "cuda_devices")}
     if options.json:
         print(json.dumps(facts))
         return

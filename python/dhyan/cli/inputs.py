@@ -14,13 +14,13 @@ from dhyan.data import Pair, check_links, read_pairs
 from dhyan.folder import load_tables
 from dhyan.search_options import SearchOptions
 from dhyan.translator import Translator, load
+from dhyan.unknown import read_dictionary
 
 
 def read(source: str, target: str | None, data: DataConfig) -> list[Pair]:
     """The pairs of a TSV file, or of a source and a target file; bad lines that are skipped are noted."""
     skipped: list[str] = []
-    levels = (data.source_level, data.target_level)
-    pairs = read_pairs(source, target, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, levels=levels)
+    pairs = read_pairs(source, target, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, **data.counted)
     note_skipped(source, skipped)
     return pairs
 
@@ -60,9 +60,7 @@ def pairs_for(
     name = str(options.source or path)
     pairs = read(name, options.target, own)
     if translator is not None and translator.needs_links:
-        check_links(
-            pairs, name, "the model's attention 'oracle' reads by them", levels=(own.source_level, own.target_level)
-        )
+        check_links(pairs, name, "the model's attention 'oracle' reads by them", **own.counted)
     return pairs
 
 
@@ -72,6 +70,13 @@ def search_of(options: argparse.Namespace) -> SearchOptions:
         return search_options(options)
     except ValueError as error:
         raise UsageError(f"{options.command}: {error}") from None
+
+
+def replacement_of(options: argparse.Namespace, translator: Translator) -> bool | dict[str, str]:
+    """What --replace-unknown and --dictionary ask for. Errors: DataError for the dictionary."""
+    if options.dictionary:
+        return read_dictionary(options.dictionary, translator.source_vocab.normalization)
+    return bool(options.replace_unknown)
 
 
 def check_bad_lines(options: argparse.Namespace) -> None:

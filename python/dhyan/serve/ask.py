@@ -76,12 +76,12 @@ OPTIONS = (
     Option("min_length", int, "Shortest output", "in tokens", 0, 2000, group=_MORE),
     Option("max_length", int, "Longest output", "in tokens; empty: by the source", 1, 2000, group=_MORE),
     Option("length_form", str, "Form of the length penalty", "", choices=LENGTH_FORMS, group=_MORE),
-    Option("no_repeat_ngram", int, "Longest repetition", "no so many tokens twice; 0: any", 0, 20, group=_MORE),
+    Option("no_repeat_ngram", int, "No repeated n-gram", "of so many tokens; 0: any", 0, 20, group=_MORE),
     Option("no_unknown", bool, "Never write the unknown symbol", "", group=_MORE),
     Option("sample", bool, "Draw at random", "instead of searching", group=_SAMPLING),
     Option("temperature", float, "Temperature", "above 1: more variety", 0.05, 20, 0.05, group=_SAMPLING),
-    Option("top_k", int, "Likeliest tokens", "to draw from; 0: all", 0, 1_000_000, group=_SAMPLING),
-    Option("top_p", float, "Their probability", "to draw from; 1: all", 0.05, 1, 0.05, group=_SAMPLING),
+    Option("top_k", int, "Top k", "draw from the k likeliest; 0: all", 0, 1_000_000, group=_SAMPLING),
+    Option("top_p", float, "Top p", "from the likeliest of probability p", 0.05, 1, 0.05, group=_SAMPLING),
     Option("seed", int, "Seed", "the same one, the same output", 0, 2**53 - 1, group=_SAMPLING),
 )
 PHRASES, LONGEST_PHRASE = 16, 1000  # how many an output can be asked to hold, and their length in characters
