@@ -284,6 +284,12 @@ class Translator:
         factor = 8 if levels[1] == "char" != levels[0] else 4 if levels == ("word", "subword") else 2
         return factor * lengths + 10
 
+    def written(
+        self, source: list[str], hypotheses: list[Hypothesis], replace_unknown: bool | Mapping[str, str] = False
+    ) -> Translation:
+        """What hypotheses of a search say in words, the first with the others. source: `tokenize` of their text."""
+        return self._translation(source, hypotheses, self._dictionary(replace_unknown))
+
     def _translation(
         self, source: list[str], hypotheses: list[Hypothesis], dictionary: Mapping[str, str] | None
     ) -> Translation:
