@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast, overload
 
 import numpy as np
@@ -13,10 +14,11 @@ import numpy as np
 from .batch import Batch, alignment_of, pad
 from .data import Links, two_column_tokens
 from .errors import DataError
-from .folder import load_folder
+from .folder import load_folder, load_lexicon
 from .restrictions import Demands
 from .search import Hypothesis, beam_search, step_limits
 from .search_options import SearchOptions
+from .shortlist import Lexicon
 from .subword import AnyVocabulary
 from .translation import SOURCE_END as SOURCE_END
 from .translation import Translation as Translation
@@ -36,7 +38,7 @@ class Translator:
     source may have; longer ones are refused, since time and memory grow with source times target length, and the
     scoring "location" knows no further position. So are targets to align beyond what would be written for the longest
     source. Texts get the Unicode form of the vocabularies. The scoring "oracle" reads by the links that translate and
-    align get.
+    align get. lexicon, shortlist: see load.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class Translator:
         *,
         two_columns: bool = False,
         max_source: int = 500,
+        lexicon: Lexicon | None = None,
+        shortlist: int = 0,
     ) -> None:
         config = model.config
         if config.source != "tokens":
@@ -60,6 +64,7 @@ class Translator:
                     f"Translator: {name}_vocab has {len(vocab)} ids, expected the model's {name}_size {size}"
                 )
         self.model, self.source_vocab, self.target_vocab = model, source_vocab, target_vocab
+        self.lexicon, self.shortlist = lexicon, shortlist
         known = config.max_source - 1 if config.attention == "location" else max_source
         self.two_columns, self.max_source = two_columns, min(max_source, known)
         self.max_target = int(self._usual_steps(np.array(max_source)))
@@ -148,7 +153,12 @@ class Translator:
             limits = step_limits(self._usual_steps(lengths), chosen, own)
             given = None if gold is None else [gold[i] for i in indices]
             alignment = None if given is None else _alignment(given, int(np.max(limits)), ids.shape[1])
-            found = beam_search(self.model, ids, lengths, chosen, limits=limits, demands=own, alignment=alignment)
+            listed = None
+            if self.lexicon is not None and demands is None:
+                listed = self.lexicon.choices(ids, lengths, self.model.config.target_size, self.shortlist)
+            found = beam_search(
+                self.model, ids, lengths, chosen, limits=limits, demands=own, alignment=alignment, shortlist=listed
+            )
             for i, hypotheses in zip(indices, found, strict=True):
                 results[i] = self._translation(sources[i], hypotheses, dictionary)
         return results[0] if isinstance(text, str) else results
@@ -206,15 +216,17 @@ class Translator:
         return tokens
 
     def _dictionary(self, replace_unknown: bool | Mapping[str, str]) -> Mapping[str, str] | None:
-        if replace_unknown is False:
+        if isinstance(replace_unknown, bool) and not replace_unknown:
             return None
         attention = self.model.config.attention
         if attention in UNATTENTIVE:
             raise ValueError(f"translate: replace_unknown with attention {attention!r}, which looks at no word")
-        if not isinstance(replace_unknown, bool | Mapping):
+        if isinstance(replace_unknown, bool):
+            return {}
+        if not isinstance(replace_unknown, Mapping):
             kind = type(replace_unknown).__name__
             raise TypeError(f"translate: replace_unknown is a {kind}, expected true, false or a dictionary")
-        return {} if replace_unknown is True else replace_unknown
+        return replace_unknown
 
     def _numbered(self, where: str, index: int, text: str) -> list[str]:
         try:
@@ -309,12 +321,16 @@ class Translator:
         return Translation(text, tokens, [*source, SOURCE_END], h.score, h.weights, (), words, written)
 
 
-def load(folder: str | os.PathLike[str], *, weights: str | None = None) -> Translator:
+def load(folder: str | os.PathLike[str], *, weights: str | None = None, shortlist: int = 0) -> Translator:
     """The trained model of a folder that `dhyan train` wrote. Errors: CheckpointError naming file and part.
 
-    weights: "bfloat16" rounds them for faster decoding of few sentences, see Seq2Seq.freeze.
+    weights: "bfloat16" or "int8" rounds them for faster decoding of few sentences, see Seq2Seq.freeze.
+    shortlist: from 1 to 100, choose from so many target tokens for each source token, and as many frequent ones;
+    0: from all. It needs what `dhyan shortlist` makes (DataError), and is left aside where a prefix or constraints say
+    what to write.
     """
     loaded = load_folder(os.fspath(folder))
+    lexicon = load_lexicon(Path(folder), loaded.model.config) if shortlist else None
     loaded.model.freeze(weights)
     return Translator(
         loaded.model,
@@ -322,6 +338,8 @@ def load(folder: str | os.PathLike[str], *, weights: str | None = None) -> Trans
         loaded.target_vocabulary,
         two_columns="," in loaded.data.columns,
         max_source=loaded.data.max_length,
+        lexicon=lexicon,
+        shortlist=shortlist,
     )
 
 
