@@ -2,7 +2,7 @@
 
     python bench/growth.py                          a minute on two cores
     python bench/growth.py --cell gru --doublings 2
-`arithmetic` is what the products of the case grow by; a ratio of times well above it would be a surprise.
+`x products` is what the products of the case grow by; a ratio of times well above it would be a surprise.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def seconds(case: Case, budget: float) -> float:
 def lines(cell: str, doublings: int, budget: float) -> list[str]:
     """The table, in Markdown."""
     rows = [
-        "| axis | train step ms | us a token | x time | x arithmetic | decode ms | us a token | x time | x arithmetic |",
+        "| axis | train step ms | us a token | x time | x products | decode ms | us a token | x time | x products |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for axis in AXES:

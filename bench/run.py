@@ -130,7 +130,8 @@ def allowed(case: Case, plain: dict[str, float], name: str, side: str) -> float:
 
     Kernels: 4 times the error of plain float32 NumPy on the same inputs, and 16 eps. Whole models have no NumPy form:
     200 eps on sizes below 10, where a wrong term is off by percents. A peer need only compute the same thing: 1e-4.
-    Products in bfloat16: 2^-9 a factor, through ten products, 5 %. Decoded ids are equal or not. Where NumPy itself has no finite result, it excuses nothing.
+    Products in bfloat16: 2^-9 a factor, through ten products, 5 %. Decoded ids are equal or not. Where NumPy itself has
+    no finite result, it excuses nothing.
     """
     if case.section == "decode":
         return 0.0
