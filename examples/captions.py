@@ -4,7 +4,7 @@ One to four handwritten digits stand in a 2 x 2 grid, each somewhere in its cell
 feature vectors, glimpses of 8 x 8 pixels that overlap by half; the decoder says the digits in reading order and looks,
 for every word, at some of them. Nobody tells it where the digits are. The digits are scikit-learn's.
 
-Run: python examples/captions.py [--quick] [--out captions.png]     (a minute; --quick: seconds, with mistakes)
+Run: python examples/captions.py [--quick] [--out captions.png]  (half a minute; --quick: seconds, with mistakes)
 """
 
 import argparse

@@ -5,7 +5,7 @@ glides into the next one, and is noisy. The listener gets 3 to 8 feature vectors
 The same phone comes back at other places: by content alone they look alike. A location-sensitive reader also sees where
 it read last, a monotonic one can only go forward; the test is utterances twice as long as any in training.
 
-Run: python examples/time_series.py [--quick] [--out listening.png]   (a minute and a half; --quick: seconds)
+Run: python examples/time_series.py [--quick] [--out listening.png]  (a minute and a half; --quick: seconds)
 """
 
 import argparse

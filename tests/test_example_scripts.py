@@ -87,7 +87,7 @@ def test_alignment_functions(tmp_path: Path) -> None:
     for name in ("dot", "scaled_dot", "cosine"):
         assert table[name][0] > 0.3 > table[name][1]
     assert table["location_sensitive"][0] > tie + 0.05  # the second "the" is found by where the reader was
-    assert table["additive, window 1"][0] > 0.95
+    assert table["additive, window 1"][0] > 0.95 and table["additive, predictive"][0] > 0.85
     assert (tmp_path / "alignments.png").read_bytes()[:8] == PNG
 
 
