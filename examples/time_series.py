@@ -114,7 +114,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--quick", action="store_true", help="few steps, to see that all runs")
 parser.add_argument("--out", help="picture file, .png or .svg (needs matplotlib)")
 args = parser.parse_args()
-steps, batch, most = (220, 16, 4) if args.quick else (1000, 32, 8)
+steps, batch, most = (220, 16, 4) if args.quick else (800, 32, 8)
 
 same, longer = (hear(np.random.default_rng(1), 200, *sizes) for sizes in ((2, most), (2 * most, 2 * most)))
 print(f"{'phone error rate':20s} {f'2 to {most}':>8s} {f'{2 * most} phones':>10s} {'weights on the right sound':>28s}")
