@@ -24,7 +24,7 @@ def run(tmp_path: Path, name: str, *arguments: str) -> str:
         cwd=tmp_path,
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1", "MPLBACKEND": "Agg"},
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
