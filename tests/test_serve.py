@@ -71,6 +71,18 @@ def test_steps_of_every_kind_of_search(client, translator):
     assert status == 400 and "zzz" in message
 
 
+def test_pieces_of_words():
+    pytest.importorskip("sentencepiece", reason="needs the extra dhyan[text]")
+    from dhyan.subword import SubwordVocabulary
+
+    pieces = SubwordVocabulary.train([SENTENCE, "I am eating"] * 20)
+    with serving({"m": make_translator([], vocabulary=pieces)}) as found:
+        first, *steps, last = found.stream(text=SENTENCE, beam=1, max_length=9, card=True)
+        assert first["source_tokens"][:-1] == pieces.tokenize(SENTENCE) and len(steps) == 8
+        assert steps[-1]["text"] == pieces.join(replayed(steps)[0]) and last["result"]["card"]
+        assert "at most 500 tokens" in found.send("GET", "/")[2].decode().lower()
+
+
 def test_every_step_comes_as_a_line(client, translator):
     first, *steps, last = client.stream(text=SENTENCE, beam=1, max_length=12)
     expected = translator.translate(SENTENCE, beam=1, max_length=12)
