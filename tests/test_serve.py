@@ -67,8 +67,10 @@ def test_steps_of_every_kind_of_search(client, translator):
         tokens, weights = replayed(steps)
         assert set(tokens) <= set(translator.target_vocab.tokens) and len(tokens) == 7
         np.testing.assert_allclose(np.sum(weights, axis=1), 1, rtol=0, atol=1e-5)  # six decimals each
-    status, message = client.refused("POST", "/api/translate", json.dumps({"text": "a", "prefix": "zzz"}), JSON)
-    assert status == 400 and "zzz" in message
+    for stream in (True, False):
+        body = json.dumps({"text": "a", "prefix": "zzz", "stream": stream})
+        status, message = client.refused("POST", "/api/translate", body, JSON)
+        assert status == 400 and "zzz" in message
 
 
 def test_pieces_of_words():

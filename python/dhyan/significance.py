@@ -50,15 +50,13 @@ def paired_bootstrap(
     if samples < 1:
         raise ValueError(f"paired_bootstrap: samples is {samples}, expected at least 1")
     measures, signature = _by_sacrebleu(hypotheses, others, references, tokenize, samples)
-    mine, theirs = (
-        np.array([[_tokens(h) == _tokens(r)] for h, r in zip(one, references, strict=True)])
-        for one in (hypotheses, others)
-    )
-    measures["exact_match"] = resampled(mine, theirs, lambda s, n: s[0] / n, samples)
+    hits = [[_tokens(h) == _tokens(r) for h, r in zip(one, references, strict=True)] for one in (hypotheses, others)]
+    first, second = (np.array(one)[:, None] for one in hits)
+    measures["exact_match"] = resampled(first, second, lambda s, n: s[0] / n, samples)
     same = all(list(a.reference) == list(b.reference) for a, b in zip(outputs, other_outputs, strict=True))
     if same:
-        mine, theirs = (np.array([_edits(o) for o in one]) for one in (outputs, other_outputs))
-        measures["token_error_rate"] = resampled(mine, theirs, lambda s, n: s[0] / max(s[1], 1), samples)
+        first, second = (np.array([_edits(o) for o in one]) for one in (outputs, other_outputs))
+        measures["token_error_rate"] = resampled(first, second, lambda s, n: s[0] / max(s[1], 1), samples)
     return {"samples": samples, "signature": signature, "measures": measures}
 
 
@@ -110,8 +108,9 @@ def _by_sacrebleu(
         ("against", list(map(_nfc, others))),
         ("system", list(map(_nfc, hypotheses))),
     ]
-    test: Any = PairedTest(named, metrics, [list(map(_nfc, references))], test_type="bs", n_samples=samples)
-    signatures, found = test()
+    test = PairedTest(named, metrics, [list(map(_nfc, references))], test_type="bs", n_samples=samples)
+    answer: Any = test()
+    signatures, found = answer
     names = {"bleu": "BLEU", "chrf": "chrF2", "ter": "TER"}
     measures = {}
     for key, name in names.items():
