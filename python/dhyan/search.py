@@ -68,6 +68,8 @@ def beam_search(
     """
     options = SearchOptions.of(options, **changes)
     lengths = np.asarray(source_lengths, dtype=np.int64)
+    if demands is not None and len(demands) != len(lengths):
+        raise ValueError(f"beam_search: demands are of {len(demands)} sentences, expected B = {len(lengths)}")
     if limits is None:
         limits = step_limits(2 * lengths + 10, options, demands)
     limits = np.broadcast_to(limits, lengths.shape)
@@ -101,11 +103,9 @@ def _check(limits: np.ndarray, options: SearchOptions, demands: Demands | None) 
         raise ValueError(f"beam_search: max_length is {limits.min()}, expected at least 1")
     if demands is None:
         return
-    if len(demands) != len(limits):
-        raise ValueError(f"beam_search: demands are of {len(demands)} sentences, expected B = {len(limits)}")
     if demands.constrained and options.sample:
         raise ValueError("beam_search: phrases that must be written need a beam, got sample = True")
-    for limit, least in zip(limits, demands.steps(), strict=True):
+    for limit, least in zip(limits, demands.least(), strict=True):
         if limit < least:
             raise ValueError(
                 f"beam_search: max_length is {limit}, expected at least {least} for prefix, phrases and end symbol"
@@ -344,13 +344,13 @@ def _ruled(
     needed: Sequence[tuple[int, int]],
 ) -> _Found:
     """Of rows with a forced token that alone; of the others the largest that are allowed, and what is needed."""
-    rows, tokens, _ = _without(_largest(log_probabilities, most + banned.shape[1]), banned)
-    free = forced[rows] < 0
-    further = np.array([pair for pair in needed if forced[pair[0]] < 0 and pair[1] not in banned[pair[0]]], np.int64)
-    held = np.flatnonzero(forced >= 0)
     V = log_probabilities.shape[1]
     if (forced >= V).any() or any(token >= V for _, token in needed):
-        raise ValueError(f"beam_search: prefix or constraints hold an id outside the vocabulary of {V}")
-    keys = [rows[free] * V + tokens[free], held * V + forced[held], *(further[:, :1] * V + further[:, 1:]).T]
+        raise ValueError(f"beam_search: prefix or phrases hold an id outside the vocabulary of {V}")
+    rows, tokens, _ = _without(_largest(log_probabilities, most + banned.shape[1]), banned)
+    free = forced[rows] < 0
+    further = [row * V + i for row, i in needed if forced[row] < 0 and i not in banned[row]]
+    held = np.flatnonzero(forced >= 0)
+    keys = [rows[free] * V + tokens[free], held * V + forced[held], np.array(further, np.int64)]
     rows, tokens = np.divmod(np.unique(np.concatenate(keys)), V)
     return rows, tokens, log_probabilities[rows, tokens]

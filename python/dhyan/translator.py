@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import numpy as np
 
 from .batch import Batch, alignment_of, pad
+from .config import ModelConfig
 from .data import Links, two_column_tokens
+from .ensemble import Ensemble
 from .errors import DataError
-from .folder import load_folder
+from .folder import check_same_text, load_folder
 from .metrics import links_from_weights
 from .restrictions import Demands
 from .search import Hypothesis, beam_search, step_limits
@@ -133,13 +135,18 @@ class Translator:
                     f"Translator: {name}_vocab has {len(vocab)} ids, expected the model's {name}_size {size}"
                 )
         self.model, self.source_vocab, self.target_vocab = model, source_vocab, target_vocab
-        known = config.max_source - 1 if config.attention == "location" else max_source
-        self.two_columns, self.max_source = two_columns, min(max_source, known)
+        self.two_columns = two_columns
+        known = [c.max_source - 1 for c in self._configs() if c.attention == "location"]
+        self.max_source = min([max_source, *known])
 
     @property
     def needs_links(self) -> bool:
         """True where the model reads by gold links and cannot do without."""
-        return bool(self.model.config.attention == "oracle")
+        return any(config.attention == "oracle" for config in self._configs())
+
+    def _configs(self) -> list[ModelConfig]:
+        """Of the model, or of all models of an ensemble."""
+        return [model.config for model in getattr(self.model, "models", [self.model])]
 
     @overload
     def translate(
@@ -310,12 +317,19 @@ class Translator:
                 raise ValueError(f"translate: {name} of {len(found)} texts, expected {count}")
         return Demands.of(prefixes, phrases)
 
-    def _writable(self, what: str, index: int, text: str) -> list[int]:
-        ids = self.target_vocab.encode(_text(what, index, text))
+    def writable(self, text: str) -> list[int]:
+        """The ids of a text that an output may be asked to hold. DataError for a token the model cannot write."""
+        ids = self.target_vocab.encode(text)
         if UNKNOWN in ids:
             token = self.target_vocab.tokenize(text)[ids.index(UNKNOWN)]
-            raise DataError(f"translate: {what} of text {index} holds {token!r}, which the model's vocabulary lacks")
+            raise DataError(f"got {token!r}, expected tokens of the model's target vocabulary")
         return ids
+
+    def _writable(self, what: str, index: int, text: str) -> list[int]:
+        try:
+            return self.writable(_text(f"translate: {what}", index, text))
+        except DataError as error:
+            raise DataError(f"translate: {what} of text {index}: {error}") from None
 
     def _usual_steps(self, lengths: np.ndarray) -> np.ndarray:
         spells = self.source_vocab.level == "word" and self.target_vocab.level == "char"
@@ -335,19 +349,29 @@ class Translator:
         return Translation(best.text, best.tokens, source_tokens, best.score, best.weights, tuple(others))
 
 
-def load(folder: str | os.PathLike[str], *, weights: str | None = None) -> Translator:
-    """The trained model of a folder that `dhyan train` wrote. Errors: CheckpointError naming file and part.
+def load(
+    folder: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, weights: str | None = None
+) -> Translator:
+    """The trained model of a folder that `dhyan train` wrote; of several folders their ensemble, see `Ensemble`.
 
     weights: "bfloat16" rounds them for faster decoding of few sentences, see Seq2Seq.freeze.
+    Errors: CheckpointError naming file and part, or the vocabulary in which two folders differ; ValueError for none.
     """
-    loaded = load_folder(os.fspath(folder))
-    loaded.model.freeze(weights)
+    folders = [os.fspath(one) for one in ([folder] if isinstance(folder, str | os.PathLike) else folder)]
+    if not folders:
+        raise ValueError("load: got no folder, expected at least one")
+    parts = [load_folder(one) for one in folders]
+    for name, part in zip(folders[1:], parts[1:], strict=True):
+        check_same_text("load", parts[0], part, folders[0], name)
+    for part in parts:
+        part.model.freeze(weights)
+    first = parts[0]
     return Translator(
-        loaded.model,
-        loaded.source_vocabulary,
-        loaded.target_vocabulary,
-        two_columns="," in loaded.data.columns,
-        max_source=loaded.data.max_length,
+        first.model if len(parts) == 1 else Ensemble([part.model for part in parts]),
+        first.source_vocabulary,
+        first.target_vocabulary,
+        two_columns="," in first.data.columns,
+        max_source=min(part.data.max_length for part in parts),
     )
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from dhyan import metrics, model_ops
+from dhyan.averaging import average
 from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
 from dhyan.cli.progress import Progress
 from dhyan.cli.search import search_options
+from dhyan.cli.wishes import Wishes
 from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml, to_toml
 from dhyan.data import Line, Pair, check_links, read_pairs, scan_file, scan_stream
 from dhyan.errors import DataError
@@ -36,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     """Run options.command."""
     commands = {
         "demo": _demo, "train": _train, "translate": _translate, "evaluate": _evaluate, "report": _report,
-        "align": _align, "info": _info,
+        "average": _average, "align": _align, "info": _info,
     }  # fmt: skip
     commands[options.command](options)
 
@@ -148,19 +150,21 @@ def _note_skipped(name: str, skipped: list[str]) -> None:
 
 def _translate(options: argparse.Namespace) -> None:
     search = _search_options(options)
-    translator = load(options.model)
+    translator = load([options.model, *options.ensemble])
     if translator.needs_links:
         raise DataError(
             f"translate: {options.model} is a model with attention 'oracle', which reads by gold links that text alone "
             "does not have; evaluate and align take a TSV file with links in the third column"
         )
+    wishes = Wishes(options, translator)
     interactive = options.input in (None, "-") and sys.stdin.isatty()
     name = "stdin" if options.input in (None, "-") else options.input
     with ExitStack() as stack:
         align = stack.enter_context(open(options.align, "w", encoding="utf-8")) if options.align else None
         count = 0
         for lines in _chunks(_checked(_input(options.input), name, translator), 1 if interactive else CHUNK):
-            found = translator.translate([line.text for line in lines], options=search)
+            asked = wishes.of(len(lines))
+            found = translator.translate([line.text for line in lines], options=search, **asked)
             for line, translation in zip(lines, found, strict=True):
                 _write(translation, line.text, count, options)
                 count += 1
@@ -328,12 +332,17 @@ def _align(options: argparse.Namespace) -> None:
             print(metrics.pharaoh(found.links()))
 
 
+def _average(options: argparse.Namespace) -> None:
+    average(options.models, options.out)
+    print(f"{options.out}: the mean of {len(options.models)} models")
+
+
 def _model_and_pairs(options: argparse.Namespace, path: str | None) -> tuple[Translator, list[Pair]]:
     """The model and the pairs to use it on, read by the columns and levels it was trained with."""
     if bool(options.source) != bool(options.target) or bool(path) == bool(options.source):
         raise UsageError(f"{options.command}: expected one TSV file, or --source FILE and --target FILE")
     _check_bad_lines(options)
-    translator = load(options.model)
+    translator = load([options.model, *getattr(options, "ensemble", [])])
     _, _, data = load_tables(Path(options.model))
     own = DataConfig.from_dict(data.to_dict() | {"bad_lines": options.bad_lines}, "data")
     name = str(options.source or path)

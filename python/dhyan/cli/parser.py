@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from dhyan.cli.search import add_search, at_least_1
+from dhyan.cli.search import add_ensemble, add_search, add_wishes, at_least_1
 from dhyan.names import nearest_first
 
 COMMANDS = {
@@ -16,6 +16,7 @@ COMMANDS = {
     "translate": "translate lines from a file or stdin",
     "evaluate": "measure a model on a test file",
     "report": "evidence cards, figures and curves of a model on a test file, as one HTML page without network",
+    "average": "write a model whose weights are the mean of those of several folders",
     "align": "word alignments of given pairs, Pharaoh format",
     "info": "versions, instruction sets, threads, CUDA",
 }
@@ -160,15 +161,20 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     own["translate"].add_argument("input", nargs="?", metavar="INPUT", help="a text file, .gz too; default stdin")
     own["translate"].add_argument("--jsonl", action="store_true", help="one JSON object a line, weights included")
     own["translate"].add_argument("--align", metavar="FILE", help="also write Pharaoh alignments, one line a line")
+    add_ensemble(own["translate"])
     add_search(own["translate"], nbest=True)
+    add_wishes(own["translate"])
     _add_model(own["evaluate"])
     _add_pairs(own["evaluate"], "test")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
     own["evaluate"].add_argument("--json", action="store_true", help="print one JSON object")
+    add_ensemble(own["evaluate"])
     add_search(own["evaluate"])
     _add_report(own["report"])
     _add_model(own["align"])
     _add_pairs(own["align"], "pairs")
+    own["average"].add_argument("models", nargs="+", metavar="DIR", help="model folders of one configuration")
+    own["average"].add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
     own["info"].add_argument("--json", action="store_true", help="print one JSON object")
     return parser, own
 
