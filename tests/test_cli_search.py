@@ -109,7 +109,7 @@ def test_sampling(folder, capsys):
     rows = [row.split(" ||| ") for row in first.splitlines()]
     assert [row[0] for row in rows] == ["0"] * 3 + ["1"] * 3 + ["2"] + ["3"] * 3
     records = [json.loads(line) for line in translate(folder, capsys, *given, "--jsonl").splitlines()]
-    assert [[other["text"] for other in record["nbest"]] for record in records][0] == [row[1] for row in rows[:3]]
+    assert [other["text"] for other in records[0]["nbest"]] == [row[1] for row in rows[:3]]
     small = ["--sample", "--top-k", "1"]
     assert translate(folder, capsys, *small) == translate(folder, capsys, "--beam", "1")
 

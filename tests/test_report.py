@@ -1,6 +1,6 @@
 """The report and its cards: right words and weights in real tables, everything escaped, nothing fetched.
 
-More than 400 lines because sixty payloads take a line each.
+More than 400 lines because it is one page, from its cards to its command.
 """
 
 import base64
@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +26,12 @@ from dhyan.svg import label
 from dhyan.training import train
 from dhyan.translator import SOURCE_END, Translation, Translator, load
 from dhyan.vocab import Vocabulary
+from document import Document
+from payloads import PAYLOADS
 
 SOURCE = ["मैं", "खाना", "खा", "रहा", "हूँ", SOURCE_END]
 TARGET = ["I", "am", "eating"]
 WEIGHTS = np.array([[0.9, 0.1, 0, 0, 0, 0], [0, 0, 0, 0.25, 0.75, 0], [0.05, 0.45, 0.5, 0, 0, 0]])
-VOID = {"meta", "input"}
 TAGS = {
     "html", "head", "meta", "title", "style", "script", "body", "main", "h1", "h2", "h3", "p", "section", "article",
     "header", "ul", "li", "nav", "a", "dl", "dt", "dd", "div", "button", "label", "input", "output", "ol", "span",
@@ -39,100 +39,6 @@ TAGS = {
     "td",
     "figure", "figcaption", "details", "summary",
 }  # fmt: skip
-# Sixty ways to make a page run what a text says.
-PAYLOADS = [
-    "<script>alert(1)</script>",
-    "</script><script>alert(1)</script>",
-    "<ScRiPt>alert(1)</sCrIpT>",
-    "<script src=//evil.example/x.js></script>",
-    "<img src=x onerror=alert(1)>",
-    "<img src='x' onerror='alert(1)'/>",
-    '"><img src=x onerror=alert(1)>',
-    "'><img src=x onerror=alert(1)>",
-    "<svg onload=alert(1)>",
-    "<svg/onload=alert(1)>",
-    "<svg><script>alert(1)</script></svg>",
-    "<svg><animate onbegin=alert(1) attributeName=x dur=1s>",
-    "<svg><a xlink:href='javascript:alert(1)'><text>x</text></a></svg>",
-    "<math><mi xlink:href=javascript:alert(1)>",
-    "<body onload=alert(1)>",
-    "<iframe src=javascript:alert(1)></iframe>",
-    "<iframe srcdoc='<script>alert(1)</script>'>",
-    "<object data=javascript:alert(1)>",
-    "<embed src=javascript:alert(1)>",
-    "<link rel=stylesheet href=//evil.example>",
-    "<base href=//evil.example/>",
-    "<meta http-equiv=refresh content='0;url=//evil.example'>",
-    "<form action=//evil.example>",
-    "<input autofocus onfocus=alert(1)>",
-    "<select autofocus onfocus=alert(1)>",
-    "<textarea autofocus onfocus=alert(1)>",
-    "<keygen autofocus onfocus=alert(1)>",
-    "<video><source onerror=alert(1)>",
-    "<video src=x onerror=alert(1)>",
-    "<audio src=x onerror=alert(1)>",
-    "<details open ontoggle=alert(1)>",
-    "<marquee onstart=alert(1)>",
-    "<a href=javascript:alert(1)>x</a>",
-    "<a href='data:text/html,<script>alert(1)</script>'>x</a>",
-    "<button formaction=javascript:alert(1)>",
-    "<div style=background:url(javascript:alert(1))>",
-    "<style>@import '//evil.example';</style>",
-    "</style><script>alert(1)</script>",
-    "</title><script>alert(1)</script>",
-    "</textarea><script>alert(1)</script>",
-    "<!--<img src='--><img src=x onerror=alert(1)>'>",
-    "--><script>alert(1)</script>",
-    "<![CDATA[<script>alert(1)</script>]]>",
-    "]]><script>alert(1)</script>",
-    "<?xml-stylesheet href=javascript:alert(1)?>",
-    "<!DOCTYPE html><script>alert(1)</script>",
-    '" onmouseover="alert(1)',
-    "' onmouseover='alert(1)",
-    '" autofocus onfocus="alert(1)',
-    "` onmouseover=alert(1) `",
-    'x" style="position:fixed',
-    "&lt;script&gt;alert(1)&lt;/script&gt;",
-    "&#60;script&#62;alert(1)&#60;/script&#62;",
-    "&quot;&gt;&lt;img src=x onerror=alert(1)&gt;",
-    "\\u003cscript\\u003ealert(1)",
-    "<scr\x00ipt>alert(1)</scr\x00ipt>",
-    "<\u202escript>alert(1)</script>",
-    "＜script＞alert(1)＜/script＞",
-    "javascript:alert(1)",
-    "${alert(1)}{{alert(1)}}",
-]
-
-
-class Document(HTMLParser):
-    """Tags opened, their attributes, and the text between them; fails where tags do not nest."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.tags, self.texts, self.open = [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID and not (self.get_starttag_text() or "").endswith("/>"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append((self.open[-1] if self.open else "", data))
-
-    def words(self, tag):
-        return [text for where, text in self.texts if where == tag]
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def check_safe(text):
@@ -283,10 +189,6 @@ def test_what_tokens_say_is_text(nasty):
 
 def check_no_more_tags(text, plain):
     assert [tag for tag, _ in Document(text).tags] == [tag for tag, _ in Document(plain).tags]
-
-
-def test_there_are_sixty_payloads():
-    assert len(PAYLOADS) == len(set(PAYLOADS)) == 60
 
 
 # ---------------------------------------------------------------- charts
@@ -468,7 +370,7 @@ def test_a_page_of_payloads(tmp_path):
     ]
     failures = dict.fromkeys(FAILURES, 1)
     result = {"pairs": 60, "bleu": 1.0, "chrf": 1.0, "ter": 1.0, "signature": "<b>", "exact_match": 0.0,
-              "token_error_rate": 1.0, "aer": None, "failures": failures,
+              "token_error_rate": 1.0, "perplexity": 1.0, "aer": None, "failures": failures,
               "by_length": [{"from": 1, "to": 9, "pairs": 60, "bleu": 1.0}]}  # fmt: skip
     log = [{"epoch": "</script><script>alert(1)", "train_loss": "<i>", "valid_loss": 1.0}]
     run = evidence.Run(str(path), translator, found, outputs, result, log)

@@ -330,7 +330,7 @@ SEARCHES: dict[str, tuple[dict[str, Any], Any]] = {
 
 @pytest.mark.parametrize("case", SEARCHES.values(), ids=SEARCHES)
 def test_the_memory_is_shared_by_all_hypotheses(case: Any) -> None:
-    """The encoder runs once; every step reads the memory it made, and no state of a hypothesis grows with the source."""
+    """The encoder runs once; every step reads the memory it made, and no hypothesis' state grows with the source."""
     changes, demands = case
     sizes = []
     for S in (6, 60):

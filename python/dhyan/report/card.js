@@ -108,8 +108,12 @@
     choose(0);
   }
 
-  for (const card of document.querySelectorAll(".dhyan-card:not([data-alive])")) {
-    card.dataset.alive = "";
-    begin(card);
+  function wake() {
+    for (const card of document.querySelectorAll(".dhyan-card:not([data-alive])")) {
+      card.dataset.alive = "";
+      begin(card);
+    }
   }
+  wake();
+  document.addEventListener("dhyan-cards", wake); // cards that came later
 })();

@@ -247,7 +247,7 @@ def page_html(title: str, body: str) -> str:
     """A whole page whose policy allows its own style and script, by their digests, and nothing else."""
     style, script = asset("card.css") + asset("page.css"), asset("card.js")
     policy = (
-        f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
+        f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
     return f"""<!DOCTYPE html>
@@ -269,7 +269,8 @@ def page_html(title: str, body: str) -> str:
 """
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """How a content security policy names a style or script: by its SHA-256."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
