@@ -58,7 +58,7 @@ def test_a_sentence_word_by_word(client, translators, browser: Browser):
     assert page.text("#status").endswith("Outputs differ.") and not page.texts(".live .scroll")
     assert page.texts("#results section:first-child tbody th") == expected.tokens
     page.click("section:first-child .outputs button:nth-child(2)")  # the card is alive
-    assert page.text("section:first-child .step output") == "2"
+    assert page.run("document.querySelector('section:first-child .step input').value") == "2"
     assert page.problems == []
     assert {url.partition("/")[2].partition("/")[2].partition("/")[2] for url in page.requests} <= {
         "", "icon.svg", "api/translate",
@@ -74,7 +74,7 @@ def test_options_reach_the_search(client, translators, browser: Browser):
     expected = translators["model"].translate(SENTENCE, beam=4, nbest=2, max_length=5)
     shown = page.texts("section:first-child .texts dd")
     assert shown == [SENTENCE, expected.text, expected.nbest[1].text]
-    page.click("details:nth-of-type(2) summary")
+    page.click("#search details:nth-of-type(2) summary")
     page.click("#sample")
     page.run("[document.getElementById('seed').value, document.getElementById('prefix').value] = [7, 'am']")
     type_in(page, SENTENCE)
@@ -122,14 +122,17 @@ def test_a_server_that_has_gone(translators, browser: Browser):
 def test_by_keyboard_and_screen_reader(client, browser: Browser):
     page = browser.open(client.url)
     order = []
-    for _ in range(11):
+    for _ in range(12):
         page.press("Tab")
         order.append(page.run("document.activeElement.id || document.activeElement.textContent"))
     assert order == [
-        "मैं रहा हूँ", "खा", "beam", "nbest", "length_penalty", "coverage_penalty", "pace", "More options", "Sampling",
-        "Demands", "Translate",
+        "Translate", "मैं रहा हूँ", "खा", "Search", "beam", "nbest", "length_penalty", "coverage_penalty", "pace",
+        "More options", "Sampling", "Demands",
     ]  # fmt: skip
     assert page.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.press("Enter")  # opens it
+    page.press("Tab")
+    assert page.run("document.activeElement.id") == "prefix"
     type_in(page, SENTENCE)
     page.wait(DONE)
     tree = set(page.tree())
@@ -153,12 +156,21 @@ def test_a_phone(client, browser: Browser, dark):
     type_in(page, SENTENCE)
     page.wait(DONE)
     assert page.run("document.documentElement.scrollWidth") == 390
-    assert page.run("document.getElementById('status').getBoundingClientRect().top < innerHeight")
+    assert page.run("document.getElementById('results').getBoundingClientRect().top < 0.7 * innerHeight")
+    assert page.run("document.getElementById('search').open") is False
+    page.click("#search summary")
+    for k in (1, 2, 3):
+        page.click(f"#search details:nth-of-type({k}) summary")
+    assert page.run("document.documentElement.scrollWidth") == 390 and page.faint == []
+    page.run("document.getElementById('nbest').value = '9'")
+    type_in(page, SENTENCE)
+    page.wait("!document.getElementById('problem').hidden")
+    assert page.faint == []
     small = "[...document.querySelectorAll('form button, form input, form select, .player button')]"
     assert page.run(f"{small}.filter((e) => e.offsetParent && e.getBoundingClientRect().height < 24).length") == 0
     ground = page.run("getComputedStyle(document.querySelector('.dhyan-page')).backgroundColor")
     assert ground == ("rgb(20, 24, 31)" if dark else "rgb(255, 255, 255)")
-    assert page.problems == []
+    assert all("400" in problem for problem in page.problems)  # the browser's notes of the refusal
 
 
 def test_without_script(client, translators, browser: Browser):

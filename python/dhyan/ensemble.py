@@ -59,10 +59,14 @@ class Ensemble:
         return self.models[0].dtype
 
     def start(
-        self, source: np.ndarray, source_lengths: np.ndarray, alignment: np.ndarray | None = None
+        self,
+        source: np.ndarray,
+        source_lengths: np.ndarray,
+        alignment: np.ndarray | None = None,
+        shortlist: np.ndarray | None = None,
     ) -> EnsembleState:
-        """Encode the sentences in every model; alignment as `Seq2Seq.start`."""
-        return EnsembleState(tuple(model.start(source, source_lengths, alignment) for model in self.models))
+        """Encode the sentences in every model; alignment and shortlist as `Seq2Seq.start`."""
+        return EnsembleState(tuple(m.start(source, source_lengths, alignment, shortlist) for m in self.models))
 
     def advance(
         self, state: EnsembleState, tokens: np.ndarray, sentence: np.ndarray

@@ -13,8 +13,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dhyan import metrics, model_ops
 from dhyan.averaging import average
+from dhyan.checkpoint import FolderLock
 from dhyan.cli.evaluate import evaluate
-from dhyan.cli.inputs import check_bad_lines, check_tokenize, model_and_pairs, note, note_skipped, read, search_of
+from dhyan.cli.inputs import (
+    check_bad_lines,
+    check_files,
+    check_tokenize,
+    model_and_pairs,
+    note,
+    note_skipped,
+    pairs_for,
+    read,
+    replacement_of,
+    search_of,
+    speed_of,
+)
 from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
 from dhyan.cli.progress import Progress
 from dhyan.cli.serve import serve
@@ -23,7 +36,8 @@ from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml
 from dhyan.data import Line, scan_file, scan_stream
 from dhyan.errors import DataError
 from dhyan.examples import check_gold
-from dhyan.folder import load_tables
+from dhyan.folder import SHORTLIST, load_folder, load_tables, save_lexicon
+from dhyan.shortlist import Lexicon
 from dhyan.training import train
 from dhyan.translator import Translation, Translator, load
 
@@ -38,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
     """Run options.command."""
     commands = {
         "demo": _demo, "train": _train, "translate": _translate, "evaluate": evaluate, "report": _report,
-        "serve": serve, "average": _average, "align": _align, "info": _info,
+        "serve": serve, "average": _average, "align": _align, "shortlist": _shortlist, "info": _info,
     }  # fmt: skip
     commands[options.command](options)
 
@@ -137,13 +151,14 @@ def _training_files(options: argparse.Namespace) -> list[tuple[str, str | None]]
 
 def _translate(options: argparse.Namespace) -> None:
     search = search_of(options)
-    translator = load([options.model, *options.ensemble])
+    translator = load([options.model, *options.ensemble], **speed_of(options))
     if translator.needs_links:
         raise DataError(
             f"translate: {options.model} is a model with attention 'oracle', which reads by gold links that text alone "
             "does not have; evaluate and align take a TSV file with links in the third column"
         )
     wishes = Wishes(options, translator)
+    unknown = replacement_of(options, translator)
     interactive = options.input in (None, "-") and sys.stdin.isatty()
     name = "stdin" if options.input in (None, "-") else options.input
     with ExitStack() as stack:
@@ -151,12 +166,13 @@ def _translate(options: argparse.Namespace) -> None:
         count = 0
         for lines in _chunks(_checked(_input(options.input), name, translator), 1 if interactive else CHUNK):
             asked = wishes.of(len(lines))
-            found = translator.translate([line.text for line in lines], options=search, **asked)
+            texts = [line.text for line in lines]
+            found = translator.translate(texts, options=search, replace_unknown=unknown, **asked)
             for line, translation in zip(lines, found, strict=True):
                 _write(translation, line.text, count, options)
                 count += 1
                 if align:
-                    print(metrics.pharaoh(translation.links()), file=align)
+                    print(metrics.pharaoh(translation.in_words().links()), file=align)
             sys.stdout.flush()
 
 
@@ -227,7 +243,8 @@ def _report(options: argparse.Namespace) -> None:
     test = _without_references(options)
     if test is None:
         translator, pairs = model_and_pairs(options, options.test)
-        test = evidence.Sentences(options.test or f"{options.source}, {options.target}", pairs)
+        name = options.test or f"{options.source}, {options.target}"
+        test = evidence.Sentences(name, pairs, unit=evidence.unit_of(translator))
     else:
         translator = load(options.model)
         note(f"{test.name}: no references, so nothing is measured")
@@ -265,7 +282,22 @@ def _align(options: argparse.Namespace) -> None:
         chunk = pairs[first : first + CHUNK]
         links = [pair.links for pair in chunk] if translator.needs_links else None
         for found in translator.align([p.source for p in chunk], [p.target for p in chunk], links=links):
-            print(metrics.pharaoh(found.links()))
+            print(metrics.pharaoh(found.in_words().links()))
+
+
+def _shortlist(options: argparse.Namespace) -> None:
+    check_files(options, options.pairs)
+    out = Path(options.model)
+    with FolderLock(out):
+        loaded = load_folder(out)
+        source, target = loaded.source_vocabulary, loaded.target_vocabulary
+        pairs = pairs_for(options, options.pairs, loaded.data)
+        lexicon = Lexicon.learn(
+            [source.encode(p.source_input) for p in pairs], [target.encode(p.target) for p in pairs],
+            len(source), len(target),
+        )  # fmt: skip
+        save_lexicon(out, lexicon)
+    print(f"{out / SHORTLIST}: {len(pairs)} pairs, {int((lexicon.best[:, 0] >= 0).sum())} source tokens")
 
 
 def _average(options: argparse.Namespace) -> None:
@@ -296,7 +328,8 @@ def _info(options: argparse.Namespace) -> None:
         except metadata.PackageNotFoundError:
             facts[package] = None
     core = model_ops.show_config()
-    facts |= {key: core[key] for key in ("isa", "isas", "threads", "openmp", "cuda", "cuda_devices")}
+    facts |= {"isa": core["isa"], "isas": core["isas"], "bf16": model_ops.has_bf16()}
+    facts |= {key: core[key] for key in ("threads", "openmp", "cuda", "cuda_devices")}
     if options.json:
         print(json.dumps(facts))
         return

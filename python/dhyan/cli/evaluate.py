@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dhyan import metrics
-from dhyan.cli.inputs import check_files, check_tokenize, note, pairs_for, search_of
+from dhyan.cli.inputs import check_files, check_tokenize, note, pairs_for, replacement_of, search_of, speed_of
 from dhyan.cli.parser import UsageError
 from dhyan.config import DataConfig
 from dhyan.data import Pair, read_lines
@@ -36,7 +36,8 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.ensemble and Path(options.model).is_file():
         raise UsageError(f"evaluate: --ensemble joins model folders, got the file {options.model}")
     parts = [options.ensemble, []]  # of the first system
-    systems = [None if Path(n).is_file() else load([n, *more]) for n, more in zip(names, parts, strict=False)]
+    how = speed_of(options)
+    systems = [None if Path(n).is_file() else load([n, *more], **how) for n, more in zip(names, parts, strict=False)]
     folders = [name for name, system in zip(names, systems, strict=True) if system]
     data = load_tables(Path(folders[0]))[2] if folders else DataConfig()
     reader = next((system for system in systems if system and system.needs_links), None)
@@ -45,7 +46,9 @@ def evaluate(options: argparse.Namespace) -> None:
     vocab = next((system.target_vocab for system in systems if system), None)
     texts = [_outputs(name, pairs, options) if not system else [] for name, system in zip(names, systems, strict=True)]
     measured = [
-        measure(system, pairs, options=search, tokenize=options.tokenize)
+        measure(
+            system, pairs, options=search, tokenize=options.tokenize, replace_unknown=replacement_of(options, system)
+        )
         if system
         else measure_texts(own, pairs, vocab=vocab, tokenize=options.tokenize)
         for system, own in zip(systems, texts, strict=True)
@@ -93,7 +96,7 @@ def print_report(result: dict[str, Any], stream: TextIO, names: Sequence[str] = 
     for key, name in NAMES.items():
         factor, unit = (100, " %") if key in SHARES else (1, "")
         values = [None if one[key] is None else factor * one[key] for one in results]
-        line(key, name, values, 4 if key == "aer" else 2, unit)
+        line(key, name, values, {"aer": 4, "perplexity": 3}.get(key, 2), unit)
     for own in zip(*(one["by_length"] for one in results), strict=True):
         name, pairs = f"BLEU {own[0]['from']}-{own[0]['to']} words", own[0]["pairs"]
         line("", name, [bucket["bleu"] for bucket in own], more=f"   {pairs} pairs")

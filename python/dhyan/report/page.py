@@ -14,11 +14,12 @@ from ..errors import DataError
 from ..metrics import FAILURES, TEXT_EXTRA_MISSING, exact_match
 from ..names import short_names
 from ..svg import bucket_name
+from ..unknown import UNATTENTIVE
 from ..windows import window_to
 from . import evidence
 from .card import Card, card_html, escaped, page_html, table_html
 from .chart import chart_html
-from .evidence import UNATTENTIVE, Run, Sentences
+from .evidence import Run, Sentences
 
 MEASURES = (  # key of the evaluation, its name, how it is shown, which way is better
     ("pairs", "pairs", "{:d}", ""),
@@ -94,7 +95,7 @@ def report_html(
         f"<h1>{escaped(title)}</h1>{weak}",
         _section("Model and data", _facts(runs, test, beam)),
         _section("Figures", _figures(runs, p_values or {})),
-        _section("Curves", _curves(runs)),
+        _section("Curves", _curves(runs, test)),
         _section("Sentences", _cards(runs, test, chosen)),
         _section("Definitions", _definitions()),
         "</main>",
@@ -107,8 +108,8 @@ def _section(name: str, content: str) -> str:
 
 
 def _facts(runs: Sequence[Run], test: Sentences, beam: int) -> str:
-    words = test.words
-    facts = [("test", f"{test.name}: {len(words)} sentences of {min(words)} to {max(words)} words")]
+    lengths = test.lengths
+    facts = [("test", f"{test.name}: {len(lengths)} sentences of {min(lengths)} to {max(lengths)} {test.unit}")]
     for run, role in zip(runs, ("model", "against"), strict=False):
         facts.append((role, f"{run.name}: {_model(run)}; beam {beam}"))
     source, target = runs[0].translator.source_vocab, runs[0].translator.target_vocab
@@ -177,14 +178,17 @@ def _shown(value: Any, pattern: str) -> str:
     return "–" if value is None else pattern.format(value)
 
 
-def _curves(runs: Sequence[Run]) -> str:
+def _curves(runs: Sequence[Run], test: Sentences) -> str:
     figures = []
     rows = [run.result["by_length"] for run in runs if run.result and run.result["bleu"] is not None]
     if rows:
         names = short_names([run.name for run in runs])
         curves = {name: [row["bleu"] for row in own] for name, own in zip(names, rows, strict=True)}
         places = [bucket_name(row) for row in rows[0]]
-        figures.append(chart_html("BLEU by source length", places, curves, axis="source words", top=100))
+        counts = [row["pairs"] for row in rows[0]]
+        held = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+        axis = f"source {test.unit}, {held} pairs each"
+        figures.append(chart_html("BLEU by source length", places, curves, axis=axis, top=100))
     log = runs[0].log
     epochs = [str(row.get("epoch", "?"))[:12] for row in log]
     for title, keys, top in (
@@ -229,7 +233,7 @@ def _card(runs: Sequence[Run], test: Sentences, i: int, why: Sequence[str]) -> C
     else:
         gold = "" if run.config.attention in UNATTENTIVE else evidence.gold_note(output)
         notes += [("gold links", gold)] if gold else []
-        notes += evidence.failure_notes(output, found.source_tokens)
+        notes += evidence.failure_notes(output, found.in_words().source_tokens)
     copies = evidence.copied(found)
     if copies:
         notes.append(("copied source", ", ".join(copies)))
@@ -243,7 +247,7 @@ def _card(runs: Sequence[Run], test: Sentences, i: int, why: Sequence[str]) -> C
 def _chips(run: Run, test: Sentences, i: int, why: Sequence[str]) -> list[tuple[str, str]]:
     translator, notes = run.translator, []
     if run.outputs:
-        notes = evidence.failure_notes(run.outputs[i], run.found[i].source_tokens)
+        notes = evidence.failure_notes(run.outputs[i], run.found[i].in_words().source_tokens)
     chips = [("", reason) for reason in why if reason != "shows a failure"]
     chips += [("warn", name) for name, words in notes if words != "no"]
     if run.outputs and exact_match([run.outputs[i].hypothesis], [run.outputs[i].reference]):

@@ -74,8 +74,6 @@ def html(shown: Shown) -> str:
 <main class="dhyan-page dhyan-serve">
 <h1>Translate, and see what each word was read from</h1>
 {_form(shown)}
-<p id="status" class="fine" role="status"></p>
-<p id="problem" class="warning" role="alert"{"" if shown.problem else " hidden"}>{escaped(shown.problem)}</p>
 <div id="results" class="{"pair" if len(shown.models) > 1 else "one"}">
 {results}
 </div>
@@ -89,7 +87,7 @@ def html(shown: Shown) -> str:
 def _form(shown: Shown) -> str:
     search = SearchOptions() if shown.asked is None else shown.asked.search
     groups = {
-        name: "".join(_control(option, getattr(search, option.key)) for option in options)
+        name: "".join(_control(option, getattr(search, option.key, False)) for option in options)
         for name, options in groupby(OPTIONS, lambda option: option.group)
     }
     paces = "".join(f'<option value="{ms}">{name}</option>' for ms, name in PACES)
@@ -102,12 +100,14 @@ def _form(shown: Shown) -> str:
     )
     return f"""<form id="ask" method="post" action="/" autocomplete="off">
 {_text_fields(shown)}
-{_examples(shown)}
-<fieldset><legend>Search</legend><div class="options">
-{groups[""]}{pace}</div>
-{more}{_demands(shown.asked)}</fieldset>
 <p class="buttons"><button type="submit">Translate</button>
 <button type="button" id="stop" hidden>Stop</button></p>
+<p id="status" class="fine" role="status"></p>
+<p id="problem" class="warning" role="alert"{"" if shown.problem else " hidden"}>{escaped(shown.problem)}</p>
+{_examples(shown)}
+<details id="search" open><summary>Search</summary>
+<div class="options">{groups[""]}{pace}</div>
+{more}{_demands(shown.asked)}</details>
 </form>"""
 
 

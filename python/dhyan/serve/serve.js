@@ -74,7 +74,7 @@
 
   function request(place) {
     const asked = { ...JSON.parse(place.dataset.ask), text: second ? `${text.value}\t${second.value}` : text.value };
-    for (const input of form.querySelectorAll("fieldset [name]")) {
+    for (const input of form.querySelectorAll("#search [name]")) {
       if (input.type === "checkbox") asked[input.name] = input.checked;
       else if (input.value === "") continue;
       else if (input.type === "number") asked[input.name] = Number(input.value);
@@ -141,8 +141,8 @@
     problem.hidden = true;
     stop.hidden = false;
     status.textContent = "Translating …";
-    // On a small screen the form fills the view.
-    if (status.getBoundingClientRect().bottom > 0.8 * innerHeight) status.scrollIntoView();
+    const results = document.getElementById("results");
+    if (results.getBoundingClientRect().top > 0.7 * innerHeight) results.scrollIntoView(); // below a small screen
     form.setAttribute("aria-busy", "true");
     const tries = await Promise.allSettled(places.map((place) => translate(place, own.signal)));
     if (asking !== own) return; // a newer request has the page
@@ -190,5 +190,6 @@
     });
   }
   for (const id of ["pace-control", "keys"]) document.getElementById(id).hidden = false;
+  if (matchMedia("(max-width: 34rem)").matches) document.getElementById("search").open = false;
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches) pace.value = "150";
 })();

@@ -83,5 +83,6 @@ def _walk(state: _State, tokens: np.ndarray) -> tuple[list[int], np.ndarray]:
     while step is not None:
         weights.append(step.weights[row])
         ids.append(int(step.tokens[row]))
-        step, row = step.before, step.rows[row]
+        row = step.rows[row]
+        step = step.before
     return ids[-2::-1], np.array(weights[::-1])  # without the begin symbol
