@@ -81,9 +81,9 @@ def beam_search(
     given = {"alignment": alignment, "shortlist": shortlist}
     state = model.start(source, lengths, **{name: array for name, array in given.items() if array is not None})
     if demands is None and options.plain and hasattr(model, "beam"):
-        found = _whole(model, state, lengths, limits, options)
-        if found is not None:
-            return found
+        whole = _whole(model, state, lengths, limits, options)
+        if whole is not None:
+            return whole
     search: _Search
     if options.sample:
         search = _Sampler(lengths, limits, options, demands, Draws.of(source, lengths, options))
