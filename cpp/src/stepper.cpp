@@ -325,7 +325,6 @@ void Stepper<T>::step_top(const StepInput<T>& in, const StepOutput<T>& out, View
 template <class T>
 bool unusable(const T* row, Index n) {
   int bad = 0;
-#pragma omp simd reduction(| : bad)
   for (Index i = 0; i < n; ++i) bad |= !(row[i] < std::numeric_limits<T>::infinity());
   return bad;
 }
