@@ -139,7 +139,7 @@ def test_texts_that_cannot_be_written(folder, tmp_path, capsys):
     (tmp_path / "bad").write_text("the\nan apple\tzebras\n\n\n", encoding="utf-8")
     fails(capsys, 1, "bad:2: got 'zebras', expected", *given, "--include-file", tmp_path / "bad")
     (tmp_path / "broken").write_bytes(b"the\n\xff\n\n\n")
-    fails(capsys, 1, "broken:2:0", *given, "--prefix-file", tmp_path / "broken")
+    fails(capsys, 1, "broken:2:1: byte 0xff", *given, "--prefix-file", tmp_path / "broken")
     fails(capsys, 1, "absent", *given, "--prefix-file", tmp_path / "absent")
     fails(capsys, 1, "need a beam, got sample", *given, "--include", "the", "--sample")
 
