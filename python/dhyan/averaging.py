@@ -13,7 +13,7 @@ from .errors import CheckpointError
 from .folder import Loaded, check_same_text, load_folder, save_best, start_folder
 
 
-def average(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> None:
+def average(folders: Sequence[str | os.PathLike[str]], out: str | Path) -> None:
     """Write the folder `out`: the first folder's configuration and vocabularies, and the mean of all weights.
 
     Each weight is added in float64 in the order given and rounded once. This is for models that went separate ways only
