@@ -162,6 +162,44 @@ def test_linear_names_the_shapes() -> None:
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("shape", SHAPES[1:5], ids=str)
+def test_a_mask_of_the_state(isa: str, shape: tuple[int, int, int, int], cell: str, reverse: bool) -> None:
+    """What h W_hh reads is masked at every step, what is handed on is not."""
+    inputs, parameters, lengths = case(cell, shape)
+    rng = np.random.default_rng(1)
+    mask = 2.0 * (rng.random((shape[0], shape[3])) < 0.5)
+
+    def reference_run(a: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        p = {name: a[name] for name in parameters}
+        return reference.recurrent(
+            a["x"], lengths, p, cell=cell, reverse=reverse, h0=a["h0"], c0=a.get("c0"), state_mask=mask
+        )
+
+    states = {name: value for name, value in inputs.items() if name != "x"}
+    output, final_h, final_c, cache = ops.recurrent_forward(
+        inputs["x"], lengths, parameters, cell=cell, reverse=reverse, state_mask=mask, **states
+    )
+    for actual, value in zip((output, final_h, final_c), reference_run(inputs | parameters), strict=True):
+        if value is not None:
+            np.testing.assert_allclose(actual, value, atol=1e-13)
+    doutput, dh, dc = douts = random_douts(cell, shape, rng)
+
+    def projected(a: dict[str, np.ndarray]) -> np.ndarray:
+        out, h, c = reference_run(a)
+        total = (out * doutput).sum((-3, -2, -1)) + (h * dh).sum((-2, -1))
+        return total if dc is None else total + (c * dc).sum((-2, -1))
+
+    reference.assert_gradients(projected, inputs | parameters, run_backward(cell, douts, cache), rng)
+    ones, _, _, _ = ops.recurrent_forward(
+        inputs["x"], lengths, parameters, cell=cell, reverse=reverse, state_mask=np.ones_like(mask), **states
+    )
+    np.testing.assert_array_equal(ones, run(cell, inputs, parameters, lengths, reverse=reverse)[0])
+    with pytest.raises(ValueError, match=r"recurrent_forward: state_mask has shape"):
+        ops.recurrent_forward(inputs["x"], lengths, parameters, cell=cell, state_mask=mask[:, :-1].copy())
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_recurrent_values_and_gradients(isa: str, shape: tuple[int, int, int, int], cell: str, reverse: bool) -> None:
     inputs, parameters, lengths = case(cell, shape)

@@ -32,12 +32,13 @@ namespace {
 
 template <class T>
 void check(const char* op, Cell cell, View<const T, 2> x, const Ragged& r, const CellParameters<T>& p,
-           View<const T, 2> h0, View<const T, 2> c0) {
+           View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask) {
   const Index H = p.weight_hh[0];
   check_shape(op, "x", x, {{"N", r.total}, {"I", -1}}, "one row a token, N = the sum of the lengths");
   check_cell(op, "", cell, p, x[1], H);
   if (h0) check_shape(op, "h0", h0, {{"B", r.B}, {"H", H}});
   if (c0) check_shape(op, "c0", c0, {{"B", r.B}, {"H", H}});
+  if (state_mask) check_shape(op, "state_mask", state_mask, {{"B", r.B}, {"H", H}});
 }
 
 // The first of `order` whose sentence is over before `step`.
@@ -51,10 +52,11 @@ Index running(const std::vector<Index>& order, const Ragged& r, Index step, Inde
 template <class T>
 std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, View<const T, 2> x,
                                                      View<const Index, 1> lengths, const CellParameters<T>& p,
-                                                     View<const T, 2> h0, View<const T, 2> c0, View<T, 2> output,
+                                                     View<const T, 2> h0, View<const T, 2> c0,
+                                                     View<const T, 2> state_mask, View<T, 2> output,
                                                      View<T, 2> final_h, View<T, 2> final_c) {
   const Ragged sentences(lengths.data, lengths[0]);
-  check("recurrent_forward", cell, x, sentences, p, h0, c0);
+  check("recurrent_forward", cell, x, sentences, p, h0, c0, state_mask);
   const Index N = x[0], I = x[1], H = p.weight_hh[0], width = gates_of(cell) * H;
   auto cache = std::make_shared<RecurrentCache<T>>(
       RecurrentCache<T>{cell, reverse, H, sentences, CellTrace<T>(cell, N, H)});
@@ -68,6 +70,7 @@ std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, Vi
     const auto& order = slices[s];
     const Index rows = order.size();
     CellStep<T> step(cell, rows, H);
+    step.mask.take(state_mask.data, order, H);
     for (Index i = 0; i < rows; ++i) {
       CellTrace<T>::copy_or_zero(h0 ? h0.data + order[i] * H : nullptr, H, step.h.get() + i * H);
       if (cell == Cell::lstm)
@@ -96,13 +99,13 @@ std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, Vi
 
 template <class T>
 void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, const CellParameters<T>& p,
-                        View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> doutput, View<const T, 2> dfinal_h,
-                        View<const T, 2> dfinal_c, View<T, 2> dx, const CellGradients<T>& gradients, View<T, 2> dh0,
-                        View<T, 2> dc0) {
+                        View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask,
+                        View<const T, 2> doutput, View<const T, 2> dfinal_h, View<const T, 2> dfinal_c, View<T, 2> dx,
+                        const CellGradients<T>& gradients, View<T, 2> dh0, View<T, 2> dc0) {
   const char* op = "recurrent_backward";
   const Cell cell = cache.cell;
   const Ragged& sentences = cache.sentences;
-  check(op, cell, x, sentences, p, h0, c0);
+  check(op, cell, x, sentences, p, h0, c0, state_mask);
   const Index N = x[0], I = x[1], H = cache.H, width = gates_of(cell) * H;
   check_shape(op, "doutput", doutput, {{"N", N}, {"H", H}});
   if (dfinal_h) check_shape(op, "dfinal_h", dfinal_h, {{"B", sentences.B}, {"H", H}});
@@ -115,6 +118,7 @@ void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, cons
     const auto& order = slices[s];
     const Index rows = order.size();
     CellStepBackward<T> step(cell, rows, H);
+    step.mask.take(state_mask.data, order, H);
     for (Index i = 0; i < rows; ++i) {
       CellTrace<T>::copy_or_zero(dfinal_h ? dfinal_h.data + order[i] * H : nullptr, H, step.dh_prev.get() + i * H);
       if (cell == Cell::lstm)
@@ -140,6 +144,7 @@ void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, cons
         std::copy_n(step.dgates.get() + i * width, width, dgates.get() + row * width);
         if (cell == Cell::gru) std::copy_n(step.dhidden.get() + i * width, width, dhidden.get() + row * width);
         std::copy_n(step.h_in.get() + i * H, H, before.get() + row * H);
+        step.mask.apply_row(i, before.get() + row * H);
       }
     }
     for (Index i = 0; i < rows; ++i) {
@@ -159,10 +164,11 @@ void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, cons
 #define DHYAN_INSTANTIATE(T)                                                                                         \
   template std::shared_ptr<RecurrentCache<T>> recurrent_forward<T>(                                                  \
       Cell, bool, View<const T, 2>, View<const Index, 1>, const CellParameters<T>&, View<const T, 2>,                \
-      View<const T, 2>, View<T, 2>, View<T, 2>, View<T, 2>);                                                         \
+      View<const T, 2>, View<const T, 2>, View<T, 2>, View<T, 2>, View<T, 2>);                                       \
   template void recurrent_backward<T>(const RecurrentCache<T>&, View<const T, 2>, const CellParameters<T>&,          \
                                       View<const T, 2>, View<const T, 2>, View<const T, 2>, View<const T, 2>,        \
-                                      View<const T, 2>, View<T, 2>, const CellGradients<T>&, View<T, 2>, View<T, 2>);
+                                      View<const T, 2>, View<const T, 2>, View<T, 2>, const CellGradients<T>&,       \
+                                      View<T, 2>, View<T, 2>);
 DHYAN_INSTANTIATE(float)
 DHYAN_INSTANTIATE(double)
 #undef DHYAN_INSTANTIATE

@@ -168,6 +168,7 @@ def recurrent_forward(
     parameters: _Cell,
     h0: _Array | None,
     c0: _Array | None,
+    state_mask: _Array | None,
 ) -> tuple[_Array, _Array, _Array | None, Cache]: ...
 def recurrent_backward(
     cache: Cache,
@@ -175,6 +176,7 @@ def recurrent_backward(
     parameters: _Cell,
     h0: _Array | None,
     c0: _Array | None,
+    state_mask: _Array | None,
     doutput: _Array,
     dfinal_h: _Array | None,
     dfinal_c: _Array | None,
@@ -225,6 +227,7 @@ def decoder_forward(
     h0: _Array,
     c0: _Array | None,
     masks: _Array | None,
+    state_masks: _Array | None,
 ) -> tuple[_Array, _Array, Cache]: ...
 def decoder_backward(
     cache: Cache,
@@ -234,6 +237,7 @@ def decoder_backward(
     h0: _Array,
     c0: _Array | None,
     masks: _Array | None,
+    state_masks: _Array | None,
     dreadout: _Array,
     dweights: _Array | None,
     gradients: dict[str, Any],

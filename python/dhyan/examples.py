@@ -51,8 +51,20 @@ class Encoded:
         return np.array([len(s) for s in self.source]), np.array([len(t) for t in self.target])
 
 
-def vocabularies(pairs: Sequence[Pair], data: DataConfig) -> tuple[Vocabulary, Vocabulary]:
-    """Source and target vocabulary of the training pairs."""
+def vocabularies(pairs: Sequence[Pair], data: DataConfig, *, shared: bool = False) -> tuple[Vocabulary, Vocabulary]:
+    """Source and target vocabulary of the training pairs; shared: one for both sides, bounded by target_vocabulary.
+
+    Errors: DataError where they are to be shared and the levels differ.
+    """
+    if shared:
+        if data.source_level != data.target_level:
+            levels = f"source_level is {data.source_level!r} and target_level {data.target_level!r}"
+            raise DataError(f"tie 'all' needs one vocabulary for both sides: {levels}, expected the same")
+        both = (text for p in pairs for text in (p.source_input, p.target))
+        one = Vocabulary.build(
+            both, data.target_level, max_size=data.target_vocabulary or None, min_count=data.min_count
+        )
+        return one, one
     source = Vocabulary.build(
         (p.source_input for p in pairs),
         data.source_level,

@@ -38,6 +38,13 @@ class Arrays(dict[str, np.ndarray]):
         made._groups = self._groups
         return made
 
+    def beside(self, others: Mapping[str, np.ndarray]) -> Arrays:
+        """The same arrays, with these beside them or in the place of those of the same names, which `flat` has."""
+        made = Arrays({}, self.flat.dtype)
+        made.update({**self, **others})
+        made.flat = self.flat
+        return made
+
     def group(self, prefix: str) -> dict[str, np.ndarray]:
         """The arrays under `prefix.`, named by what follows it."""
         names = self._groups.get(prefix)
@@ -58,7 +65,7 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     c = config
     E, H, D = c.embedding, c.hidden, c.memory_size
     shapes: dict[str, tuple[int, ...]] = {}
-    if c.source == "tokens":
+    if c.source == "tokens" and c.tie != "all":
         shapes["source_embedding"] = (c.source_size, E)
     shapes["target_embedding"] = (c.target_size, E)
     for layer in range(c.layers):
@@ -76,7 +83,9 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
             shapes[f"decoder.{layer}.{name}"] = shape
     read = H + D + (E if c.order == "bahdanau" else 0)
     shapes["readout.weight"], shapes["readout.bias"] = (read, E), (E,)
-    shapes["output.weight"], shapes["output.bias"] = (E, c.target_size), (c.target_size,)
+    if c.tie == "none":
+        shapes["output.weight"] = (E, c.target_size)
+    shapes["output.bias"] = (c.target_size,)
     return shapes
 
 
@@ -93,7 +102,8 @@ def _initial(config: ModelConfig, name: str, shape: tuple[int, ...], rng: np.ran
     if name.startswith("attention."):
         return config.plan.initial(name.removeprefix("attention."), shape, rng)
     if name.endswith("_embedding"):
-        return rng.normal(0.0, 1.0, shape)
+        tied = name == "target_embedding" and config.tie != "none"
+        return rng.normal(0.0, shape[1] ** -0.5 if tied else 1.0, shape)
     if ".bias" in name:
         bias = np.zeros(shape)
         if config.cell == "lstm" and name.endswith("bias_ih"):

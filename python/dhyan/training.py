@@ -27,7 +27,7 @@ from .fine_tune import Start, start_from
 from .folder import load_training, save_best, save_last, start_folder
 from .model import Seq2Seq
 from .optim import SGD, Adam, AdamW, Optimizer
-from .schedule import lr_factor
+from .schedule import lr_factor, sampling_rate
 from .stop import Stopped, Stopper
 from .vocab import Vocabulary
 
@@ -83,9 +83,10 @@ def train(
     """Train config's model on `train`, keep the best one on `valid` in the folder `out`, and return it.
 
     train, valid: Pairs, or the path of a TSV file. The vocabularies are built from `train`, and config's source_size
-    and target_size are set from them. Better means a lower error, the mean of token error rate and 1 - exact match of
-    greedy decoding, then a lower loss. on_report(report, model) follows every validation, on_step(step, batches, loss)
-    every update. Ctrl-C and SIGTERM save the state between two updates and raise Stopped.
+    and target_size are set from them; tie="all" makes one of both sides. Better means a lower error, the mean of token
+    error rate and 1 - exact match of greedy decoding, then a lower loss. on_report(report, model) follows every
+    validation, on_step(step, batches, loss) every update. Ctrl-C and SIGTERM save the state between two updates and
+    raise Stopped.
 
     Gold links (`Pair.links`, the third column) are read where options.guided > 0, from at least one training pair, and
     by the scoring "oracle", from every pair of both. The scoring "location" with max_source = 0 takes the longest
@@ -106,7 +107,7 @@ def train(
         start = start_from(options.fine_tune, config, data, Path(out) if resume else None)
         config, source_vocabulary, target_vocabulary = start.config, start.source_vocabulary, start.target_vocabulary
     else:
-        source_vocabulary, target_vocabulary = vocabularies(train_pairs, data)
+        source_vocabulary, target_vocabulary = vocabularies(train_pairs, data, shared=config.tie == "all")
     config = dataclasses.replace(
         config,
         source_size=len(source_vocabulary),
@@ -201,8 +202,9 @@ class _Run:
         p, o = self.progress, self.options
         batch = self.train.batch(indices)
         loss, cache = self.model.forward(
-            batch, step=p.step + 1, smoothing=o.label_smoothing, guided=o.guided, coverage=o.coverage
-        )
+            batch, step=p.step + 1, smoothing=o.label_smoothing, guided=o.guided, coverage=o.coverage,
+            sampling=sampling_rate(o, p.step + 1),
+        )  # fmt: skip
         if not math.isfinite(loss):
             raise NumericError(f"the training loss is {loss} at step {p.step + 1}; the step was not made")
         gradients = self.model.backward(cache)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "check.h"
 #include "cpu/dense.h"
@@ -41,10 +42,41 @@ void check_cell(const char* op, const char* name, Cell cell, const CellParameter
   check_shape(op, (at + "bias_hh").c_str(), p.bias_hh, {{"G*H", width}});
 }
 
+// Variational dropout of the recurrent state (Gal & Ghahramani 2016): h W_hh reads h times a mask that is the same at every
+// step of a sentence; h itself is handed on whole. Without masks it is empty and changes nothing.
+template <class T>
+struct StateMask {
+  Buffer<T> rows, read;  // (rows,H) the slice's masks; what the product reads
+  Index H = 0;
+
+  // masks (B,H) or null, one row a sentence; row i of the slice is sentence order[i].
+  void take(const T* masks, const std::vector<Index>& order, Index width) {
+    if (!masks) return;
+    H = width;
+    rows = Buffer<T>(Index(order.size()) * H);
+    read = Buffer<T>(Index(order.size()) * H);
+    for (Index i = 0; i < Index(order.size()); ++i) std::copy_n(masks + order[i] * H, H, rows.get() + i * H);
+  }
+  explicit operator bool() const { return H > 0; }
+  const T* apply(Index n, const T* h) const {
+    if (!*this) return h;
+    std::copy_n(h, n * H, read.get());
+    dense_kernels<T>().multiply(n * H, rows.get(), read.get());
+    return read.get();
+  }
+  void apply_row(Index i, T* row) const {
+    if (*this) dense_kernels<T>().multiply(H, rows.get() + i * H, row);
+  }
+  void apply_here(Index n, T* x) const {
+    if (*this) dense_kernels<T>().multiply(n * H, rows.get(), x);
+  }
+};
+
 // Working memory of one slice of rows.
 template <class T>
 struct CellStep {
   Buffer<T> gates, hidden, candidate, h, c;  // (rows,G*H) (rows,G*H) (rows,H) (rows,H) (rows,H)
+  StateMask<T> mask;
 
   CellStep(Cell cell, Index rows, Index H)
       : gates(rows * gates_of(cell) * H),
@@ -57,7 +89,7 @@ struct CellStep {
   void forward(const CellWeights<T>& w, Index rows, T* scratch) {
     const Index H = w.H, width = w.width();
     const auto& k = dense_kernels<T>();
-    const Operand<T> state = rows_of<T>(h.get(), H);
+    const Operand<T> state = rows_of<T>(mask.apply(rows, h.get()), H);
     switch (w.cell) {
       case Cell::rnn:
         product_here(rows, state, w.hidden, gates.get(), width, scratch, static_cast<const T*>(nullptr), true);
@@ -79,6 +111,7 @@ struct CellStepBackward {
   Buffer<T> gates, candidate, h_in, h_out, c_in, c_out;    // activations
   Buffer<T> dgates, dhidden;                               // (rows,G*H); dhidden is dgates but for the gru
   Buffer<T> dh, dc, dh_prev;                               // dh in; dc in and out; dh_prev out
+  StateMask<T> mask;
 
   CellStepBackward(Cell cell, Index rows, Index H)
       : gates(rows * gates_of(cell) * H),
@@ -103,14 +136,21 @@ struct CellStepBackward {
     switch (cell) {
       case Cell::rnn:
         k.rnn_backward(rows, H, h_out.get(), H, dh.get(), dgates.get(), width);
-        return product_here(rows, rows_of<T>(dgates.get(), width), back, dh_prev.get(), H, scratch);
+        product_here(rows, rows_of<T>(dgates.get(), width), back, dh_prev.get(), H, scratch);
+        return mask.apply_here(rows, dh_prev.get());
       case Cell::lstm:
         k.lstm_backward(rows, H, gates.get(), width, c_in.get(), H, c_out.get(), H, dh.get(), dc.get(), dgates.get(),
                         width);
-        return product_here(rows, rows_of<T>(dgates.get(), width), back, dh_prev.get(), H, scratch);
+        product_here(rows, rows_of<T>(dgates.get(), width), back, dh_prev.get(), H, scratch);
+        return mask.apply_here(rows, dh_prev.get());
       case Cell::gru:
         k.gru_backward(rows, H, gates.get(), width, candidate.get(), H, h_in.get(), H, dh.get(), dgates.get(), width,
                        dhidden.get(), width, dh_prev.get());
+        if (mask) {
+          product_here(rows, rows_of<T>(dhidden.get(), width), back, mask.read.get(), H, scratch);
+          mask.apply_here(rows, mask.read.get());
+          return k.axpy(rows * H, T(1), mask.read.get(), dh_prev.get());
+        }
         return product_here(rows, rows_of<T>(dhidden.get(), width), back, dh_prev.get(), H, scratch, none, true);
     }
   }
