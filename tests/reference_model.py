@@ -81,19 +81,28 @@ def log_softmax(logits: Array) -> Array:
 # ------------------------------------------------------------------------------------------------ recurrent layers
 
 
+def summed(x: Array, p: Parameters, which: str) -> Array:
+    """x W + b; with a gain LN(x W) gain + b, normalised over all gates' numbers together (Ba 2016), 1e-5 the least."""
+    y = linear(x, p[f"weight_{which}"])
+    if f"gain_{which}" in p:
+        y = y - y.mean(-1, keepdims=True)
+        y = y / np.sqrt((y * y).mean(-1, keepdims=True) + 1e-5) * p[f"gain_{which}"][..., None, :]
+    return y + p[f"bias_{which}"][..., None, :]
+
+
 # What h W_hh reads is h times `mask` (B, H), variational dropout of the state (Gal and Ghahramani 2016); 1 is none.
 
 
 def rnn_cell(x: Array, h: Array, c: Array | None, p: Parameters, mask: Array | float = 1) -> tuple[Array, Array | None]:
     """h' = tanh(x W_ih + b_ih + h W_hh + b_hh)  (Elman 1990)."""
-    return np.tanh(linear(x, p["weight_ih"], p["bias_ih"]) + linear(h * mask, p["weight_hh"], p["bias_hh"])), None
+    return np.tanh(summed(x, p, "ih") + summed(h * mask, p, "hh")), None
 
 
 def lstm_cell(
     x: Array, h: Array, c: Array | None, p: Parameters, mask: Array | float = 1
 ) -> tuple[Array, Array | None]:
     """Gates i f g o; c' = f c + i g, h' = o tanh(c')  (Hochreiter and Schmidhuber 1997, Gers 2000)."""
-    gates = linear(x, p["weight_ih"], p["bias_ih"]) + linear(h * mask, p["weight_hh"], p["bias_hh"])
+    gates = summed(x, p, "ih") + summed(h * mask, p, "hh")
     i, f, g, o = np.split(gates, 4, axis=-1)
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
     return sigmoid(o) * np.tanh(c), c
@@ -101,8 +110,8 @@ def lstm_cell(
 
 def gru_cell(x: Array, h: Array, c: Array | None, p: Parameters, mask: Array | float = 1) -> tuple[Array, Array | None]:
     """Gates r z n, the reset gate after the product: n = tanh(x_n + r h_n), h' = (1 - z) n + z h  (Cho 2014)."""
-    xr, xz, xn = np.split(linear(x, p["weight_ih"], p["bias_ih"]), 3, axis=-1)
-    hr, hz, hn = np.split(linear(h * mask, p["weight_hh"], p["bias_hh"]), 3, axis=-1)
+    xr, xz, xn = np.split(summed(x, p, "ih"), 3, axis=-1)
+    hr, hz, hn = np.split(summed(h * mask, p, "hh"), 3, axis=-1)
     r, z = sigmoid(xr + hr), sigmoid(xz + hz)
     n = np.tanh(xn + r * hn)
     return (1 - z) * n + z * h, None
@@ -671,6 +680,7 @@ def parameter_shapes(config: Any) -> dict[str, tuple[int, ...]]:
 
     def cell(prefix: str, inputs: int) -> dict[str, tuple[int, ...]]:
         shapes = {"weight_ih": (inputs, g), "weight_hh": (h, g), "bias_ih": (g,), "bias_hh": (g,)}
+        shapes |= {"gain_ih": (g,), "gain_hh": (g,)} if config.layer_norm else {}
         return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
 
     shapes: dict[str, tuple[int, ...]] = {}

@@ -111,7 +111,9 @@ def test_unknown_names_list_the_nearest_first(table: type, name: str, wrong: str
         refused(ValueError, rf"{name} is {value!r}, expected one of", table, **{name: value})
 
 
-@pytest.mark.parametrize("name", ["bidirectional", "input_feeding", "normalized", "variational", "residual"])
+@pytest.mark.parametrize(
+    "name", ["bidirectional", "input_feeding", "normalized", "variational", "residual", "layer_norm"]
+)
 def test_booleans(name: str) -> None:
     for value in (0, 1, "true", None):
         refused(TypeError, rf"ModelConfig: {name} is .*expected true or false", ModelConfig, **{name: value})
@@ -184,7 +186,7 @@ def test_every_field_but_one_has_its_bad_values_here() -> None:
     """A new field needs a line above. `columns` is checked where the file is read."""
     checked = {(t, n) for t, n, *_ in [*INTEGERS, *NUMBERS, *NAMES]}
     checked |= {(ModelConfig, n) for n in ("bidirectional", "input_feeding", "normalized", "heads", "window")}
-    checked |= {(ModelConfig, n) for n in ("variational", "residual")}
+    checked |= {(ModelConfig, n) for n in ("variational", "residual", "layer_norm")}
     checked |= {(DataConfig, "columns"), (TrainConfig, "fine_tune")}
     assert checked == {(t, f.name) for t in TABLES.values() for f in dataclasses.fields(t)}
 

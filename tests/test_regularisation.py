@@ -20,6 +20,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "residual, 2 layers": dict(residual=True, layers=2),
     "residual, 4 layers, one direction": dict(residual=True, layers=4, bidirectional=False),
     "residual, coverage": dict(residual=True, layers=3, attention="coverage"),
+    "layer norm": dict(layer_norm=True, hidden=3),
+    "layer norm, residual": dict(layer_norm=True, residual=True, layers=3, attention="general"),
+    "layer norm, coverage": dict(layer_norm=True, attention="coverage", layers=2, bidirectional=False),
     "tied output": dict(tie="output"),
     "tied all": dict(tie="all", source_size=6),
     "tied, residual, two heads": dict(tie="all", source_size=6, residual=True, layers=3, heads=2, hidden=4),
@@ -32,6 +35,7 @@ DROPPED: dict[str, dict[str, Any]] = {
         variational=True, dropout=0.3, recurrent_dropout=0.2, embedding_dropout=0.3, residual=True, layers=3
     ),
     "recurrent, plain dropout, tied": dict(recurrent_dropout=0.5, dropout=0.3, layers=2, tie="output"),
+    "recurrent, layer norm": dict(recurrent_dropout=0.4, dropout=0.3, layer_norm=True, layers=2),
     "recurrent, two heads": dict(recurrent_dropout=0.5, heads=2, hidden=4, layers=2),
     "features": dict(
         variational=True, dropout=0.4, embedding_dropout=0.4, recurrent_dropout=0.4, source="features", source_size=5
@@ -170,6 +174,7 @@ def test_recurrent_dropout_beside_a_reader(choices: dict[str, Any]) -> None:
 TRAINED: list[dict[str, Any]] = [
     dict(variational=True, recurrent_dropout=0.2, embedding_dropout=0.1),
     dict(residual=True, layers=2, tie="all"),
+    dict(layer_norm=True, cell="lstm"),
 ]
 
 

@@ -25,16 +25,21 @@ struct Holder {  // keeps copies of strided inputs alive for one call
   }
   CellParameters<T> cell(py::handle object) {
     const auto t = object.cast<py::tuple>();
-    return {get<2>(t[0], "weight_ih", "(I, G*H)"), get<2>(t[1], "weight_hh", "(H, G*H)"),
-            get<1>(t[2], "bias_ih", "(G*H,)"), get<1>(t[3], "bias_hh", "(G*H,)")};
+    CellParameters<T> p{get<2>(t[0], "weight_ih", "(I, G*H)"), get<2>(t[1], "weight_hh", "(H, G*H)"),
+                        get<1>(t[2], "bias_ih", "(G*H,)"), get<1>(t[3], "bias_hh", "(G*H,)"), {}, {}};
+    if (t.size() > 4) p.gain_ih = get<1>(t[4], "gain_ih", "(G*H,)"), p.gain_hh = get<1>(t[5], "gain_hh", "(G*H,)");
+    return p;
   }
 };
 
 template <class T>
 CellGradients<T> cell_gradients(py::handle object, const char* op) {
   const auto t = object.cast<py::tuple>();
-  return {writable<T, 2>(t[0], op, "dweight_ih"), writable<T, 2>(t[1], op, "dweight_hh"),
-          writable<T, 1>(t[2], op, "dbias_ih"), writable<T, 1>(t[3], op, "dbias_hh")};
+  CellGradients<T> g{writable<T, 2>(t[0], op, "dweight_ih"), writable<T, 2>(t[1], op, "dweight_hh"),
+                     writable<T, 1>(t[2], op, "dbias_ih"), writable<T, 1>(t[3], op, "dbias_hh"), {}, {}};
+  if (t.size() > 4)
+    g.gain_ih = writable<T, 1>(t[4], op, "dgain_ih"), g.gain_hh = writable<T, 1>(t[5], op, "dgain_hh");
+  return g;
 }
 
 py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::handle x_, py::handle lengths_,

@@ -39,7 +39,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
   auto cache = std::make_shared<DecoderCache<T>>(DecoderCache<T>{
       z, targets, {}, Buffer<T>(N * z.U), Buffer<T>(N * z.D), Buffer<T>(N * z.S), Buffer<T>(N * z.E),
       Buffer<T>(p.residual && z.L > 1 ? N * z.H : 0)});
-  for (Index l = 0; l < z.L; ++l) cache->cells.emplace_back(p.cell, N, z.H);
+  for (Index l = 0; l < z.L; ++l) cache->cells.emplace_back(p.cell, N, z.H, p.cells[l].normalized());
   const PreparedMemory<T> prepared(p.scorer, memory);
   const auto slices = targets.slices(step_slices(p.scorer, B, loop_work(z, p.cell, N)));
   // A slice a thread: thin products would only share the columns of a slice that is alone.
@@ -105,7 +105,8 @@ namespace {
 // Everything backward needs, filled row by row in the loop and multiplied out after it.
 template <class T>
 struct Deferred {
-  std::vector<Buffer<T>> dgates, dhidden, before;  // a layer: (N,G*H) (N,G*H, gru) (N,H)
+  std::vector<Buffer<T>> dgates, dhidden, before;  // a layer: (N,G*H) (N,G*H where it differs) (N,H)
+  std::vector<Buffer<T>> outer;                    // a layer: (N,2,G*H) before its normalisation
   Buffer<T> dreadout, dstate, dcontext;            // (N,E) before tanh, (N,H) and (N,D) from the readout
   Buffer<T> dscores, dquery, query_state, fed;     // (N,S) (N,U) (N,H) (N,E)
 };
@@ -191,7 +192,7 @@ void loop_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
   const bool in_loop = !p.bahdanau && p.feeding, residual = p.residual && z.L > 1;
   std::vector<CellStepBackward<T>> cells;
   for (Index l = 0; l < z.L; ++l) {
-    cells.emplace_back(p.cell, rows, z.H);
+    cells.emplace_back(p.cell, rows, z.H, p.cells[l].normalized());
     cells[l].mask.take(masks.states(l), order, z.H);
   }
   for (auto& cell : cells) cell.dh_prev.fill(T(0));
@@ -242,11 +243,12 @@ void loop_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
       const T* above = l == top ? dstate.get() : dbelow.get();
       std::copy_n(cells[l].dh_prev.get(), active * z.H, dh);
       add(active * z.H, above, dh);
-      cells[l].backward(p.cell, z.H, back.hidden[l], active, scratch);
+      cells[l].backward(p.cell, z.H, p.cells[l], back.hidden[l], active, scratch);
       for (Index i = 0; i < active; ++i) {
         std::copy_n(cells[l].dgates.get() + i * width, width, d.dgates[l].get() + row(i) * width);
-        if (p.cell == Cell::gru)
+        if (d.dhidden[l].size())
           std::copy_n(cells[l].dhidden.get() + i * width, width, d.dhidden[l].get() + row(i) * width);
+        if (cells[l].norm) cells[l].norm.keep_outer(i, d.outer[l], row(i));
         std::copy_n(cells[l].h_in.get() + i * z.H, z.H, d.before[l].get() + row(i) * z.H);
         cells[l].mask.apply_row(i, d.before[l].get() + row(i) * z.H);
       }
@@ -342,7 +344,8 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
   Deferred<T> d;
   for (Index l = 0; l < z.L; ++l) {
     d.dgates.emplace_back(N * width);
-    d.dhidden.emplace_back(p.cell == Cell::gru ? N * width : 0);
+    d.dhidden.emplace_back(two_gradients(p.cell, p.cells[l].normalized()) ? N * width : 0);
+    d.outer.emplace_back(2 * N * cache.cells[l].norm.width);
     d.before.emplace_back(N * z.H);
   }
   d.dreadout = Buffer<T>(N * z.E);
@@ -394,8 +397,9 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
       if (adds) add(N * z.H, static_cast<const T*>(to.get()), input.get());
       weight_gradient<T>(N, input.get(), z.H, z.H, dl, width, g.weight_ih.data, nullptr);
     }
-    weight_gradient<T>(N, d.before[l].get(), z.H, z.H, p.cell == Cell::gru ? d.dhidden[l].get() : dl, width,
+    weight_gradient<T>(N, d.before[l].get(), z.H, z.H, d.dhidden[l].size() ? d.dhidden[l].get() : dl, width,
                        g.weight_hh.data, g.bias_hh.data);
+    if (cache.cells[l].norm) norm_gradients(N, cache.cells[l].norm, d.outer[l], g);
   }
   if (p.scorer.query)
     weight_gradient<T>(N, d.query_state.get(), z.H, z.H, d.dquery.get(), z.U, gradients.query.data, nullptr);

@@ -59,7 +59,7 @@ std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, Vi
   check("recurrent_forward", cell, x, sentences, p, h0, c0, state_mask);
   const Index N = x[0], I = x[1], H = p.weight_hh[0], width = gates_of(cell) * H;
   auto cache = std::make_shared<RecurrentCache<T>>(
-      RecurrentCache<T>{cell, reverse, H, sentences, CellTrace<T>(cell, N, H)});
+      RecurrentCache<T>{cell, reverse, H, sentences, CellTrace<T>(cell, N, H, p.normalized())});
   // A single sentence has nobody to share its steps with: then the threads share the columns of the product.
   const auto slices = sentences.slices(slice_count(sentences.B, 2 * N * H * width));
   const CellWeights<T> weights = cell_weights(cell, p, slices.size() > 1 ? kThinRows + 1 : loop_rows(sentences.B));
@@ -69,7 +69,7 @@ std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, Vi
   parallel_for(slices.size(), 2 * N * H * width, [&](Index s) {
     const auto& order = slices[s];
     const Index rows = order.size();
-    CellStep<T> step(cell, rows, H);
+    CellStep<T> step(cell, rows, H, p.normalized());
     step.mask.take(state_mask.data, order, H);
     for (Index i = 0; i < rows; ++i) {
       CellTrace<T>::copy_or_zero(h0 ? h0.data + order[i] * H : nullptr, H, step.h.get() + i * H);
@@ -112,12 +112,13 @@ void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, cons
   if (dfinal_c) check_shape(op, "dfinal_c", dfinal_c, {{"B", sentences.B}, {"H", H}});
 
   const Packed<T> back = Packed<T>::transposed(p.weight_hh.data, width, H);
-  const Buffer<T> dgates(N * width), dhidden(cell == Cell::gru ? N * width : 0), before(N * H);
+  const Buffer<T> dgates(N * width), dhidden(two_gradients(cell, p.normalized()) ? N * width : 0), before(N * H);
+  const Buffer<T> outer(2 * N * cache.trace.norm.width);
   const auto slices = sentences.slices(slice_count(sentences.B, 2 * N * H * width));
   parallel_for(slices.size(), 2 * N * H * width, [&](Index s) {
     const auto& order = slices[s];
     const Index rows = order.size();
-    CellStepBackward<T> step(cell, rows, H);
+    CellStepBackward<T> step(cell, rows, H, p.normalized());
     step.mask.take(state_mask.data, order, H);
     for (Index i = 0; i < rows; ++i) {
       CellTrace<T>::copy_or_zero(dfinal_h ? dfinal_h.data + order[i] * H : nullptr, H, step.dh_prev.get() + i * H);
@@ -138,11 +139,12 @@ void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, cons
         T* dh = step.dh.get() + i * H;
         for (Index j = 0; j < H; ++j) dh[j] = d[j] + carry[j];
       }
-      step.backward(cell, H, back, active, scratch);
+      step.backward(cell, H, p, back, active, scratch);
       for (Index i = 0; i < active; ++i) {
         const Index row = cache.row(order[i], t);
         std::copy_n(step.dgates.get() + i * width, width, dgates.get() + row * width);
-        if (cell == Cell::gru) std::copy_n(step.dhidden.get() + i * width, width, dhidden.get() + row * width);
+        if (dhidden.size()) std::copy_n(step.dhidden.get() + i * width, width, dhidden.get() + row * width);
+        if (step.norm) step.norm.keep_outer(i, outer, row);
         std::copy_n(step.h_in.get() + i * H, H, before.get() + row * H);
         step.mask.apply_row(i, before.get() + row * H);
       }
@@ -154,9 +156,10 @@ void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, cons
   });
 
   // Everything that the next step did not need, as one product each over all tokens.
-  const T* hidden = cell == Cell::gru ? dhidden.get() : dgates.get();
+  const T* hidden = dhidden.size() ? dhidden.get() : dgates.get();
   weight_gradient<T>(N, x.data, I, I, dgates.get(), width, gradients.weight_ih.data, gradients.bias_ih.data);
   weight_gradient<T>(N, before.get(), H, H, hidden, width, gradients.weight_hh.data, gradients.bias_hh.data);
+  if (cache.trace.norm) norm_gradients(N, cache.trace.norm, outer, gradients);
   if (dx)
     product(N, rows_of<T>(dgates.get(), width), Packed<T>::transposed(p.weight_ih.data, width, I), dx.data, I);
 }

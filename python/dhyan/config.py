@@ -67,7 +67,8 @@ class ModelConfig(_Table):
     max_source: most positions the scoring "location" knows, end symbol counted; 0: train takes the longest it sees.
 
     dropout and its kinds variational, recurrent_dropout, embedding_dropout: see `dropout`. residual: from the second
-    layer on, what a layer reads is added to its output. tie: which embeddings share one table, see `tying`.
+    layer on, what a layer reads is added to its output. layer_norm: of the sums inside the cells (Ba et al. 2016). tie:
+    which embeddings share one table, see `tying`.
 
     Errors: ValueError for values out of range, unknown names, parts that do not fit; TypeError for wrong types.
     """
@@ -95,6 +96,7 @@ class ModelConfig(_Table):
     embedding_dropout: float = 0.0
     residual: bool = False
     tie: str = "none"
+    layer_norm: bool = False
 
     def __post_init__(self) -> None:
         where = "ModelConfig"
@@ -104,7 +106,7 @@ class ModelConfig(_Table):
             _positive(where, name, getattr(self, name))
         if self.layers > MOST_LAYERS:
             raise ValueError(f"{where}: layers is {self.layers}, expected at most {MOST_LAYERS}")
-        for name in ("bidirectional", "input_feeding", "normalized", "variational", "residual"):
+        for name in ("bidirectional", "input_feeding", "normalized", "variational", "residual", "layer_norm"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{where}: {name} is {getattr(self, name)!r}, expected true or false")
         for name in ("dropout", "recurrent_dropout", "embedding_dropout"):

@@ -20,10 +20,6 @@ from .reading import NO_FEEDBACK, Feedback
 from .scoring_base import KeysGradient, Rows, Scorer
 
 
-def _cell(group: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-    return tuple(group[name] for name in ops.CELL_PARAMETERS)
-
-
 def _core_parameters(config: ModelConfig, p: Arrays, reader: Any = None) -> dict[str, Any]:
     """The dictionary that the binding reads; reader: what reads in the place of the core (`reader`), or None."""
     plan = config.plan
@@ -33,7 +29,7 @@ def _core_parameters(config: ModelConfig, p: Arrays, reader: Any = None) -> dict
         "order": config.order,
         "input_feeding": config.input_feeding,
         "residual": config.residual,
-        "cells": [_cell(p.group(f"decoder.{layer}")) for layer in range(config.layers)],
+        "cells": [ops.cell_arrays(p.group(f"decoder.{layer}")) for layer in range(config.layers)],
         "term": scorer.term,
         "query": scorer.query,
         "w": scorer.w,
@@ -191,7 +187,7 @@ def decoder_backward(
         reader = c.parameters["reader"].backward()
         parameters = {**c.parameters, "reader": reader}
     written = {
-        "cells": [_cell(gradients.group(f"decoder.{layer}")) for layer in range(config.layers)],
+        "cells": [ops.cell_arrays(gradients.group(f"decoder.{layer}")) for layer in range(config.layers)],
         "query": into.query,
         "w": into.w,
         "readout": gradients["readout.weight"],

@@ -15,11 +15,13 @@ template <class T>
 struct CellParameters {
   View<const T, 2> weight_ih /*(I,G*H)*/, weight_hh /*(H,G*H)*/;
   View<const T, 1> bias_ih /*(G*H)*/, bias_hh /*(G*H)*/;
+  View<const T, 1> gain_ih /*(G*H)*/, gain_hh /*(G*H)*/;  // of layer normalisation (Ba et al. 2016); null: there is none
+  bool normalized() const { return bool(gain_ih); }
 };
 template <class T>
 struct CellGradients {
   View<T, 2> weight_ih, weight_hh;
-  View<T, 1> bias_ih, bias_hh;
+  View<T, 1> bias_ih, bias_hh, gain_ih, gain_hh;
 };
 
 template <class T>

@@ -134,7 +134,7 @@ struct DecoderStep {
         attended_weights(rows * shape.S),
         input(shape.L > 1 ? rows * shape.H : 0),
         output(residual() ? rows * shape.H : 0) {
-    for (Index l = 0; l < z.L; ++l) cells.emplace_back(p.cell, rows, z.H);
+    for (Index l = 0; l < z.L; ++l) cells.emplace_back(p.cell, rows, z.H, p.cells[l].normalized());
     readout.fill(T(0));
   }
 

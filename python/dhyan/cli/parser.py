@@ -52,6 +52,7 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
     "--embedding": ("model", "embedding", int, "width E of the embeddings"),
     "--hidden": ("model", "hidden", int, "width H of the hidden states"),
     "--layers": ("model", "layers", int, "layers of encoder and decoder"),
+    "--layer-norm": ("model", "layer_norm", bool, "normalise the sums inside recurrent cells"),
     "--residual": ("model", "residual", bool, "from the second layer on, add what a layer reads to its output"),
     "--tie": (
         "model",
