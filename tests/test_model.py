@@ -413,8 +413,11 @@ def padded_masks(config: ModelConfig, batch: Batch, seed: int, step: int) -> dic
         mask = dropout.mask(f"{site}, types", (size, 1), config.embedding_dropout)
         return 1.0 if mask is None else mask[ids]
 
-    masks = {"source embedding": spread("source embedding", source, config.embedding)[0]}
-    masks["source embedding"] *= types("source embedding", config.source_size, batch.source)
+    tokens = config.source == "tokens"
+    width = config.embedding if tokens else config.source_size
+    masks = {"source embedding": spread("source embedding", source, width)[0]}
+    if tokens:
+        masks["source embedding"] *= types("source embedding", config.source_size, batch.source)
     for layer in range(config.layers):
         masks[f"encoder {layer}"] = spread(f"encoder {layer}", source, config.memory_size)[0]
         for direction in ("forward", "backward")[: 1 + config.bidirectional]:

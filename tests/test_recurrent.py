@@ -443,7 +443,7 @@ def test_layer_normalisation_values_and_gradients(
 def test_layer_normalisation_names_the_shapes() -> None:
     inputs, parameters, lengths = case("gru", SMALL[1])
     parameters = with_gains(parameters)
-    with pytest.raises(ValueError, match=r"recurrent_forward: gain_hh has shape \(38,\), expected \(G\*H=39\)"):
+    with pytest.raises(ValueError, match=r"recurrent_forward: gain_hh has shape \(38,\), expected \(G\*H=39,\)"):
         run("gru", inputs, parameters | {"gain_hh": np.ones(38)}, lengths)
 
 
