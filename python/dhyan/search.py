@@ -344,13 +344,13 @@ def _ruled(
     needed: Sequence[tuple[int, int]],
 ) -> _Found:
     """Of rows with a forced token that alone; of the others the largest that are allowed, and what is needed."""
-    rows, tokens, _ = _without(_largest(log_probabilities, most + banned.shape[1]), banned)
-    free = forced[rows] < 0
-    further = np.array([pair for pair in needed if forced[pair[0]] < 0 and pair[1] not in banned[pair[0]]], np.int64)
-    held = np.flatnonzero(forced >= 0)
     V = log_probabilities.shape[1]
     if (forced >= V).any() or any(token >= V for _, token in needed):
-        raise ValueError(f"beam_search: prefix or constraints hold an id outside the vocabulary of {V}")
-    keys = [rows[free] * V + tokens[free], held * V + forced[held], *(further[:, :1] * V + further[:, 1:]).T]
+        raise ValueError(f"beam_search: prefix or phrases hold an id outside the vocabulary of {V}")
+    rows, tokens, _ = _without(_largest(log_probabilities, most + banned.shape[1]), banned)
+    free = forced[rows] < 0
+    further = [row * V + i for row, i in needed if forced[row] < 0 and i not in banned[row]]
+    held = np.flatnonzero(forced >= 0)
+    keys = [rows[free] * V + tokens[free], held * V + forced[held], np.array(further, np.int64)]
     rows, tokens = np.divmod(np.unique(np.concatenate(keys)), V)
     return rows, tokens, log_probabilities[rows, tokens]

@@ -64,6 +64,10 @@ class Translation:
         """(source, target) of each output token's largest weight; where that is the end symbol's, no link."""
         return links_from_weights(self.weights, len(self.source_tokens) - 1, len(self.tokens))
 
+    def to_dict(self) -> dict[str, Any]:
+        """text, score, tokens and weights (lists, six decimals): what `translate --jsonl` and `serve` write."""
+        return {"text": self.text, "score": self.score, "tokens": self.tokens, "weights": weight_rows(self.weights)}
+
     def __str__(self) -> str:
         return self.text
 
@@ -349,6 +353,11 @@ def load(folder: str | os.PathLike[str], *, weights: str | None = None) -> Trans
         two_columns="," in loaded.data.columns,
         max_source=loaded.data.max_length,
     )
+
+
+def weight_rows(weights: np.ndarray) -> list[list[float]]:
+    """Weights (T, S) as JSON holds them: lists of numbers of six decimals."""
+    return [[round(float(weight), 6) for weight in row] for row in weights]
 
 
 def _alignment(links: Sequence[Links], limit: int, S: int) -> np.ndarray:

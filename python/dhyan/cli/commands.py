@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from dhyan import metrics, model_ops
+from dhyan.cli.evaluate import evaluate
+from dhyan.cli.inputs import check_bad_lines, check_tokenize, model_and_pairs, note, note_skipped, read, search_of
 from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
 from dhyan.cli.progress import Progress
-from dhyan.cli.search import search_options
+from dhyan.cli.serve import serve
 from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml, to_toml
-from dhyan.data import Line, Pair, check_links, read_pairs, scan_file, scan_stream
+from dhyan.data import Line, scan_file, scan_stream
 from dhyan.errors import DataError
-from dhyan.evaluation import evaluate
 from dhyan.examples import check_gold
 from dhyan.folder import load_tables
-from dhyan.search_options import SearchOptions
 from dhyan.training import train
 from dhyan.translator import Translation, Translator, load
 
@@ -35,8 +35,8 @@ Tables = dict[str, dict[str, Any]]
 def run(options: argparse.Namespace) -> None:
     """Run options.command."""
     commands = {
-        "demo": _demo, "train": _train, "translate": _translate, "evaluate": _evaluate, "report": _report,
-        "align": _align, "info": _info,
+        "demo": _demo, "train": _train, "translate": _translate, "evaluate": evaluate, "report": _report,
+        "serve": serve, "align": _align, "info": _info,
     }  # fmt: skip
     commands[options.command](options)
 
@@ -61,7 +61,7 @@ def _train(options: argparse.Namespace) -> None:
     files = _training_files(options)
     if not options.out:
         raise UsageError("train: --out DIR is missing")
-    pairs = [_read(source, target, data) for source, target in files]
+    pairs = [read(source, target, data) for source, target in files]
     check_gold(model, settings, data, [(name, part) for (name, _), part in zip(files, pairs, strict=True)])
     with Progress(model.attention) as progress:
         train(
@@ -130,24 +130,11 @@ def _training_files(options: argparse.Namespace) -> list[tuple[str, str | None]]
     return [(options.train, None), (options.valid, None)]
 
 
-def _read(source: str, target: str | None, data: DataConfig) -> list[Pair]:
-    skipped: list[str] = []
-    levels = (data.source_level, data.target_level)
-    pairs = read_pairs(source, target, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, levels=levels)
-    _note_skipped(source, skipped)
-    return pairs
-
-
-def _note_skipped(name: str, skipped: list[str]) -> None:
-    if skipped:
-        _note(f"{name}: {len(skipped)} bad lines skipped, the first: {skipped[0]}")
-
-
 # ---------------------------------------------------------------- translate
 
 
 def _translate(options: argparse.Namespace) -> None:
-    search = _search_options(options)
+    search = search_of(options)
     translator = load(options.model)
     if translator.needs_links:
         raise DataError(
@@ -167,13 +154,6 @@ def _translate(options: argparse.Namespace) -> None:
                 if align:
                     print(metrics.pharaoh(translation.links()), file=align)
             sys.stdout.flush()
-
-
-def _search_options(options: argparse.Namespace) -> SearchOptions:
-    try:
-        return search_options(options)
-    except ValueError as error:
-        raise UsageError(f"{options.command}: {error}") from None
 
 
 def _input(path: str | None) -> Iterator[Line]:
@@ -215,9 +195,9 @@ def _chunks(lines: Iterator[Line | DataError], size: int) -> Iterator[list[Line]
 
 def _write(translation: Translation, source: str, index: int, options: argparse.Namespace) -> None:
     if options.jsonl:
-        record = _record(translation) | {"source": source, "source_tokens": translation.source_tokens}
+        record = translation.to_dict() | {"source": source, "source_tokens": translation.source_tokens}
         if options.nbest > 1:
-            record["nbest"] = [_record(other) for other in translation.nbest]
+            record["nbest"] = [other.to_dict() for other in translation.nbest]
         print(json.dumps(record, ensure_ascii=False))
     elif options.nbest > 1:
         for other in translation.nbest:
@@ -226,59 +206,14 @@ def _write(translation: Translation, source: str, index: int, options: argparse.
         print(translation.text)
 
 
-def _record(translation: Translation) -> dict[str, Any]:
-    weights = [[round(float(weight), 6) for weight in row] for row in translation.weights]
-    return {"text": translation.text, "score": translation.score, "tokens": translation.tokens, "weights": weights}
-
-
 # ---------------------------------------------------------------- evaluate, align, info
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    _check_tokenize(options)
-    search = _search_options(options)
-    translator, pairs = _model_and_pairs(options, options.test)
-    result = evaluate(translator, pairs, options=search, tokenize=options.tokenize)
-    if result["bleu"] is None:
-        _note(metrics.TEXT_EXTRA_MISSING)
-    if options.json:
-        print(json.dumps(result, ensure_ascii=False))
-    else:
-        print_report(result, sys.stdout)
-
-
-def _check_tokenize(options: argparse.Namespace) -> None:
-    if options.tokenize not in metrics.TOKENIZERS:
-        valid = ", ".join(metrics.TOKENIZERS)
-        raise UsageError(f"{options.command}: --tokenize is {options.tokenize!r}, expected one of: {valid}")
-
-
-def print_report(result: dict[str, Any], stream: TextIO) -> None:
-    """The numbers of an evaluation, one a line."""
-
-    def line(name: str, value: float | None, digits: int = 2, unit: str = "") -> None:
-        if value is not None:
-            print(f"{name:<18}{value:>9.{digits}f}{unit}", file=stream)
-
-    print(f"{'pairs':<18}{result['pairs']:>9}", file=stream)
-    for name in ("bleu", "chrf", "ter"):
-        line(name.upper() if name != "chrf" else "chrF", result[name])
-    line("exact match", 100 * result["exact_match"], unit=" %")
-    line("token error rate", 100 * result["token_error_rate"], unit=" %")
-    line("AER", result["aer"], 4)
-    for bucket in result["by_length"]:
-        line(f"BLEU {bucket['from']}-{bucket['to']} words", bucket["bleu"], unit=f"   {bucket['pairs']} pairs")
-    for name, count in result["failures"].items():
-        print(f"{name.replace('_', ' '):<18}{count:>9}", file=stream)
-    if result["signature"]:
-        print(result["signature"], file=stream)
 
 
 def _report(options: argparse.Namespace) -> None:
     from dhyan.report import evidence, page
 
-    _check_tokenize(options)
-    search = _search_options(options)
+    check_tokenize(options)
+    search = search_of(options)
     wanted = [name.strip() for name in options.choose.split(",")]
     try:
         evidence.check_choices(wanted)
@@ -287,21 +222,22 @@ def _report(options: argparse.Namespace) -> None:
     page.check_out(options.out, [name for name in (options.test, options.source, options.target) if name])
     test = _without_references(options)
     if test is None:
-        translator, pairs = _model_and_pairs(options, options.test)
+        translator, pairs = model_and_pairs(options, options.test)
         test = evidence.Sentences(options.test or f"{options.source}, {options.target}", pairs)
     else:
         translator = load(options.model)
-        _note(f"{test.name}: no references, so nothing is measured")
+        note(f"{test.name}: no references, so nothing is measured")
     evidence.check_numbers(test, options.sentences)
     models = [(options.model, translator)]
     models += [(options.against, load(options.against))] if options.against else []
     runs = [evidence.run(name, made, test, options=search, tokenize=options.tokenize) for name, made in models]
     text, cards = page.report_html(
-        runs, test, beam=search.beam, wanted=wanted, count=options.cards, numbers=options.sentences
-    )
+        runs, test, beam=search.beam, wanted=wanted, count=options.cards, numbers=options.sentences,
+        p_values=evidence.compared(runs, test, tokenize=options.tokenize),
+    )  # fmt: skip
     page.write(options.out, text)
     if runs[0].result and runs[0].result["bleu"] is None:
-        _note(metrics.TEXT_EXTRA_MISSING)
+        note(metrics.TEXT_EXTRA_MISSING)
     print(f"{options.out}: {len(test.pairs)} sentences, {cards} cards")
 
 
@@ -311,43 +247,21 @@ def _without_references(options: argparse.Namespace) -> Sentences | None:
 
     if options.target or bool(options.test) == bool(options.source):
         return None
-    _check_bad_lines(options)
+    check_bad_lines(options)
     two_columns = "," in load_tables(Path(options.model))[2].columns
     name, skipped = str(options.source or options.test), list[str]()
     pairs = evidence.read_sources(name, two_columns, bool(options.source), options.bad_lines, skipped)
-    _note_skipped(name, skipped)
+    note_skipped(name, skipped)
     return None if pairs is None else evidence.Sentences(name, pairs, has_references=False)
 
 
 def _align(options: argparse.Namespace) -> None:
-    translator, pairs = _model_and_pairs(options, options.pairs)
+    translator, pairs = model_and_pairs(options, options.pairs)
     for first in range(0, len(pairs), CHUNK):
         chunk = pairs[first : first + CHUNK]
         links = [pair.links for pair in chunk] if translator.needs_links else None
         for found in translator.align([p.source for p in chunk], [p.target for p in chunk], links=links):
             print(metrics.pharaoh(found.links()))
-
-
-def _model_and_pairs(options: argparse.Namespace, path: str | None) -> tuple[Translator, list[Pair]]:
-    """The model and the pairs to use it on, read by the columns and levels it was trained with."""
-    if bool(options.source) != bool(options.target) or bool(path) == bool(options.source):
-        raise UsageError(f"{options.command}: expected one TSV file, or --source FILE and --target FILE")
-    _check_bad_lines(options)
-    translator = load(options.model)
-    _, _, data = load_tables(Path(options.model))
-    own = DataConfig.from_dict(data.to_dict() | {"bad_lines": options.bad_lines}, "data")
-    name = str(options.source or path)
-    pairs = _read(name, options.target, own)
-    if translator.needs_links:
-        check_links(
-            pairs, name, "the model's attention 'oracle' reads by them", levels=(own.source_level, own.target_level)
-        )
-    return translator, pairs
-
-
-def _check_bad_lines(options: argparse.Namespace) -> None:
-    if options.bad_lines not in ("error", "skip"):
-        raise UsageError(f"{options.command}: --bad-lines is {options.bad_lines!r}, expected one of: error, skip")
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -357,7 +271,17 @@ def _info(options: argparse.Namespace) -> None:
     from dhyan.cli.parser import version
 
     facts: dict[str, Any] = {"dhyan": version(), "python": platform.python_version(), "platform": platform.platform()}
-    for package in ("numpy", "safetensors", "rich", "matplotlib", "sacrebleu", "rapidfuzz", "sentencepiece"):
+    for package in (
+        "numpy",
+        "safetensors",
+        "rich",
+        "matplotlib",
+        "sacrebleu",
+        "rapidfuzz",
+        "sentencepiece",
+        "starlette",
+        "uvicorn",
+    ):
         try:
             facts[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -377,7 +301,3 @@ def _info(options: argparse.Namespace) -> None:
             else value
         )
         print(f"{key:<14}{ {True: 'yes', False: 'no'}[value] if isinstance(value, bool) else shown }")
-
-
-def _note(message: str) -> None:
-    print(f"dhyan: {message}", file=sys.stderr)

@@ -16,6 +16,7 @@ COMMANDS = {
     "translate": "translate lines from a file or stdin",
     "evaluate": "measure a model on a test file",
     "report": "evidence cards, figures and curves of a model on a test file, as one HTML page without network",
+    "serve": "a local page that translates word by word and shows the weights, and its JSON end point",
     "align": "word alignments of given pairs, Pharaoh format",
     "info": "versions, instruction sets, threads, CUDA",
 }
@@ -131,8 +132,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | None:
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise UsageError(f"command is {argv[0]!r}, expected one of: {', '.join(nearest_first(argv[0], COMMANDS))}")
     arguments, unknown = parser.parse_known_args(argv)
+    if arguments.command:
+        unknown = _after_options(arguments, unknown, commands[arguments.command])
     if unknown:
-        _refuse(unknown[0], commands[arguments.command] if arguments.command else parser)
+        where = commands[arguments.command] if arguments.command else parser
+        _refuse(next(filter(_is_option, unknown), unknown[0]), where)
     if arguments.version:
         print(f"dhyan {version()}")
         return None
@@ -140,6 +144,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | None:
         parser.print_help(sys.stderr)
         raise SystemExit(2)
     return arguments
+
+
+def _after_options(arguments: argparse.Namespace, unknown: list[str], parser: argparse.ArgumentParser) -> list[str]:
+    """What is still unknown once files given after options stand in their places, which argparse leaves empty."""
+    if any(map(_is_option, unknown)):
+        return unknown
+    left = list(unknown)
+    for action in parser._actions:
+        if left and action.nargs == "?" and not action.option_strings and getattr(arguments, action.dest) is None:
+            setattr(arguments, action.dest, left.pop(0))
+    return left
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-"
 
 
 def _refuse(word: str, parser: argparse.ArgumentParser) -> NoReturn:
@@ -179,12 +198,16 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     own["translate"].add_argument("--jsonl", action="store_true", help="one JSON object a line, weights included")
     own["translate"].add_argument("--align", metavar="FILE", help="also write Pharaoh alignments, one line a line")
     add_search(own["translate"], nbest=True)
-    _add_model(own["evaluate"])
+    _add_model(own["evaluate"], ", or a file of outputs, one a line")
     _add_pairs(own["evaluate"], "test")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
+    own["evaluate"].add_argument(
+        "--against", metavar="DIR2", help="a second one, compared by paired bootstrap resampling (Koehn 2004)"
+    )
     own["evaluate"].add_argument("--json", action="store_true", help="print one JSON object")
     add_search(own["evaluate"])
     _add_report(own["report"])
+    _add_serve(own["serve"])
     _add_model(own["align"])
     _add_pairs(own["align"], "pairs")
     own["info"].add_argument("--json", action="store_true", help="print one JSON object")
@@ -226,8 +249,20 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     add_search(parser)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="DIR", help="a model folder")
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    parser.add_argument(
+        "--port", type=_port, default=8000, metavar="N", help="where to listen (8000); 0 is any free one"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="NAME", help="whose address to listen at (127.0.0.1: this machine alone)"
+    )
+    parser.add_argument("--against", metavar="DIR", help="a second model to compare with")
+    parser.add_argument("--examples", metavar="FILE", help="text or TSV file whose first lines the page offers to try")
+
+
+def _add_model(parser: argparse.ArgumentParser, more: str = "") -> None:
+    parser.add_argument("model", metavar="DIR", help=f"a model folder{more}")
 
 
 def _add_pairs(parser: argparse.ArgumentParser, name: str) -> None:
@@ -235,3 +270,9 @@ def _add_pairs(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--source", metavar="FILE", help="instead: a file of source lines")
     parser.add_argument("--target", metavar="FILE", help="and a file of target lines")
     parser.add_argument("--bad-lines", default="error", metavar="STR", help="error, or skip and count")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected 0 to 65535")
+    return int(text)
