@@ -70,7 +70,10 @@ NAMES = [
     (TrainConfig, "precision", "float46", "float64"),
     (DataConfig, "source_level", "chars", "char"),
     (DataConfig, "target_level", "words", "word"),
+    (DataConfig, "source_level", "subwords", "subword"),
     (DataConfig, "bad_lines", "skipped", "skip"),
+    (DataConfig, "normalization", "nfcc", "nfc"),
+    (DataConfig, "subword_model", "unigrams", "unigram"),
 ]
 
 
@@ -111,12 +114,25 @@ def test_unknown_names_list_the_nearest_first(table: type, name: str, wrong: str
         refused(ValueError, rf"{name} is {value!r}, expected one of", table, **{name: value})
 
 
-@pytest.mark.parametrize(
-    "name", ["bidirectional", "input_feeding", "normalized", "variational", "residual", "layer_norm"]
-)
-def test_booleans(name: str) -> None:
+BOOLEANS = [
+    *(
+        (ModelConfig, name)
+        for name in ("bidirectional", "input_feeding", "normalized", "variational", "residual", "layer_norm")
+    ),
+    (DataConfig, "byte_fallback"),
+]
+
+
+@pytest.mark.parametrize("table, name", BOOLEANS)
+def test_booleans(table: type, name: str) -> None:
     for value in (0, 1, "true", None):
-        refused(TypeError, rf"ModelConfig: {name} is .*expected true or false", ModelConfig, **{name: value})
+        refused(TypeError, rf"{table.__name__}: {name} is .*expected true or false", table, **{name: value})
+
+
+def test_two_source_columns_are_not_cut_into_subwords() -> None:
+    refused(ValueError, "'subword' with columns '1,2:3'", DataConfig, source_level="subword", columns="1,2:3")
+    assert make(DataConfig, target_level="subword", columns="1,2:3").source_level == "word"
+    refused(TypeError, "columns is 3, expected a text", DataConfig, columns=3)
 
 
 def test_fine_tune_is_a_name() -> None:
@@ -185,8 +201,7 @@ def test_windows() -> None:
 def test_every_field_but_one_has_its_bad_values_here() -> None:
     """A new field needs a line above. `columns` is checked where the file is read."""
     checked = {(t, n) for t, n, *_ in [*INTEGERS, *NUMBERS, *NAMES]}
-    checked |= {(ModelConfig, n) for n in ("bidirectional", "input_feeding", "normalized", "heads", "window")}
-    checked |= {(ModelConfig, n) for n in ("variational", "residual", "layer_norm")}
+    checked |= {*BOOLEANS, (ModelConfig, "heads"), (ModelConfig, "window")}
     checked |= {(DataConfig, "columns"), (TrainConfig, "fine_tune")}
     assert checked == {(t, f.name) for t in TABLES.values() for f in dataclasses.fields(t)}
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from dhyan import DataConfig, DataError, ModelConfig
 from dhyan.data import Pair
-from dhyan.examples import Encoded, pairs_of, positions_of, short_enough, vocabularies
+from dhyan.examples import Encoded, pairs_of, positions_of
+from dhyan.prepare import short_enough, vocabularies
 
 PAIRS = [Pair("a b c", "x"), Pair("a", "x y"), Pair("a b", "y x z", ((0, 1, True),))]
 CONFIG = ModelConfig(source_size=4, target_size=4, attention="location")
@@ -28,7 +29,7 @@ def test_pairs_come_from_a_list_or_a_file(tmp_path: Path, capsys: pytest.Capture
 
 def test_what_is_too_long_is_left_out_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
     assert short_enough(PAIRS, DataConfig(max_length=2)) == PAIRS[1:2]
-    assert "2 pairs longer than 2 tokens left out" in capsys.readouterr().err
+    assert "2 training pairs longer than 2 tokens left out" in capsys.readouterr().err
     assert short_enough(PAIRS, DataConfig(max_length=3)) == PAIRS and not capsys.readouterr().err
     with pytest.raises(DataError, match="every training pair is longer than max_length = 1"):
         short_enough(PAIRS[:1], DataConfig(max_length=1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,10 @@ from .data import Pair
 from .metrics import Output, evaluate_report
 from .search_options import SearchOptions
 from .significance import paired_bootstrap
-from .translator import Translation, Translator
-from .vocab import Vocabulary, tokenize
+from .subword import AnyVocabulary
+from .translation import Translation
+from .translator import Translator
+from .vocab import normalize, tokenize
 
 
 @dataclass(frozen=True)
@@ -35,17 +37,21 @@ def evaluate(
     options: SearchOptions | None = None,
     tokenize: str = "13a",
     edges: Sequence[int] | None = None,
+    replace_unknown: bool | Mapping[str, str] = False,
 ) -> dict[str, Any]:
     """Translate the sources, force the references, and compare: the object that `dhyan evaluate --json` prints.
 
-    beam, options: as Translator.translate. tokenize: sacreBLEU's tokenizer; edges: first source lengths (words) of the
-    ranges of by_length, None = chosen so that each holds at least 100 pairs. The alignment error rate is that of the
-    forced alignment of the references, the perplexity exp(mean negative log-likelihood) of the references' tokens, end
-    symbols included, unknown ones as the unknown symbol: it compares models of one target vocabulary. A model that
-    reads by gold links (attention "oracle") is given those of the pairs.
+    beam, options, replace_unknown: as Translator.translate. tokenize: sacreBLEU's tokenizer; edges: first source
+    lengths (words) of the ranges of by_length, None = chosen so that each holds at least 100 pairs. The references get
+    the Unicode form of the model; tokens and links are words where it has pieces of them (`Translation.in_words`).
+    The alignment error rate is that of the forced alignment of the references, the perplexity exp(mean negative
+    log-likelihood) of the references' tokens, end symbols included, unknown ones as the unknown symbol: it compares
+    models of one target vocabulary. A model that reads by gold links (attention "oracle") is given those of the pairs.
     Errors: ValueError for no pairs; as Translator.translate.
     """
-    return measure(translator, pairs, beam=beam, options=options, tokenize=tokenize, edges=edges).result
+    return measure(
+        translator, pairs, beam=beam, options=options, tokenize=tokenize, edges=edges, replace_unknown=replace_unknown
+    ).result
 
 
 def measure(
@@ -56,11 +62,13 @@ def measure(
     options: SearchOptions | None = None,
     tokenize: str = "13a",
     edges: Sequence[int] | None = None,
+    replace_unknown: bool | Mapping[str, str] = False,
 ) -> Measured:
     """As `evaluate`, with the translations that were measured."""
-    sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
+    sources = [pair.source for pair in pairs]
+    references = [normalize(pair.target, translator.target_vocab.normalization) for pair in pairs]
     links = [pair.links for pair in pairs] if translator.needs_links else None
-    found = translator.translate(sources, beam, options=options, links=links)
+    found = translator.translate(sources, beam, options=options, links=links, replace_unknown=replace_unknown)
     forced = translator.align(sources, references, links=links)
     outputs = [_output(*three) for three in zip(pairs, found, forced, strict=True)]
     texts = [f.text for f in found]
@@ -74,16 +82,20 @@ def measure_texts(
     texts: Sequence[str],
     pairs: Sequence[Pair],
     *,
-    vocab: Vocabulary | None = None,
+    vocab: AnyVocabulary | None = None,
     tokenize: str = "13a",
     edges: Sequence[int] | None = None,
 ) -> Measured:
     """Outputs of any system, one for each pair: without weights there is no aer, and failures go by the tokens.
 
-    vocab: cuts outputs and references into tokens; None cuts at white space. Errors: ValueError for unequal counts.
+    vocab: cuts outputs and references into tokens (words where it has subwords); None cuts at white space.
+    Errors: ValueError for unequal counts.
     """
-    cut = vocab.tokenize if vocab else _words_of
-    references = [pair.target for pair in pairs]
+
+    def cut(text: str) -> list[str]:
+        return vocab.compared(vocab.tokenize(text)) if vocab else _words_of(text)
+
+    references = [normalize(pair.target, vocab.normalization if vocab else "nfc") for pair in pairs]
     outputs = [Output(cut(text), cut(reference)) for text, reference in zip(texts, references, strict=True)]
     result = evaluate_report(texts, references, outputs, _words(pairs), tokenize=tokenize, edges=edges)
     return Measured(list(texts), outputs, result)
@@ -96,16 +108,18 @@ def compare(first: Measured, second: Measured, pairs: Sequence[Pair], *, tokeniz
 
 
 def _output(pair: Pair, found: Translation, forced: Translation) -> Output:
+    """What the metrics compare: the output and its weights, the reference and its links, both in words."""
+    found, forced = found.in_words(), forced.in_words()
     size = len(found.source_tokens) - 1
     return Output(found.tokens, forced.tokens, found.weights, size, forced.links(), pair.links)
 
 
-def _words(pairs: Sequence[Pair]) -> list[int]:
-    return [len(pair.source.split()) for pair in pairs]
-
-
 def _words_of(text: str) -> list[str]:
     return tokenize(text, "word")
+
+
+def _words(pairs: Sequence[Pair]) -> list[int]:
+    return [len(pair.source.split()) for pair in pairs]
 
 
 def _loss(forced: Sequence[Translation]) -> float:

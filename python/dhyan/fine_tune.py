@@ -11,7 +11,7 @@ from .errors import DataError
 from .folder import load_folder, load_vocabulary
 from .model import Seq2Seq
 from .parameters import parameter_shapes
-from .vocab import Vocabulary
+from .subword import AnyVocabulary
 
 SIZES = ("source_size", "target_size", "max_source")  # what the vocabularies and the folder decide
 
@@ -20,8 +20,8 @@ SIZES = ("source_size", "target_size", "max_source")  # what the vocabularies an
 class Start:
     """A folder to start from: its vocabularies, its model's configuration, and its best weights (None on resume)."""
 
-    source_vocabulary: Vocabulary
-    target_vocabulary: Vocabulary
+    source_vocabulary: AnyVocabulary
+    target_vocabulary: AnyVocabulary
     config: ModelConfig
     model: Seq2Seq | None
 
@@ -41,7 +41,7 @@ def start_from(folder: str | Path, config: ModelConfig, data: DataConfig, resume
     tokens are not those of the folder.
     """
     if resumed is not None:
-        source, target = load_vocabulary(resumed, "source.vocab"), load_vocabulary(resumed, "target.vocab")
+        source, target = load_vocabulary(resumed, "source", data), load_vocabulary(resumed, "target", data)
         return Start(
             source, target, dataclasses.replace(config, source_size=len(source), target_size=len(target)), None
         )
@@ -50,7 +50,7 @@ def start_from(folder: str | Path, config: ModelConfig, data: DataConfig, resume
     mine = dataclasses.replace(config, **{name: getattr(theirs, name) for name in SIZES})
     if parameter_shapes(mine) != parameter_shapes(theirs):
         raise DataError(f"fine_tune: {_difference(mine, theirs)} in {folder}; the weights do not fit another model")
-    for name in ("source_level", "target_level"):
+    for name in ("source_level", "target_level", "normalization"):
         if (got := getattr(data, name)) != (known := getattr(loaded.data, name)):
             raise DataError(f"fine_tune: {name} is {got!r}, expected {known!r}, that of the vocabulary in {folder}")
     return Start(loaded.source_vocabulary, loaded.target_vocabulary, mine, loaded.model)

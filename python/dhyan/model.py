@@ -15,10 +15,14 @@ from .config import ModelConfig
 from .decoder import DecoderState
 from .dropout import Dropout, apply
 from .encoder import EncoderCache, encoder_backward, encoder_forward
-from .parameters import Arrays, initial_parameters, round_to_bfloat16
+from .names import unknown_name
+from .output import OutputLoss
+from .parameters import Arrays, initial_parameters, round_to_bfloat16, round_to_bytes
 from .scheduled import mixed_tokens
-from .tying import tie_gradients, untied, untied_gradients
+from .tying import tied_gradients, untied
 from .vocab import BEGIN, END, PAD
+
+ROUNDED_WEIGHTS = ("bfloat16", "int8")
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,10 @@ class ModelCache:
     config: ModelConfig
     encoder: EncoderCache
     decoder: decoder.DecoderCache
-    loss: ops.LossCache
+    output: OutputLoss
     mask: np.ndarray | None
-    tokens: int
     dweights: np.ndarray | None  # (N, S), of the losses on the attention weights
+    bf16: bool  # the products of this pass
 
 
 class Seq2Seq:
@@ -46,16 +50,24 @@ class Seq2Seq:
     read(s) = sum_s weights[s] memory[s], weights = softmax over the sentence of score(s, memory).
     r has the width of the embedding; the lstm's first cell state comes from `final` like its hidden state.
     parameters() are views into `flat`: writing to them changes the model. dtype: "float32" or "float64".
+    bf16: training passes (forward with a step, and its backward) round the factors of matrix products to bfloat16;
+    sums, parameters, gradients and everything else stay float32. Twice the speed where the CPU has AVX512-BF16.
     """
 
-    def __init__(self, config: ModelConfig, seed: int = 0, dtype: str = "float32") -> None:
+    def __init__(self, config: ModelConfig, seed: int = 0, dtype: str = "float32", *, bf16: bool = False) -> None:
         if not isinstance(config, ModelConfig):
             raise TypeError(f"Seq2Seq: config is of type {type(config).__name__}, expected ModelConfig")
         if np.dtype(dtype) not in (np.dtype("float32"), np.dtype("float64")):
             raise TypeError(f"Seq2Seq: dtype is {dtype}, expected float32 or float64")
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
             raise ValueError(f"Seq2Seq: seed is {seed!r}, expected an integer, 0 to 2**63 - 1")
+        if bf16 and not (np.dtype(dtype) == np.float32 and ops.has_bf16()):
+            have = ", ".join(ops.show_config()["isas"])
+            raise ValueError(
+                f"Seq2Seq: bf16 needs dtype float32 and a CPU with AVX512-BF16, got {dtype} and a CPU with {have}"
+            )
         self.config = config
+        self.bf16 = bf16
         self.seed = seed
         self.dtype = np.dtype(dtype)
         self._parameters = initial_parameters(config, seed, self.dtype)
@@ -72,24 +84,27 @@ class Seq2Seq:
         That is packed weights, a screen of the output layer and what each target token adds to the gates; results do
         not change. `dhyan.load` does it. Without it they are made again by every call.
         weights="bfloat16" first rounds every matrix to the nearest bfloat16 numbers (8 bits of precision, for good):
-        the model is then a slightly different one, and decoding few sentences reads half the bytes.
+        the model is then a slightly different one, and decoding few sentences reads half the bytes. "int8" rounds every
+        matrix but the embeddings to bytes times a power of two for each output, and a quarter is read.
         Errors: ValueError for another name, for a float64 model, and where the model is frozen already.
         """
-        if weights not in (None, "bfloat16"):
-            raise ValueError(f"Seq2Seq.freeze: weights is {weights!r}, expected 'bfloat16' or None (as they are)")
+        if weights is not None and weights not in ROUNDED_WEIGHTS:
+            raise unknown_name("Seq2Seq.freeze: weights", weights, ROUNDED_WEIGHTS)
         if weights is not None:
             if self.dtype != np.float32:
                 raise ValueError(f"Seq2Seq.freeze: the model is {self.dtype}, expected float32 for {weights} weights")
             if self._step_weights is not None:
                 raise ValueError(f"Seq2Seq.freeze: the model is frozen, expected {weights} weights at the first call")
-            for array in self._parameters.values():
-                if array.ndim == 2:
+            for name, array in self._parameters.items():
+                if array.ndim == 2 and weights == "bfloat16":
                     round_to_bfloat16(array)
+                elif array.ndim == 2 and not name.endswith("_embedding"):
+                    round_to_bytes(array)
         for array in (self._parameters.flat, *self._parameters.values()):
             array.flags.writeable = False
         if self._step_weights is None:
             self._frozen = self._layers()
-            self._step_weights = decoder.step_weights(self.config, self._frozen, halved=weights is not None)
+            self._step_weights = decoder.step_weights(self.config, self._frozen, shrunk=weights is not None)
 
     def __getstate__(self) -> dict[str, object]:
         """A copy is not frozen."""
@@ -122,6 +137,12 @@ class Seq2Seq:
         sampling: the share of target tokens that are read as the model itself would write them, see `scheduled`.
         Errors: IndexError for ids outside the vocabularies, with position; ValueError for an alignment that is missing.
         """
+        with ops.products(self.bf16 and step is not None):
+            return self._forward(batch, step, smoothing, guided, coverage, sampling)
+
+    def _forward(
+        self, batch: Batch, step: int | None, smoothing: float, guided: float, coverage: float, sampling: float
+    ) -> tuple[float, ModelCache]:
         c = self.config
         p, dropout = self._layers(), Dropout.of(c, self.seed, step, self.dtype)
         memory, final, encoder_cache = self._encode(p, batch.source, batch.source_lengths, dropout, batch.alignment)
@@ -131,13 +152,11 @@ class Seq2Seq:
         readout, weights, decoder_cache = decoder.decoder_forward(c, p, memory, final, read, steps, dropout)
         mask = dropout.rows("readout", steps, c.embedding)
         readout = apply(readout, mask)
-        total, loss_cache = ops.cross_entropy_forward(
-            readout, p["output.weight"], p["output.bias"], targets, smoothing=smoothing
-        )
-        tokens = len(targets)
-        loss = total / max(tokens, 1)
+        output = OutputLoss(p, readout, targets, smoothing, training=step is not None)
+        loss = output.sum / max(len(targets), 1)
         more, dweights = self._weights_loss(batch, weights, steps, guided, coverage)
-        return loss + more, ModelCache(c, encoder_cache, decoder_cache, loss_cache, mask, tokens, dweights)
+        bf16 = self.bf16 and step is not None
+        return loss + more, ModelCache(c, encoder_cache, decoder_cache, output, mask, dweights, bf16)
 
     def _weights_loss(
         self, batch: Batch, weights: np.ndarray, steps: np.ndarray, guided: float, coverage: float
@@ -163,15 +182,16 @@ class Seq2Seq:
             raise TypeError(f"Seq2Seq.backward: cache is of type {type(cache).__name__}, expected that of forward")
         if cache.config != self.config:
             raise ValueError("Seq2Seq.backward: the cache comes from a model of another configuration")
-        c, p, total = self.config, self._layers(), self._parameters.like()
-        gradients = untied_gradients(c, total)
-        dw, db = gradients["output.weight"], gradients["output.bias"]
-        dreadout, _, _ = ops.cross_entropy_backward(1.0 / max(cache.tokens, 1), cache.loss, dw=dw, db=db)
+        with ops.products(cache.bf16):
+            return self._backward(cache)
+
+    def _backward(self, cache: ModelCache) -> Arrays:
+        c, p = self.config, self._layers()
+        gradients, dreadout = cache.output.backward()
         dreadout = apply(dreadout, cache.mask)
         dmemory, dfinal = decoder.decoder_backward(c, p, dreadout, cache.dweights, cache.decoder, gradients)
         encoder_backward(c, p, dmemory, dfinal, cache.encoder, gradients)
-        tie_gradients(c, gradients, total)
-        return total
+        return tied_gradients(c, gradients, self._parameters)
 
     def force(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Teacher forcing: log-probabilities (B, T) of the given target tokens, and the weights (B, T, S).
@@ -197,16 +217,17 @@ class Seq2Seq:
         source_lengths: np.ndarray,
         max_length: int = 50,
         alignment: np.ndarray | None = None,
+        shortlist: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest token at every step: ids (B, T) int64, end symbol included, then pad; weights (B, T, S).
 
         T is the longest output, at most max_length. A sentence's result does not depend on the batch it is in.
-        alignment (B, T, S): what the scoring "oracle" reads by.
+        alignment (B, T, S): what the scoring "oracle" reads by. shortlist: as start.
         """
         if max_length < 1:
             raise ValueError(f"Seq2Seq.greedy: max_length is {max_length}, expected at least 1")
         source_lengths = np.asarray(source_lengths)
-        state = self.start(source, source_lengths, alignment)
+        state = self.start(source, source_lengths, alignment, shortlist)
         if state.reader is not None:
             return self._greedy_steps(state, len(source_lengths), np.shape(source)[1], max_length)
         limit = np.full(len(source_lengths), max_length, np.int64)
@@ -230,16 +251,29 @@ class Seq2Seq:
         return ids[:, :used], weights[:, :used]
 
     def start(
-        self, source: np.ndarray, source_lengths: np.ndarray, alignment: np.ndarray | None = None
+        self,
+        source: np.ndarray,
+        source_lengths: np.ndarray,
+        alignment: np.ndarray | None = None,
+        shortlist: np.ndarray | None = None,
     ) -> DecoderState:
         """Encode the sentences; the state before the first decoder step, one row a sentence.
 
-        alignment (B, T, S): what the scoring "oracle" reads by; ValueError where it is missing.
+        alignment (B, T, S): what the scoring "oracle" reads by; ValueError where it is missing. shortlist (B, V) bool:
+        the tokens that a sentence may choose, for speed (`shortlist.Lexicon` makes it); they share the probability.
         """
         none = Dropout(0.0, self.seed, None, self.dtype)
+        self._check_source(source)
         p = self._layers()
         memory, final, _ = self._encode(p, source, np.asarray(source_lengths), none, alignment)
-        return decoder.start(self.config, p, memory, final, self._step_weights)
+        if shortlist is not None:
+            expected = (len(final), self.config.target_size)
+            if not isinstance(shortlist, np.ndarray) or shortlist.dtype != np.bool_ or shortlist.shape != expected:
+                raise ValueError(
+                    f"Seq2Seq: shortlist is {getattr(shortlist, 'dtype', type(shortlist).__name__)} "
+                    f"{np.shape(shortlist)}, expected bool (B, V) = {expected}"
+                )
+        return decoder.start(self.config, p, memory, final, self._step_weights, shortlist)
 
     def advance(
         self, state: DecoderState, tokens: np.ndarray, sentence: np.ndarray

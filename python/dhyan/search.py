@@ -49,6 +49,7 @@ def beam_search(
     limits: np.ndarray | None = None,
     alignment: np.ndarray | None = None,
     demands: Demands | None = None,
+    shortlist: np.ndarray | None = None,
     **changes: Any,
 ) -> list[list[Hypothesis]]:
     """The `nbest` best hypotheses of every sentence, best first; all sentences of the batch advance together.
@@ -62,6 +63,7 @@ def beam_search(
     earlier hypothesis. beam=1 is greedy search. alignment (B, T, S): what the scoring "oracle" reads by.
     demands: prefixes that outputs begin with, and phrases that stand in them: an output does not end before all are
     there, and the beam is shared out between hypotheses by how far they have got (Post and Vilar 2018).
+    shortlist (B, V) bool: the tokens that each sentence may choose, for models whose start takes one.
 
     ValueError: a limit < 1, or too small for prefix and phrases; phrases while sampling; demands of another number of
     sentences; and what `SearchOptions` refuses. NumericError: the model returns NaN.
@@ -74,7 +76,8 @@ def beam_search(
     _check(limits, options, demands)
     if not len(lengths):
         return []
-    state = model.start(source, lengths) if alignment is None else model.start(source, lengths, alignment)
+    given = {"alignment": alignment, "shortlist": shortlist}
+    state = model.start(source, lengths, **{name: array for name, array in given.items() if array is not None})
     search: _Search
     if options.sample:
         search = _Sampler(lengths, limits, options, demands, Draws.of(source, lengths, options))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,14 +23,16 @@ from .batch import make_batches
 from .config import DataConfig, ModelConfig, TrainConfig
 from .data import Pair
 from .errors import CheckpointError, NumericError
-from .examples import Encoded, Examples, check_gold, name_of, pairs_of, positions_of, short_enough, vocabularies
+from .examples import Encoded, Examples, check_gold, name_of, pairs_of, positions_of
 from .fine_tune import Start, start_from
 from .folder import load_training, save_best, save_last, start_folder
 from .model import Seq2Seq
+from .model_ops import has_bf16, show_config
 from .optim import SGD, Adam, AdamW, Optimizer
+from .prepare import short_enough, vocabularies
 from .schedule import lr_factor, sampling_rate
 from .stop import Stopped, Stopper
-from .vocab import Vocabulary
+from .subword import AnyVocabulary
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,10 @@ def train(
     """Train config's model on `train`, keep the best one on `valid` in the folder `out`, and return it.
 
     train, valid: Pairs, or the path of a TSV file. The vocabularies are built from `train`, and config's source_size
-    and target_size are set from them; tie="all" makes one of both sides. Better means a lower error, the mean of token
-    error rate and 1 - exact match of greedy decoding, then a lower loss. on_report(report, model) follows every
-    validation, on_step(step, batches, loss) every update. Ctrl-C and SIGTERM save the state between two updates and
-    raise Stopped.
+    and target_size are set from them, one of both sides for tie="all"; pairs longer than data.max_length are left out
+    of both. Better means a lower error, the mean of token error rate (of words, where the target is subwords) and
+    1 - exact match of greedy decoding, then a lower loss. on_report(report, model) follows every validation,
+    on_step(step, batches, loss) every update. Ctrl-C and SIGTERM save the state between two updates and raise Stopped.
 
     Gold links (`Pair.links`, the third column) are read where options.guided > 0, from at least one training pair, and
     by the scoring "oracle", from every pair of both. The scoring "location" with max_source = 0 takes the longest
@@ -98,16 +101,18 @@ def train(
     """
     options, data = options or TrainConfig(), data or DataConfig()
     train_pairs, valid_pairs = pairs_of(train, data, "training"), pairs_of(valid, data, "validation")
-    train_pairs = short_enough(train_pairs, data)
-    check_gold(
-        config, options, data, [(name_of(train, "training"), train_pairs), (name_of(valid, "validation"), valid_pairs)]
-    )
     start = None
     if options.fine_tune:
         start = start_from(options.fine_tune, config, data, Path(out) if resume else None)
         config, source_vocabulary, target_vocabulary = start.config, start.source_vocabulary, start.target_vocabulary
     else:
         source_vocabulary, target_vocabulary = vocabularies(train_pairs, data, shared=config.tie == "all")
+    made = source_vocabulary, target_vocabulary
+    train_pairs = short_enough(train_pairs, data, made)
+    valid_pairs = short_enough(valid_pairs, data, made, "validation")
+    check_gold(
+        config, options, data, [(name_of(train, "training"), train_pairs), (name_of(valid, "validation"), valid_pairs)]
+    )
     config = dataclasses.replace(
         config,
         source_size=len(source_vocabulary),
@@ -130,8 +135,8 @@ class _Run:
         options: TrainConfig,
         data: DataConfig,
         out: Path,
-        source_vocabulary: Vocabulary,
-        target_vocabulary: Vocabulary,
+        source_vocabulary: AnyVocabulary,
+        target_vocabulary: AnyVocabulary,
         train_pairs: Sequence[Pair],
         valid_pairs: Sequence[Pair],
         resume: bool,
@@ -143,8 +148,8 @@ class _Run:
         vocabularies = source_vocabulary, target_vocabulary
         self.train = Encoded.of(train_pairs, *vocabularies, links=oracle or options.guided > 0)
         self.valid = Encoded.of(valid_pairs, *vocabularies, links=oracle)
-        self.references = [target_vocabulary.tokenize(p.target) for p in valid_pairs]
-        self.model = Seq2Seq(config, seed=options.seed, dtype=options.precision)
+        self.references = [target_vocabulary.compared(target_vocabulary.tokenize(p.target)) for p in valid_pairs]
+        self.model = Seq2Seq(config, seed=options.seed, dtype=options.dtype, bf16=_bf16(options))
         self.optimizer = _optimizer(self.model, options)
         self.progress = Progress(lr=options.lr)
         tables = {"model": config.to_dict(), "train": options.to_dict(), "data": data.to_dict()}
@@ -230,7 +235,7 @@ class _Run:
             loss_sum, tokens = loss_sum + loss * batch.target_tokens, tokens + batch.target_tokens
             ids, _ = self.model.greedy(batch.source, batch.source_lengths, max_length=limit, alignment=batch.alignment)
             for i, row in zip(indices, ids, strict=True):
-                hypotheses[i] = self.target_vocabulary.tokens_of(row.tolist())
+                hypotheses[i] = self.target_vocabulary.compared(self.target_vocabulary.tokens_of(row.tolist()))
         loss = loss_sum / max(tokens, 1)
         if not math.isfinite(loss):
             raise NumericError(f"the validation loss is {loss} after step {p.step}; this state was not saved")
@@ -281,3 +286,17 @@ def _optimizer(model: Seq2Seq, o: TrainConfig) -> Optimizer:
         return SGD(model, o.lr, momentum=o.momentum, weight_decay=o.weight_decay, clip=o.clip)
     kind = Adam if o.optimizer == "adam" else AdamW
     return kind(model, o.lr, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay, clip=o.clip)
+
+
+def _bf16(o: TrainConfig) -> bool:
+    """Whether products are made in bfloat16: where that is asked for and the CPU can; otherwise one line says so."""
+    if o.precision != "bf16":
+        return False
+    if not has_bf16():
+        have = show_config()
+        isas = ", ".join(have["isas"])
+        print(
+            f"precision bf16 needs AVX512-BF16, this CPU has {isas} (in use: {have['isa']}): training in float32",
+            file=sys.stderr,
+        )
+    return has_bf16()

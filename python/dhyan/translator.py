@@ -2,110 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast, overload
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast, overload
 
 import numpy as np
 
 from .batch import Batch, alignment_of, pad
 from .data import Links, two_column_tokens
 from .errors import DataError
-from .folder import load_folder
-from .metrics import links_from_weights
+from .folder import load_folder, load_lexicon
 from .restrictions import Demands
 from .search import Hypothesis, beam_search, step_limits
 from .search_options import SearchOptions
-from .vocab import END, UNKNOWN, Vocabulary
+from .shortlist import Lexicon
+from .subword import AnyVocabulary
+from .translation import SOURCE_END as SOURCE_END
+from .translation import Translation as Translation
+from .translation import weight_rows as weight_rows
+from .unknown import UNATTENTIVE, replaced
+from .vocab import BEGIN, END, PAD, UNKNOWN
+from .words import Words, expand_links
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from .report.card import Card
-
-SOURCE_END = "</s>"  # how the end symbol is shown that the encoder reads after the last source token
 BATCH_SENTENCES, BATCH_POSITIONS = 64, 4096
-GoldLinks = Sequence[Links | None] | None  # of each text; links count tokens from 0
-
-
-@dataclass(frozen=True, eq=False)
-class Translation:
-    """One output and what it was read from.
-
-    text; tokens (T) of the output without its end symbol; source_tokens (S), the end symbol the encoder read included;
-    score: mean log-probability per symbol in nats, the end symbol included; weights (T, S): row t sums to 1, or to less
-    where a window, the monotonic normaliser or missing gold links say so; of several heads their mean.
-    others: the further hypotheses asked for by nbest, best first.
-    A notebook shows it as a card with its weights; `to_html` gives the same as a page.
-    """
-
-    text: str
-    tokens: list[str]
-    source_tokens: list[str]
-    score: float
-    weights: np.ndarray
-    others: tuple[Translation, ...] = ()
-
-    @property
-    def nbest(self) -> list[Translation]:
-        """All hypotheses, best first; nbest[0] is this one."""
-        return [self, *self.others]
-
-    def focus(self, t: int) -> list[tuple[str, float]]:
-        """(source token, weight) for output token t, largest weight first, equals in source order."""
-        if not -len(self.tokens) <= t < len(self.tokens):
-            raise IndexError(f"focus: t is {t}, expected an index of {len(self.tokens)} output tokens")
-        order = np.argsort(-self.weights[t], kind="stable")
-        return [(self.source_tokens[s], float(self.weights[t, s])) for s in order]
-
-    def links(self) -> list[tuple[int, int]]:
-        """(source, target) of each output token's largest weight; where that is the end symbol's, no link."""
-        return links_from_weights(self.weights, len(self.source_tokens) - 1, len(self.tokens))
-
-    def to_dict(self) -> dict[str, Any]:
-        """text, score, tokens and weights (lists, six decimals): what `translate --jsonl` and `serve` write."""
-        return {"text": self.text, "score": self.score, "tokens": self.tokens, "weights": weight_rows(self.weights)}
-
-    def __str__(self) -> str:
-        return self.text
-
-    # Pictures are imported when asked for: the standard library's XML, which they use, loads its network modules.
-
-    def plot(self, *, title: str | None = None) -> Figure:
-        """The heat-map of the weights as a matplotlib Figure. ImportError without matplotlib, ValueError if empty."""
-        from .plot import heatmap
-
-        return heatmap(self.weights, self.source_tokens, self.tokens, title=title)
-
-    def to_html(self) -> str:
-        """A page that needs no network: texts, heat-map, and a slider through the decoding steps."""
-        from .report.card import card_html, page_html
-
-        return page_html(self.text or "empty translation", f'<main class="dhyan-page">{card_html(self._card())}</main>')
-
-    def _repr_html_(self) -> str:
-        """The same card for a notebook."""
-        from .report.card import fragment_html
-
-        return fragment_html(self._card())
-
-    def _card(self) -> Card:
-        from .report.card import Card, reading_note
-        from .svg import label
-
-        source = self.source_tokens[:-1] if self.source_tokens[-1:] == [SOURCE_END] else self.source_tokens
-        texts = [("source tokens", " ".join(map(label, source))), ("output", self.text)]
-        texts += [(f"{k}. hypothesis, score {other.score:.3f}", other.text) for k, other in enumerate(self.others, 2)]
-        notes = [
-            ("score", f"{self.score:.3f}, mean log-probability per symbol in nats"),
-            ("alignment", reading_note(self.links(), self.tokens, self.source_tokens, self.weights)),
-        ]
-        return Card(
-            title="Translation", tokens=self.tokens, source_tokens=self.source_tokens, weights=self.weights,
-            texts=texts, notes=notes,
-        )  # fmt: skip
+GoldLinks = Sequence[Links | None] | None  # of each text; links count tokens from 0, words where tokens are subwords
 
 
 class Translator:
@@ -113,17 +36,21 @@ class Translator:
 
     two_columns: a source is `first TAB second`, as in training with `--columns 1,2:3`. max_source: most tokens a
     source may have; longer ones are refused, since time and memory grow with source times target length, and the
-    scoring "location" knows no further position. The scoring "oracle" reads by the links that translate and align get.
+    scoring "location" knows no further position. So are targets to align beyond what would be written for the longest
+    source. Texts get the Unicode form of the vocabularies. The scoring "oracle" reads by the links that translate and
+    align get. lexicon, shortlist: see load.
     """
 
     def __init__(
         self,
         model: Any,
-        source_vocab: Vocabulary,
-        target_vocab: Vocabulary,
+        source_vocab: AnyVocabulary,
+        target_vocab: AnyVocabulary,
         *,
         two_columns: bool = False,
         max_source: int = 500,
+        lexicon: Lexicon | None = None,
+        shortlist: int = 0,
     ) -> None:
         config = model.config
         if config.source != "tokens":
@@ -137,8 +64,10 @@ class Translator:
                     f"Translator: {name}_vocab has {len(vocab)} ids, expected the model's {name}_size {size}"
                 )
         self.model, self.source_vocab, self.target_vocab = model, source_vocab, target_vocab
+        self.lexicon, self.shortlist = lexicon, shortlist
         known = config.max_source - 1 if config.attention == "location" else max_source
         self.two_columns, self.max_source = two_columns, min(max_source, known)
+        self.max_target = int(self._usual_steps(np.array(max_source)))
 
     @property
     def needs_links(self) -> bool:
@@ -156,6 +85,7 @@ class Translator:
         links: GoldLinks = None,
         prefix: str | Sequence[str] | None = None,
         constraints: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        replace_unknown: bool | Mapping[str, str] = False,
         options: SearchOptions | None = None,
         **changes: Any,
     ) -> Translation: ...
@@ -171,6 +101,7 @@ class Translator:
         links: GoldLinks = None,
         prefix: str | Sequence[str] | None = None,
         constraints: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        replace_unknown: bool | Mapping[str, str] = False,
         options: SearchOptions | None = None,
         **changes: Any,
     ) -> list[Translation]: ...
@@ -185,6 +116,7 @@ class Translator:
         links: GoldLinks = None,
         prefix: str | Sequence[str] | None = None,
         constraints: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        replace_unknown: bool | Mapping[str, str] = False,
         options: SearchOptions | None = None,
         **changes: Any,
     ) -> Translation | list[Translation]:
@@ -192,25 +124,28 @@ class Translator:
 
         options, and beam (5), max_length, nbest (1) or any other field of `SearchOptions` where it differs:
         `translate(text, beam=8, no_repeat_ngram=3)`.
-        max_length: most decoder steps, of which the end symbol takes one; None = twice the source tokens and 10 (eight
-        times from words to characters), and what prefix and constraints need.
+        max_length: most decoder steps, of which the end symbol takes one; None = twice the source tokens and 10 (four
+        times from words to subwords, eight times to characters), and what prefix and constraints need.
         prefix: what the output begins with, one text for all or one for each. constraints: phrases that stand somewhere
         in the output, whole tokens of it; one list for all or one list for each text.
         A text of white space alone translates to the empty text with score 0; unknown words enter as one unknown
         symbol each and keep their own form in source_tokens. A result does not depend on the other texts.
+        replace_unknown: copy the source word that an unknown output token looks at into its place (Luong et al. 2015);
+        a dictionary, source word -> target word: or that word's entry. The score stays that of the unknown symbol.
         links: for a model that reads by gold links, and only read by it: those of each text (`Pair.links`), a list also
         for one text. Output tokens beyond the last linked one read nothing.
 
-        Errors: TypeError for what is not text; ValueError for what `SearchOptions` refuses, and for constraints while
-        sampling; DataError, a ValueError too, for a text of more than max_source tokens or without the two columns the
-        model wants, for links that are missing or outside the source, and for a prefix or phrase with a token that the
-        model cannot write.
+        Errors: TypeError for what is not text; ValueError for what `SearchOptions` refuses, for constraints while
+        sampling, and for replace_unknown with a scoring that looks at no word; DataError, a ValueError too, for a text
+        of more than max_source tokens or without the two columns the model wants, for links that are missing or outside
+        the source, and for a prefix or phrase with a token that the model cannot write.
         """
         texts = [text] if isinstance(text, str) else list(text)
         sources = [self._numbered("translate", i, one) for i, one in enumerate(texts)]
         chosen = SearchOptions.of(options, beam=beam, max_length=max_length, nbest=nbest, **changes)
         demands = self._demands(len(texts), prefix, constraints)
         gold = self._gold("translate", links, sources)
+        dictionary = self._dictionary(replace_unknown)
         results = [Translation("", [], [SOURCE_END], 0.0, np.zeros((0, 1), self.model.dtype)) for _ in texts]
         for indices in _batches([len(tokens) for tokens in sources]):
             ids, lengths = pad([[*self.source_vocab.encode(sources[i]), END] for i in indices])
@@ -218,9 +153,14 @@ class Translator:
             limits = step_limits(self._usual_steps(lengths), chosen, own)
             given = None if gold is None else [gold[i] for i in indices]
             alignment = None if given is None else _alignment(given, int(np.max(limits)), ids.shape[1])
-            found = beam_search(self.model, ids, lengths, chosen, limits=limits, demands=own, alignment=alignment)
+            listed = None
+            if self.lexicon is not None and demands is None:
+                listed = self.lexicon.choices(ids, lengths, self.model.config.target_size, self.shortlist)
+            found = beam_search(
+                self.model, ids, lengths, chosen, limits=limits, demands=own, alignment=alignment, shortlist=listed
+            )
             for i, hypotheses in zip(indices, found, strict=True):
-                results[i] = self._translation([*sources[i], SOURCE_END], hypotheses)
+                results[i] = self._translation(sources[i], hypotheses, dictionary)
         return results[0] if isinstance(text, str) else results
 
     def align(self, sources: Sequence[str], targets: Sequence[str], *, links: GoldLinks = None) -> list[Translation]:
@@ -232,7 +172,7 @@ class Translator:
         if len(sources) != len(targets):
             raise ValueError(f"align: {len(sources)} sources and {len(targets)} targets, expected equal counts")
         source_tokens = [self._numbered("align", i, text) for i, text in enumerate(sources)]
-        target_tokens = [self.target_vocab.tokenize(_text("align", i, text)) for i, text in enumerate(targets)]
+        target_tokens = [self._target(i, text) for i, text in enumerate(targets)]
         gold = self._gold("align", links, source_tokens, target_tokens)
         results: list[Translation | None] = [None] * len(sources)
         lengths = [max(len(s), len(t)) + 1 for s, t in zip(source_tokens, target_tokens, strict=True)]
@@ -247,8 +187,9 @@ class Translator:
                 tokens, read = target_tokens[i], [*source_tokens[i], SOURCE_END]
                 score = float(log_probabilities[row, : len(tokens) + 1].mean(dtype=np.float64))
                 results[i] = Translation(
-                    targets[i], tokens, read, score, weights[row, : len(tokens), : len(read)].copy()
-                )
+                    targets[i], tokens, read, score, weights[row, : len(tokens), : len(read)].copy(), (),
+                    self.source_vocab.words_of(source_tokens[i]), self.target_vocab.words_of(tokens),
+                )  # fmt: skip
         return [result for result in results if result is not None]
 
     def tokenize(self, text: str) -> list[str]:
@@ -258,10 +199,32 @@ class Translator:
         """
         if not text.strip():
             return []
-        tokens = self.source_vocab.tokenize(two_column_tokens(text) if self.two_columns else text)
+        tokens = self.source_vocab.tokenize(self._columns(text))
         if len(tokens) > self.max_source:
             raise DataError(f"the source has {len(tokens)} tokens, expected at most {self.max_source}")
         return tokens
+
+    def _columns(self, text: str) -> str | tuple[str, ...]:
+        return two_column_tokens(text, self.source_vocab.normalization) if self.two_columns else text
+
+    def _target(self, index: int, text: str) -> list[str]:
+        tokens = self.target_vocab.tokenize(_text("align", index, text))
+        if len(tokens) > self.max_target:
+            raise DataError(
+                f"align: text {index}: the target has {len(tokens)} tokens, expected at most {self.max_target}"
+            )
+        return tokens
+
+    def _dictionary(self, replace_unknown: bool | Mapping[str, str]) -> Mapping[str, str] | None:
+        if replace_unknown is False:
+            return None
+        attention = self.model.config.attention
+        if attention in UNATTENTIVE:
+            raise ValueError(f"translate: replace_unknown with attention {attention!r}, which looks at no word")
+        if not isinstance(replace_unknown, bool | Mapping):
+            kind = type(replace_unknown).__name__
+            raise TypeError(f"translate: replace_unknown is a {kind}, expected true, false or a dictionary")
+        return {} if replace_unknown is True else replace_unknown
 
     def _numbered(self, where: str, index: int, text: str) -> list[str]:
         try:
@@ -285,14 +248,19 @@ class Translator:
         for i, (row, source) in enumerate(zip(links, sources, strict=True)):
             if row is None:
                 raise DataError(f"{where}: text {i} has no gold links, which a model with attention 'oracle' reads by")
-            most = math.inf if targets is None else len(targets[i])  # what will be written is not known yet
+            words = self.source_vocab.words_of(source)
+            size = len(source) if words is None else len(words.texts)
+            written = None if targets is None else self.target_vocab.words_of(targets[i])
+            most = math.inf  # what will be written is not known yet
+            if targets is not None:
+                most = len(targets[i]) if written is None else len(written.texts)
             for link in row:
-                if not (0 <= link[0] < len(source) and 0 <= link[1] < most):
+                if not (0 <= link[0] < size and 0 <= link[1] < most):
                     target = "" if targets is None else f" and {most} target"
                     raise DataError(
-                        f"{where}: text {i}: link {link[0]}-{link[1]} is outside {len(source)} source{target} tokens"
+                        f"{where}: text {i}: link {link[0]}-{link[1]} is outside {size} source{target} tokens"
                     )
-            found.append(row)
+            found.append(expand_links(row, words, written))
         return found
 
     def _demands(
@@ -322,29 +290,45 @@ class Translator:
         return ids
 
     def _usual_steps(self, lengths: np.ndarray) -> np.ndarray:
-        spells = self.source_vocab.level == "word" and self.target_vocab.level == "char"
-        return (8 if spells else 2) * lengths + 10
+        levels = self.source_vocab.level, self.target_vocab.level
+        factor = 8 if levels[1] == "char" != levels[0] else 4 if levels == ("word", "subword") else 2
+        return factor * lengths + 10
 
-    def _translation(self, source_tokens: list[str], hypotheses: list[Hypothesis]) -> Translation:
-        best, *others = (
-            Translation(
-                self.target_vocab.decode(h.ids),
-                [self.target_vocab.tokens[i] for i in h.ids],
-                source_tokens,
-                h.score,
-                h.weights,
-            )
-            for h in hypotheses
-        )
-        return Translation(best.text, best.tokens, source_tokens, best.score, best.weights, tuple(others))
+    def written(
+        self, source: list[str], hypotheses: list[Hypothesis], replace_unknown: bool | Mapping[str, str] = False
+    ) -> Translation:
+        """What hypotheses of a search say in words, the first with the others. source: `tokenize` of their text."""
+        return self._translation(source, hypotheses, self._dictionary(replace_unknown))
+
+    def _translation(
+        self, source: list[str], hypotheses: list[Hypothesis], dictionary: Mapping[str, str] | None
+    ) -> Translation:
+        words = self.source_vocab.words_of(source)
+        best, *others = (self._output(source, words, h, dictionary) for h in hypotheses)
+        return dataclasses.replace(best, others=tuple(others))
+
+    def _output(
+        self, source: list[str], words: Words | None, h: Hypothesis, dictionary: Mapping[str, str] | None
+    ) -> Translation:
+        tokens = [self.target_vocab.tokens[i] for i in h.ids]
+        if dictionary is not None:
+            whole = words if self.target_vocab.level == "word" else None
+            tokens = replaced(h.ids, tokens, h.weights, source, dictionary, whole)
+        text = self.target_vocab.join(t for i, t in zip(h.ids, tokens, strict=True) if i not in (PAD, BEGIN))
+        written = self.target_vocab.words_of(tokens)
+        return Translation(text, tokens, [*source, SOURCE_END], h.score, h.weights, (), words, written)
 
 
-def load(folder: str | os.PathLike[str], *, weights: str | None = None) -> Translator:
+def load(folder: str | os.PathLike[str], *, weights: str | None = None, shortlist: int = 0) -> Translator:
     """The trained model of a folder that `dhyan train` wrote. Errors: CheckpointError naming file and part.
 
-    weights: "bfloat16" rounds them for faster decoding of few sentences, see Seq2Seq.freeze.
+    weights: "bfloat16" or "int8" rounds them for faster decoding of few sentences, see Seq2Seq.freeze.
+    shortlist: from 1 to 100, choose from so many target tokens for each source token, and as many frequent ones;
+    0: from all. It needs what `dhyan shortlist` makes (DataError), and is left aside where a prefix or constraints say
+    what to write.
     """
     loaded = load_folder(os.fspath(folder))
+    lexicon = load_lexicon(Path(folder), loaded.model.config) if shortlist else None
     loaded.model.freeze(weights)
     return Translator(
         loaded.model,
@@ -352,12 +336,9 @@ def load(folder: str | os.PathLike[str], *, weights: str | None = None) -> Trans
         loaded.target_vocabulary,
         two_columns="," in loaded.data.columns,
         max_source=loaded.data.max_length,
+        lexicon=lexicon,
+        shortlist=shortlist,
     )
-
-
-def weight_rows(weights: np.ndarray) -> list[list[float]]:
-    """Weights (T, S) as JSON holds them: lists of numbers of six decimals."""
-    return [[round(float(weight), 6) for weight in row] for row in weights]
 
 
 def _alignment(links: Sequence[Links], limit: int, S: int) -> np.ndarray:

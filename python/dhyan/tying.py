@@ -30,23 +30,19 @@ def untied(config: ModelConfig, p: Arrays) -> Arrays:
     return p.beside({**dict.fromkeys(_names(config), rows), "output.weight": np.ascontiguousarray(table.T)})
 
 
-def untied_gradients(config: ModelConfig, gradients: Arrays) -> Arrays:
-    """What the layers write to: gradients itself, or its arrays beside new ones where the table is read."""
-    if config.tie == "none":
-        return gradients
-    table = gradients["target_embedding"]
-    new = {name: np.zeros_like(table) for name in _names(config)}
-    return gradients.beside({**new, "output.weight": np.zeros(table.shape[::-1], table.dtype)})
+def tied_gradients(config: ModelConfig, written: Arrays, p: Arrays) -> Arrays:
+    """The gradients of p from those of the untied names, which are p's own where nothing is tied.
 
-
-def tie_gradients(config: ModelConfig, written: Arrays, gradients: Arrays) -> None:
-    """gradients["target_embedding"] = the sum of what was written for each use of the table."""
+    That of the table is the sum over its uses.
+    """
     if config.tie == "none":
-        return
-    first, *more = (written[name] for name in _names(config))
+        return written
+    gradients = p.like()
+    for name, array in gradients.items():
+        array[...] = written[name]
     total = gradients["target_embedding"]
-    total[...] = first
-    for one in more:
-        total += one
+    for name in _names(config)[1:]:
+        total += written[name]
     total *= total.dtype.type(config.embedding**0.5)
     total += written["output.weight"].T
+    return gradients

@@ -12,8 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dhyan import metrics, model_ops
+from dhyan.checkpoint import FolderLock
 from dhyan.cli.evaluate import evaluate
-from dhyan.cli.inputs import check_bad_lines, check_tokenize, model_and_pairs, note, note_skipped, read, search_of
+from dhyan.cli.inputs import (
+    check_bad_lines,
+    check_files,
+    check_tokenize,
+    model_and_pairs,
+    note,
+    note_skipped,
+    pairs_for,
+    read,
+    replacement_of,
+    search_of,
+    speed_of,
+)
 from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
 from dhyan.cli.progress import Progress
 from dhyan.cli.serve import serve
@@ -21,7 +34,8 @@ from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml
 from dhyan.data import Line, scan_file, scan_stream
 from dhyan.errors import DataError
 from dhyan.examples import check_gold
-from dhyan.folder import load_tables
+from dhyan.folder import SHORTLIST, load_folder, load_tables, save_lexicon
+from dhyan.shortlist import Lexicon
 from dhyan.training import train
 from dhyan.translator import Translation, Translator, load
 
@@ -36,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     """Run options.command."""
     commands = {
         "demo": _demo, "train": _train, "translate": _translate, "evaluate": evaluate, "report": _report,
-        "serve": serve, "align": _align, "info": _info,
+        "serve": serve, "align": _align, "shortlist": _shortlist, "info": _info,
     }  # fmt: skip
     commands[options.command](options)
 
@@ -135,24 +149,25 @@ def _training_files(options: argparse.Namespace) -> list[tuple[str, str | None]]
 
 def _translate(options: argparse.Namespace) -> None:
     search = search_of(options)
-    translator = load(options.model)
+    translator = load(options.model, **speed_of(options))
     if translator.needs_links:
         raise DataError(
             f"translate: {options.model} is a model with attention 'oracle', which reads by gold links that text alone "
             "does not have; evaluate and align take a TSV file with links in the third column"
         )
+    unknown = replacement_of(options, translator)
     interactive = options.input in (None, "-") and sys.stdin.isatty()
     name = "stdin" if options.input in (None, "-") else options.input
     with ExitStack() as stack:
         align = stack.enter_context(open(options.align, "w", encoding="utf-8")) if options.align else None
         count = 0
         for lines in _chunks(_checked(_input(options.input), name, translator), 1 if interactive else CHUNK):
-            found = translator.translate([line.text for line in lines], options=search)
+            found = translator.translate([line.text for line in lines], options=search, replace_unknown=unknown)
             for line, translation in zip(lines, found, strict=True):
                 _write(translation, line.text, count, options)
                 count += 1
                 if align:
-                    print(metrics.pharaoh(translation.links()), file=align)
+                    print(metrics.pharaoh(translation.in_words().links()), file=align)
             sys.stdout.flush()
 
 
@@ -261,7 +276,22 @@ def _align(options: argparse.Namespace) -> None:
         chunk = pairs[first : first + CHUNK]
         links = [pair.links for pair in chunk] if translator.needs_links else None
         for found in translator.align([p.source for p in chunk], [p.target for p in chunk], links=links):
-            print(metrics.pharaoh(found.links()))
+            print(metrics.pharaoh(found.in_words().links()))
+
+
+def _shortlist(options: argparse.Namespace) -> None:
+    check_files(options, options.pairs)
+    out = Path(options.model)
+    with FolderLock(out):
+        loaded = load_folder(out)
+        source, target = loaded.source_vocabulary, loaded.target_vocabulary
+        pairs = pairs_for(options, options.pairs, loaded.data)
+        lexicon = Lexicon.learn(
+            [source.encode(p.source_input) for p in pairs], [target.encode(p.target) for p in pairs],
+            len(source), len(target),
+        )  # fmt: skip
+        save_lexicon(out, lexicon)
+    print(f"{out / SHORTLIST}: {len(pairs)} pairs, {int((lexicon.best[:, 0] >= 0).sum())} source tokens")
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -287,7 +317,8 @@ def _info(options: argparse.Namespace) -> None:
         except metadata.PackageNotFoundError:
             facts[package] = None
     core = model_ops.show_config()
-    facts |= {key: core[key] for key in ("isa", "isas", "threads", "openmp", "cuda", "cuda_devices")}
+    facts |= {"isa": core["isa"], "isas": core["isas"], "bf16": model_ops.has_bf16()}
+    facts |= {key: core[key] for key in ("threads", "openmp", "cuda", "cuda_devices")}
     if options.json:
         print(json.dumps(facts))
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dhyan import metrics
-from dhyan.cli.inputs import check_files, check_tokenize, note, pairs_for, search_of
+from dhyan.cli.inputs import check_files, check_tokenize, note, pairs_for, replacement_of, search_of, speed_of
 from dhyan.config import DataConfig
 from dhyan.data import Pair, read_lines
 from dhyan.errors import DataError
@@ -32,7 +32,7 @@ def evaluate(options: argparse.Namespace) -> None:
     check_files(options, options.test)
     search = search_of(options)
     names = [options.model] + ([options.against] if options.against else [])
-    systems = [None if Path(name).is_file() else load(name) for name in names]
+    systems = [None if Path(name).is_file() else load(name, **speed_of(options)) for name in names]
     folders = [name for name, system in zip(names, systems, strict=True) if system]
     data = load_tables(Path(folders[0]))[2] if folders else DataConfig()
     reader = next((system for system in systems if system and system.needs_links), None)
@@ -41,7 +41,9 @@ def evaluate(options: argparse.Namespace) -> None:
     vocab = next((system.target_vocab for system in systems if system), None)
     texts = [_outputs(name, pairs, options) if not system else [] for name, system in zip(names, systems, strict=True)]
     measured = [
-        measure(system, pairs, options=search, tokenize=options.tokenize)
+        measure(
+            system, pairs, options=search, tokenize=options.tokenize, replace_unknown=replacement_of(options, system)
+        )
         if system
         else measure_texts(own, pairs, vocab=vocab, tokenize=options.tokenize)
         for system, own in zip(systems, texts, strict=True)

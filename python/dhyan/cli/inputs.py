@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from dhyan import metrics
 from dhyan.cli.parser import UsageError
@@ -12,15 +13,18 @@ from dhyan.cli.search import search_options
 from dhyan.config import DataConfig
 from dhyan.data import Pair, check_links, read_pairs
 from dhyan.folder import load_tables
+from dhyan.model import ROUNDED_WEIGHTS
+from dhyan.names import unknown_name
 from dhyan.search_options import SearchOptions
+from dhyan.shortlist import KEPT
 from dhyan.translator import Translator, load
+from dhyan.unknown import read_dictionary
 
 
 def read(source: str, target: str | None, data: DataConfig) -> list[Pair]:
     """The pairs of a TSV file, or of a source and a target file; bad lines that are skipped are noted."""
     skipped: list[str] = []
-    levels = (data.source_level, data.target_level)
-    pairs = read_pairs(source, target, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, levels=levels)
+    pairs = read_pairs(source, target, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, **data.counted)
     note_skipped(source, skipped)
     return pairs
 
@@ -60,10 +64,17 @@ def pairs_for(
     name = str(options.source or path)
     pairs = read(name, options.target, own)
     if translator is not None and translator.needs_links:
-        check_links(
-            pairs, name, "the model's attention 'oracle' reads by them", levels=(own.source_level, own.target_level)
-        )
+        check_links(pairs, name, "the model's attention 'oracle' reads by them", **own.counted)
     return pairs
+
+
+def speed_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of how a model is loaded; UsageError for what it refuses."""
+    if options.weights not in (None, *ROUNDED_WEIGHTS):
+        raise UsageError(str(unknown_name(f"{options.command}: --weights", options.weights, ROUNDED_WEIGHTS)))
+    if not 0 <= options.shortlist <= KEPT:
+        raise UsageError(f"{options.command}: --shortlist is {options.shortlist}, expected 0 to {KEPT}")
+    return {"weights": options.weights, "shortlist": options.shortlist}
 
 
 def search_of(options: argparse.Namespace) -> SearchOptions:
@@ -72,6 +83,13 @@ def search_of(options: argparse.Namespace) -> SearchOptions:
         return search_options(options)
     except ValueError as error:
         raise UsageError(f"{options.command}: {error}") from None
+
+
+def replacement_of(options: argparse.Namespace, translator: Translator) -> bool | dict[str, str]:
+    """What --replace-unknown and --dictionary ask for. Errors: DataError for the dictionary."""
+    if options.dictionary:
+        return read_dictionary(options.dictionary, translator.source_vocab.normalization)
+    return bool(options.replace_unknown)
 
 
 def check_bad_lines(options: argparse.Namespace) -> None:

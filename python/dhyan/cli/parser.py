@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "evidence cards, figures and curves of a model on a test file, as one HTML page without network",
     "serve": "a local page that translates word by word and shows the weights, and its JSON end point",
     "align": "word alignments of given pairs, Pharaoh format",
+    "shortlist": "learn which target tokens follow from which source tokens, for --shortlist of translate and evaluate",
     "info": "versions, instruction sets, threads, CUDA",
 }
 
@@ -39,13 +40,21 @@ def radius(text: str) -> int | str:
 
 # Option of train -> (table, key, type). No defaults here: what is not given comes from --config or config.py.
 TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
-    "--source-level": ("data", "source_level", str, "char or word"),
-    "--target-level": ("data", "target_level", str, "char or word"),
+    "--source-level": ("data", "source_level", str, "char, word or subword"),
+    "--target-level": ("data", "target_level", str, "char, word or subword"),
     "--columns": ("data", "columns", str, "source and target column of a TSV, such as 1:2; 1,2:3 joins two sources"),
     "--bad-lines": ("data", "bad_lines", str, "error, or skip and count"),
-    "--source-vocabulary": ("data", "source_vocabulary", int, "most source tokens kept; 0 is all"),
-    "--target-vocabulary": ("data", "target_vocabulary", int, "most target tokens kept; 0 is all"),
+    "--source-vocabulary": (
+        "data",
+        "source_vocabulary",
+        int,
+        "most source tokens kept, or subwords; 0: all, or as data allow",
+    ),
+    "--target-vocabulary": ("data", "target_vocabulary", int, "the same of the target"),
     "--min-count": ("data", "min_count", int, "rarer tokens become unknown"),
+    "--normalization": ("data", "normalization", str, "Unicode form of every text: nfc, nfkc or none"),
+    "--subword-model": ("data", "subword_model", str, "how subwords are learned: unigram or bpe"),
+    "--byte-fallback": ("data", "byte_fallback", bool, "subwords: unseen characters enter as bytes, not as unknown"),
     "--max-length": ("data", "max_length", int, "longer sentences (tokens) are left out"),
     "--attention": ("model", "attention", str, f"a scoring: {', '.join(SCORINGS)}"),
     "--cell": ("model", "cell", str, "lstm, gru or rnn"),
@@ -106,7 +115,7 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
     "--guided": ("train", "guided", float, "weight of the loss towards the gold links of the third column"),
     "--coverage": ("train", "coverage", float, "weight of the loss against reading a position twice"),
     "--from": ("train", "fine_tune", str, "a model folder to start from: its weights, vocabularies and [model]"),
-    "--precision": ("train", "precision", str, "float32 or float64"),
+    "--precision": ("train", "precision", str, "float32, float64, or bf16: products in bfloat16 where the CPU can"),
     "--seed": ("train", "seed", int, "of weights, batches and dropout"),
 }
 
@@ -197,7 +206,9 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     own["translate"].add_argument("input", nargs="?", metavar="INPUT", help="a text file, .gz too; default stdin")
     own["translate"].add_argument("--jsonl", action="store_true", help="one JSON object a line, weights included")
     own["translate"].add_argument("--align", metavar="FILE", help="also write Pharaoh alignments, one line a line")
+    _add_replacement(own["translate"])
     add_search(own["translate"], nbest=True)
+    _add_speed(own["translate"])
     _add_model(own["evaluate"], ", or a file of outputs, one a line")
     _add_pairs(own["evaluate"], "test")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
@@ -205,11 +216,15 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         "--against", metavar="DIR2", help="a second one, compared by paired bootstrap resampling (Koehn 2004)"
     )
     own["evaluate"].add_argument("--json", action="store_true", help="print one JSON object")
+    _add_replacement(own["evaluate"])
     add_search(own["evaluate"])
+    _add_speed(own["evaluate"])
     _add_report(own["report"])
     _add_serve(own["serve"])
     _add_model(own["align"])
     _add_pairs(own["align"], "pairs")
+    _add_model(own["shortlist"])
+    _add_pairs(own["shortlist"], "pairs")
     own["info"].add_argument("--json", action="store_true", help="print one JSON object")
     return parser, own
 
@@ -228,6 +243,15 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(option, dest=key, action=argparse.BooleanOptionalAction, help=text)
         else:
             parser.add_argument(option, dest=key, type=kind, metavar=kind.__name__.upper(), help=text)
+
+
+def _add_speed(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("speed")
+    group.add_argument("--weights", metavar="NAME", help="bfloat16 or int8: rounded, for decoding few lines at a time")
+    group.add_argument(
+        "--shortlist", type=int, default=0, metavar="N",
+        help="choose from N target tokens for each source token and N frequent ones (0: all); see dhyan shortlist",
+    )  # fmt: skip
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
@@ -263,6 +287,15 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser, more: str = "") -> None:
     parser.add_argument("model", metavar="DIR", help=f"a model folder{more}")
+
+
+def _add_replacement(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--replace-unknown", action="store_true", help="put the source word it looks at in place of an unknown word"
+    )
+    parser.add_argument(
+        "--dictionary", metavar="FILE", help="and translate that word by a TSV file, source TAB target, where it has it"
+    )
 
 
 def _add_pairs(parser: argparse.ArgumentParser, name: str) -> None:

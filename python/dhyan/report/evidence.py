@@ -30,7 +30,6 @@ from ..search_options import SearchOptions
 from ..translator import Translation, Translator
 from .card import reading_note
 
-UNATTENTIVE = ("none", "uniform")  # their weights say nothing of what was read
 WEAK = 100  # fewer pairs than this, or none with a reference, and a figure says little
 CHOICES = ("failures", "worst", "longest", "best", "first")
 
@@ -223,6 +222,7 @@ def evidence_kind(run: Run) -> str:
 
 def copied(found: Translation) -> list[str]:
     """Output tokens that equal the source token they look at most, punctuation left out."""
+    found = found.in_words()
     links = found.links()
     return [
         found.tokens[t]

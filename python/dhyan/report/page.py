@@ -14,11 +14,12 @@ from ..errors import DataError
 from ..metrics import FAILURES, TEXT_EXTRA_MISSING, exact_match
 from ..names import short_names
 from ..svg import bucket_name
+from ..unknown import UNATTENTIVE
 from ..windows import window_to
 from . import evidence
 from .card import Card, card_html, escaped, page_html, table_html
 from .chart import chart_html
-from .evidence import UNATTENTIVE, Run, Sentences
+from .evidence import Run, Sentences
 
 MEASURES = (  # key of the evaluation, its name, how it is shown, which way is better
     ("pairs", "pairs", "{:d}", ""),
@@ -232,7 +233,7 @@ def _card(runs: Sequence[Run], test: Sentences, i: int, why: Sequence[str]) -> C
     else:
         gold = "" if run.config.attention in UNATTENTIVE else evidence.gold_note(output)
         notes += [("gold links", gold)] if gold else []
-        notes += evidence.failure_notes(output, found.source_tokens)
+        notes += evidence.failure_notes(output, found.in_words().source_tokens)
     copies = evidence.copied(found)
     if copies:
         notes.append(("copied source", ", ".join(copies)))
@@ -246,7 +247,7 @@ def _card(runs: Sequence[Run], test: Sentences, i: int, why: Sequence[str]) -> C
 def _chips(run: Run, test: Sentences, i: int, why: Sequence[str]) -> list[tuple[str, str]]:
     translator, notes = run.translator, []
     if run.outputs:
-        notes = evidence.failure_notes(run.outputs[i], run.found[i].source_tokens)
+        notes = evidence.failure_notes(run.outputs[i], run.found[i].in_words().source_tokens)
     chips = [("", reason) for reason in why if reason != "shows a failure"]
     chips += [("warn", name) for name, words in notes if words != "no"]
     if run.outputs and exact_match([run.outputs[i].hypothesis], [run.outputs[i].reference]):
