@@ -37,11 +37,21 @@ def folder(tmp_path_factory):
     return path
 
 
-class Process:
-    """A running server, and its address."""
+STUCK = """
+import sys, time
+from dhyan.cli import main
+from dhyan.model import Seq2Seq
+Seq2Seq.advance_top = lambda *arguments: time.sleep(60)
+sys.exit(main())
+"""
 
-    def __init__(self, *arguments):
-        command = [sys.executable, "-W", "error", "-m", "dhyan", "serve", *map(str, arguments), "--port", "0"]
+
+class Process:
+    """A running server, and its address. code: what runs in the place of the command."""
+
+    def __init__(self, *arguments, code=None):
+        program = ["-m", "dhyan"] if code is None else ["-c", code]
+        command = [sys.executable, "-W", "error", *program, "serve", *map(str, arguments), "--port", "0"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.line = self.process.stdout.readline()
         self.client = Client(int(self.line.rsplit(":", 1)[1].strip("/\n")))
@@ -79,6 +89,17 @@ def test_a_signal_ends_it_at_once(folder, number, code, busy):
     assert min(seconds) <= 0.2, statistics.median(seconds)
 
 
+def test_a_step_that_does_not_end_is_not_waited_for(folder):
+    server = Process(folder / "model", code=STUCK)
+    body = f'{{"text": "{SENTENCE}"}}'.encode()
+    head = f"POST /api/translate HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON['content-type']}\r\n"
+    with socket.create_connection(("127.0.0.1", server.client.port)) as raw:
+        raw.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        time.sleep(0.3)
+        seconds, code, said = server.end(signal.SIGINT)
+    assert (code, said) == (130, "dhyan: stopped\n") and seconds < 10  # of 60
+
+
 def refused(capsys, code, message, *arguments):
     assert main(["serve", *map(str, arguments)]) == code
     out, err = capsys.readouterr()
@@ -98,11 +119,13 @@ def test_what_it_refuses_to_serve(folder, tmp_path, capsys):
     refused(capsys, 1, "cannot listen at port 0 of 192.0.2.1", model, "--host", "192.0.2.1", "--port", "0")
     for port in ("65536", "-1", "http", "", "٣"):
         refused(capsys, 2, f"argument --port: got {port!r}, expected 0 to 65535", model, f"--port={port}")
+    refused(capsys, 2, "serve: --weights is 'int4', expected one of: int8", model, "--weights", "int4")
+    refused(capsys, 1, "shortlist", model, "--shortlist", "5", "--port", "0")
     refused(capsys, 2, "unknown option '--prot', did you mean: --port", model, "--prot", "1")
 
 
 def test_other_machines_are_let_in_with_a_warning(folder):
-    server = Process(folder / "model", "--host", "0.0.0.0", "--against", folder / "model")
+    server = Process(folder / "model", "--weights", "bfloat16", "--host", "0.0.0.0", "--against", folder / "model")
     assert server.client.send("GET", "/", headers={"host": "evil.example"})[0] == 403
     assert server.client.send("GET", "/", headers={"host": "192.0.2.1"})[0] == 200
     _, code, said = server.end(signal.SIGINT)

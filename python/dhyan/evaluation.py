@@ -62,9 +62,10 @@ def measure(
     options: SearchOptions | None = None,
     tokenize: str = "13a",
     edges: Sequence[int] | None = None,
+    lengths: Sequence[int] | None = None,
     replace_unknown: bool | Mapping[str, str] = False,
 ) -> Measured:
-    """As `evaluate`, with the translations that were measured."""
+    """As `evaluate`, with the translations that were measured. lengths: of the sources, for by_length (in words)."""
     sources = [pair.source for pair in pairs]
     references = [normalize(pair.target, translator.target_vocab.normalization) for pair in pairs]
     links = [pair.links for pair in pairs] if translator.needs_links else None
@@ -72,9 +73,8 @@ def measure(
     forced = translator.align(sources, references, links=links)
     outputs = [_output(*three) for three in zip(pairs, found, forced, strict=True)]
     texts = [f.text for f in found]
-    result = evaluate_report(
-        texts, references, outputs, _words(pairs), tokenize=tokenize, edges=edges, loss=_loss(forced)
-    )
+    lengths = _words(pairs) if lengths is None else lengths
+    result = evaluate_report(texts, references, outputs, lengths, tokenize=tokenize, edges=edges, loss=_loss(forced))
     return Measured(texts, outputs, result, found)
 
 
