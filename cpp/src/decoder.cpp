@@ -397,8 +397,11 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
       if (adds) add(N * z.H, static_cast<const T*>(to.get()), input.get());
       weight_gradient<T>(N, input.get(), z.H, z.H, dl, width, g.weight_ih.data, nullptr);
     }
-    weight_gradient<T>(N, d.before[l].get(), z.H, z.H, d.dhidden[l].size() ? d.dhidden[l].get() : dl, width,
-                       g.weight_hh.data, g.bias_hh.data);
+    const T* dhidden = d.dhidden[l].size() ? d.dhidden[l].get() : dl;
+    const bool packed = l == 0 && dhidden == dgates;
+    if (packed) weight_gradient<T>(d.before[l].get(), z.H, z.H, gates_panels, g.weight_hh.data);
+    weight_gradient<T>(N, d.before[l].get(), z.H, z.H, dhidden, width, packed ? nullptr : g.weight_hh.data,
+                       g.bias_hh.data);
     if (cache.cells[l].norm) norm_gradients(N, cache.cells[l].norm, d.outer[l], g);
   }
   if (p.scorer.query)

@@ -135,7 +135,8 @@ def compared(runs: Sequence[Run], test: Sentences, *, tokenize: str = "13a") -> 
     """Measure -> p-value of the difference of the first two runs (`paired_bootstrap`); {} without two or references."""
     if len(runs) < 2 or any(run.result is None for run in runs):
         return {}
-    one, two = (Measured([f.text for f in run.found], run.outputs, run.result or {}) for run in runs[:2])
+    form = runs[0].translator.target_vocab.normalization
+    one, two = (Measured([f.text for f in run.found], run.outputs, {}, run.found, form) for run in runs[:2])
     found = compare(one, two, test.pairs, tokenize=tokenize)
     return {name: measure["p_value"] for name, measure in found["measures"].items()}
 
