@@ -46,6 +46,7 @@ struct DecoderParameters {
   Cell cell = Cell::rnn;
   bool bahdanau = true;  // read with the previous state, context joins the input; else Luong: cell first, then read
   bool feeding = false;  // Luong: the previous readout joins the input
+  bool residual = false; // from the second layer on: what a layer reads is added to what it hands on (h, or h masked)
   std::vector<CellParameters<T>> cells;
   Scorer<T> scorer;
   View<const T, 2> readout;       // ([E+] H + D, E)
@@ -72,17 +73,26 @@ struct Memory {
 template <class T>
 struct DecoderCache;
 
-// y: embedded target tokens (N,E), one row a step, N = sum of `steps` (B). h0, c0 (L,B,H). masks (L-1,N,H) or null:
-// dropout between layers. readout (N,E), weights (N,S), S = the longest source.
+// Dropout inside the loop: between layers (L-1,N,H), and of what h W_hh reads, one mask a sentence (L,B,H). Each may be null.
+template <class T>
+struct DecoderMasks {
+  View<const T, 3> between, state;
+  const T* between_row(Index l, Index row) const {
+    return between ? between.data + (l * between[1] + row) * between[2] : nullptr;
+  }
+  const T* states(Index l) const { return state ? state.data + l * state[1] * state[2] : nullptr; }
+};
+
+// y: embedded target tokens (N,E), one row a step, N = sum of `steps` (B). h0, c0 (L,B,H). readout (N,E), weights (N,S), S = the longest source.
 template <class T>
 std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, const Memory<T>& memory,
                                                  View<const T, 2> y, View<const Index, 1> steps, View<const T, 3> h0,
-                                                 View<const T, 3> c0, View<const T, 3> masks, View<T, 2> readout,
+                                                 View<const T, 3> c0, const DecoderMasks<T>& masks, View<T, 2> readout,
                                                  View<T, 2> weights);
 // dweights (N,S) or null.
 template <class T>
 void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, const Memory<T>& memory,
-                      View<const T, 2> y, View<const T, 3> h0, View<const T, 3> c0, View<const T, 3> masks,
+                      View<const T, 2> y, View<const T, 3> h0, View<const T, 3> c0, const DecoderMasks<T>& masks,
                       View<const T, 2> dreadout, View<const T, 2> dweights, View<T, 2> dy, View<T, 3> dh0,
                       View<T, 3> dc0, View<T, 2> dkeys, View<T, 2> dvalues, DecoderGradients<T>& gradients);
 
@@ -123,6 +133,23 @@ struct StepOutput {
   View<T, 2> readout, weights;  // (N,E) (N,S)
 };
 
+// Beam search: `beam` hypotheses a sentence, of which the `nbest` best are wanted; limit (B): most steps of each;
+// norm[n]: what the summed log-probability of n symbols is divided by, n up to the largest limit.
+struct BeamOptions {
+  Index begin, end, beam, nbest;
+  View<const Index, 1> limit;
+  const double* norm;
+};
+// Closed hypotheses, in any order: ids (B,beam,T) with the end symbol, weights (B,beam,T,S), summed log-probability,
+// steps (B,beam; 0: there is none), and whether the end symbol was written.
+template <class T>
+struct BeamOutput {
+  View<Index, 3> ids;
+  View<T, 4> weights;
+  View<double, 2> total;
+  View<Index, 2> steps, finished;
+};
+
 // The decoder one step at a time over the sentences of a memory.
 template <class T>
 class Stepper {
@@ -134,9 +161,12 @@ class Stepper {
   // The same for the K <= V largest of every row, (N,K), largest first, of equals the lower id.
   void step_top(const StepInput<T>& in, const StepOutput<T>& out, View<T, 2> log_probabilities, View<Index, 2> ids) const;
   // Arg-max decoding of every sentence until `end` or limit[b] tokens. ids (B,T), filled with `pad` after the end;
-  // weights (B,T,S); h0, c0 (L,B,H). Returns the longest output, `end` included.
+  // weights (B,T,S); h0, c0 (L,B,H). A sentence ends with the id -1 where its logits are NaN or infinite. Returns the
+  // longest output, `end` included.
   Index greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, Index end, Index pad,
                View<const Index, 1> limit, View<Index, 2> ids, View<T, 3> weights) const;
+  // Beam search without further options. Returns 0, or the first step (from 1) that gave NaN.
+  Index beam(View<const T, 3> h0, View<const T, 3> c0, const BeamOptions& options, const BeamOutput<T>& out) const;
   Index layers() const, hidden() const, embedding() const, vocabulary() const, choices() const, longest() const, sentences() const;
 
  private:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from dhyan.cli.search import add_search, at_least_1
+from dhyan.cli.search import add_ensemble, add_search, add_wishes, at_least_1
 from dhyan.names import nearest_first
 
 COMMANDS = {
@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "measure a model on a test file",
     "report": "evidence cards, figures and curves of a model on a test file, as one HTML page without network",
     "serve": "a local page that translates word by word and shows the weights, and its JSON end point",
+    "average": "write a model whose weights are the mean of those of several folders",
     "align": "word alignments of given pairs, Pharaoh format",
     "shortlist": "learn which target tokens follow from which source tokens, for --shortlist of translate and evaluate",
     "info": "versions, instruction sets, threads, CUDA",
@@ -62,7 +63,18 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
     "--embedding": ("model", "embedding", int, "width E of the embeddings"),
     "--hidden": ("model", "hidden", int, "width H of the hidden states"),
     "--layers": ("model", "layers", int, "layers of encoder and decoder"),
+    "--layer-norm": ("model", "layer_norm", bool, "normalise the sums inside recurrent cells"),
+    "--residual": ("model", "residual", bool, "from the second layer on, add what a layer reads to its output"),
+    "--tie": (
+        "model",
+        "tie",
+        str,
+        "one table for words: none, output (target embedding and output layer), all (source too)",
+    ),
     "--dropout": ("model", "dropout", float, "share of values dropped, 0 <= p < 1"),
+    "--variational": ("model", "variational", bool, "dropout by one mask a sentence"),
+    "--recurrent-dropout": ("model", "recurrent_dropout", float, "the same of recurrent states, one mask a sentence"),
+    "--embedding-dropout": ("model", "embedding_dropout", float, "share of word types dropped, at all their places"),
     "--window": (
         "model",
         "window",
@@ -94,6 +106,13 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
     ),
     "--patience": ("train", "patience", int, "stop after so many validations without a better one"),
     "--label-smoothing": ("train", "label_smoothing", float, "share of probability spread over the vocabulary"),
+    "--scheduled-sampling": (
+        "train",
+        "scheduled_sampling",
+        float,
+        "share of target tokens read as the model writes them",
+    ),
+    "--sampling-ramp": ("train", "sampling_ramp", int, "updates until that share is reached"),
     "--guided": ("train", "guided", float, "weight of the loss towards the gold links of the third column"),
     "--coverage": ("train", "coverage", float, "weight of the loss against reading a position twice"),
     "--from": ("train", "fine_tune", str, "a model folder to start from: its weights, vocabularies and [model]"),
@@ -189,8 +208,10 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     own["translate"].add_argument("--jsonl", action="store_true", help="one JSON object a line, weights included")
     own["translate"].add_argument("--align", metavar="FILE", help="also write Pharaoh alignments, one line a line")
     _add_replacement(own["translate"])
+    add_ensemble(own["translate"])
     add_search(own["translate"], nbest=True)
     _add_speed(own["translate"])
+    add_wishes(own["translate"])
     _add_model(own["evaluate"], ", or a file of outputs, one a line")
     _add_pairs(own["evaluate"], "test")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
@@ -198,6 +219,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         "--against", metavar="DIR2", help="a second one, compared by paired bootstrap resampling (Koehn 2004)"
     )
     own["evaluate"].add_argument("--json", action="store_true", help="print one JSON object")
+    add_ensemble(own["evaluate"])
     _add_replacement(own["evaluate"])
     add_search(own["evaluate"])
     _add_speed(own["evaluate"])
@@ -205,6 +227,8 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     _add_serve(own["serve"])
     _add_model(own["align"])
     _add_pairs(own["align"], "pairs")
+    own["average"].add_argument("models", nargs="+", metavar="DIR", help="model folders of one configuration")
+    own["average"].add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
     _add_model(own["shortlist"])
     _add_pairs(own["shortlist"], "pairs")
     own["info"].add_argument("--json", action="store_true", help="print one JSON object")
