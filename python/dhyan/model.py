@@ -12,11 +12,12 @@ from . import model_ops as ops
 from .alignment_loss import coverage_loss, guided_loss
 from .batch import Batch, check_ids
 from .config import ModelConfig
+from .copying import CopyCache, check_copies, copy_backward, copy_forward, copy_loss
 from .decoder import DecoderState
 from .dropout import Dropout, apply
 from .encoder import EncoderCache, encoder_backward, encoder_forward
 from .parameters import Arrays, initial_parameters, round_to_bfloat16
-from .vocab import BEGIN, END, PAD
+from .vocab import BEGIN, END, PAD, UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class ModelCache:
     mask: np.ndarray | None
     tokens: int
     dweights: np.ndarray | None  # (N, S), of the losses on the attention weights
+    copying: CopyCache | None
+    positions: int  # S of the weights
 
 
 class Seq2Seq:
@@ -39,7 +42,7 @@ class Seq2Seq:
         s_0 = tanh(final W + b)                       final: the encoder's last state (backward direction)
         Bahdanau:  c_t = read(s_{t-1});  s_t = cell([y_t; c_t], s_{t-1});  r_t = tanh([y_t; s_t; c_t] W + b)
         Luong:     s_t = cell([y_t; r_{t-1}], s_{t-1});  c_t = read(s_t);  r_t = tanh([s_t; c_t] W + b)
-        p(next token) = softmax(r_t W_out + b_out)
+        p(next token) = softmax(r_t W_out + b_out), mixed with the source's words where config.copy (`copying`)
 
     read(s) = sum_s weights[s] memory[s], weights = softmax over the sentence of score(s, memory).
     r has the width of the embedding; the lstm's first cell state comes from `final` like its hidden state.
@@ -115,20 +118,41 @@ class Seq2Seq:
         c = self.config
         dropout = Dropout(c.dropout, self.seed, step, self.dtype)
         memory, final, encoder_cache = self._encode(batch.source, batch.source_lengths, dropout, batch.alignment)
-        read, targets, steps = self._target_rows(batch)
+        copies = self._copies(batch)
+        read, targets, steps = self._target_rows(batch, copies)
         readout, weights, decoder_cache = decoder.decoder_forward(
             c, self._parameters, memory, final, read, steps, dropout
         )
         mask = dropout.mask("readout", readout.shape)
         readout = apply(readout, mask)
-        p = self._parameters
-        total, loss_cache = ops.cross_entropy_forward(
-            readout, p["output.weight"], p["output.bias"], targets, smoothing=smoothing
-        )
+        total, loss_cache, copying = self._output(readout, weights, targets, steps, copies, smoothing)
         tokens = len(targets)
         loss = total / max(tokens, 1)
         more, dweights = self._weights_loss(batch, weights, steps, guided, coverage)
-        return loss + more, ModelCache(c, encoder_cache, decoder_cache, loss_cache, mask, tokens, dweights)
+        cache = ModelCache(
+            c, encoder_cache, decoder_cache, loss_cache, mask, tokens, dweights, copying, weights.shape[1]
+        )
+        return loss + more, cache
+
+    def _output(
+        self,
+        readout: np.ndarray,
+        weights: np.ndarray,
+        targets: np.ndarray,
+        steps: np.ndarray,
+        copies: np.ndarray | None,
+        smoothing: float,
+    ) -> tuple[float, ops.LossCache, CopyCache | None]:
+        """The sum of the token losses, and what backward reads."""
+        p = self._parameters
+        w, b = p["output.weight"], p["output.bias"]
+        if copies is None:
+            return *ops.cross_entropy_forward(readout, w, b, targets, smoothing=smoothing), None
+        known = np.where(targets < self.config.target_size, targets, UNKNOWN)
+        total, loss = ops.cross_entropy_forward(readout, w, b, known, smoothing=smoothing)
+        rows = np.repeat(copies[:, : weights.shape[1]], steps, axis=0)
+        copying = copy_forward(loss, p["copy.weight"], p["copy.bias"], weights, rows, targets)
+        return copy_loss(copying, total), loss, copying
 
     def _weights_loss(
         self, batch: Batch, weights: np.ndarray, steps: np.ndarray, guided: float, coverage: float
@@ -156,10 +180,18 @@ class Seq2Seq:
             raise ValueError("Seq2Seq.backward: the cache comes from a model of another configuration")
         c, p = self.config, self._parameters
         gradients = p.like()
+        scale, dweights = 1.0 / max(cache.tokens, 1), cache.dweights
+        shares, more = None, None
+        if cache.copying is not None:
+            dw, db = gradients["copy.weight"], gradients["copy.bias"]
+            shares, more, dcopied = copy_backward(
+                scale, cache.copying, p["copy.weight"], dw=dw, db=db, positions=cache.positions
+            )
+            dweights = dcopied if dweights is None else dweights + dcopied
         dw, db = gradients["output.weight"], gradients["output.bias"]
-        dreadout, _, _ = ops.cross_entropy_backward(1.0 / max(cache.tokens, 1), cache.loss, dw=dw, db=db)
-        dreadout = apply(dreadout, cache.mask)
-        dmemory, dfinal = decoder.decoder_backward(c, p, dreadout, cache.dweights, cache.decoder, gradients)
+        dreadout, _, _ = ops.cross_entropy_backward(scale, cache.loss, shares=shares, dw=dw, db=db)
+        dreadout = apply(dreadout if more is None else dreadout + more, cache.mask)
+        dmemory, dfinal = decoder.decoder_backward(c, p, dreadout, dweights, cache.decoder, gradients)
         encoder_backward(c, p, dmemory, dfinal, cache.encoder, gradients)
         return gradients
 
@@ -168,18 +200,39 @@ class Seq2Seq:
 
         Row t belongs to target[:, t + 1]; rows from target_lengths - 1 on are 0.
         """
-        c, p = self.config, self._parameters
+        rows, weights, *_ = self._force(batch)
+        return rows, weights
+
+    def force_copying(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """force of a model that copies, then p_gen (B, T), and how far each given token was copied (B, T).
+
+        That is (1 - p_gen) sum weights / p, the copied share of its probability: 0 for a token the source does not
+        hold, 1 for one that cannot be generated. Errors: ValueError for a model that does not copy.
+        """
+        if not self.config.copy:
+            raise ValueError("Seq2Seq.force_copying: the model does not copy, expected config.copy")
+        log_probabilities, weights, valid, copying = self._force(batch)
+        assert copying is not None
+        p_gen, copied = np.zeros(valid.shape, self.dtype), np.zeros(valid.shape, self.dtype)
+        p_gen[valid], copied[valid] = copying.p_gen, 1 - copying.generated
+        return log_probabilities, weights, p_gen, copied
+
+    def _force(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, CopyCache | None]:
+        """force, which rows (B, T) are given, and the mixture at them."""
         none = Dropout(0.0, self.seed, None, self.dtype)
         memory, final, _ = self._encode(batch.source, batch.source_lengths, none, batch.alignment)
-        read, targets, steps = self._target_rows(batch)
-        readout, weights, _ = decoder.decoder_forward(c, p, memory, final, read, steps, none, hard=True)
-        _, loss = ops.cross_entropy_forward(readout, p["output.weight"], p["output.bias"], targets)
+        copies = self._copies(batch)
+        read, targets, steps = self._target_rows(batch, copies)
+        readout, weights, _ = decoder.decoder_forward(
+            self.config, self._parameters, memory, final, read, steps, none, hard=True
+        )
+        _, loss, copying = self._output(readout, weights, targets, steps, copies, 0.0)
         B, T, S = batch.size, batch.target.shape[1] - 1, batch.source.shape[1]
         valid = np.arange(T) < steps[:, None]
         log_probabilities, padded = np.zeros((B, T), self.dtype), np.zeros((B, T, S), self.dtype)
-        log_probabilities[valid] = loss.log_p
+        log_probabilities[valid] = loss.log_p if copying is None else copying.log_p
         padded[valid, : weights.shape[1]] = weights
-        return log_probabilities, padded
+        return log_probabilities, padded, valid, copying
 
     def greedy(
         self,
@@ -187,17 +240,19 @@ class Seq2Seq:
         source_lengths: np.ndarray,
         max_length: int = 50,
         alignment: np.ndarray | None = None,
+        copies: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest token at every step: ids (B, T) int64, end symbol included, then pad; weights (B, T, S).
 
         T is the longest output, at most max_length. A sentence's result does not depend on the batch it is in.
-        alignment (B, T, S): what the scoring "oracle" reads by.
+        alignment (B, T, S): what the scoring "oracle" reads by. copies (B, S): the source tokens as target ids, for a
+        model that copies, whose ids from target_size on are the sentence's own words.
         """
         if max_length < 1:
             raise ValueError(f"Seq2Seq.greedy: max_length is {max_length}, expected at least 1")
         source_lengths = np.asarray(source_lengths)
-        state = self.start(source, source_lengths, alignment)
-        if state.reader is not None:
+        state = self.start(source, source_lengths, alignment, copies)
+        if state.reader is not None or state.copier is not None:
             return self._greedy_steps(state, len(source_lengths), np.shape(source)[1], max_length)
         limit = np.full(len(source_lengths), max_length, np.int64)
         ids, weights, used = state.stepper.greedy(state.h, state.c, BEGIN, END, PAD, limit)
@@ -206,7 +261,7 @@ class Seq2Seq:
         return ids[:, :used], padded
 
     def _greedy_steps(self, state: DecoderState, B: int, S: int, max_length: int) -> tuple[np.ndarray, np.ndarray]:
-        """greedy, step by step: for attention that the core's loop does not read by itself."""
+        """greedy, step by step: for attention that the core's loop does not read by itself, and for copying."""
         ids, weights = np.full((B, max_length), PAD, np.int64), np.zeros((B, max_length, S), self.dtype)
         sentence, tokens, used = np.arange(B), np.full(B, BEGIN, np.int64), 0
         while len(sentence) and used < max_length:
@@ -220,21 +275,30 @@ class Seq2Seq:
         return ids[:, :used], weights[:, :used]
 
     def start(
-        self, source: np.ndarray, source_lengths: np.ndarray, alignment: np.ndarray | None = None
+        self,
+        source: np.ndarray,
+        source_lengths: np.ndarray,
+        alignment: np.ndarray | None = None,
+        copies: np.ndarray | None = None,
     ) -> DecoderState:
         """Encode the sentences; the state before the first decoder step, one row a sentence.
 
-        alignment (B, T, S): what the scoring "oracle" reads by; ValueError where it is missing.
+        alignment (B, T, S): what the scoring "oracle" reads by; copies (B, S): the source tokens as target ids, for a
+        model that copies. ValueError where it is missing.
         """
         none = Dropout(0.0, self.seed, None, self.dtype)
         self._check_source(source)
-        memory, final, _ = self._encode(source, np.asarray(source_lengths), none, alignment)
-        return decoder.start(self.config, self._parameters, memory, final, self._step_weights)
+        lengths = np.asarray(source_lengths)
+        memory, final, _ = self._encode(source, lengths, none, alignment)
+        given = check_copies(copies, source, lengths, self.config.target_size) if self.config.copy else None
+        return decoder.start(self.config, self._parameters, memory, final, self._step_weights, given)
 
     def advance(
         self, state: DecoderState, tokens: np.ndarray, sentence: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, DecoderState]:
         """One step: log-probabilities (N, V), weights (N, S) and the next state; row i reads sentence[i].
+
+        A model that copies has further columns for the words that only the sources hold, see `copying`.
 
         The parameters must not change between the steps of a search.
         """
@@ -268,7 +332,13 @@ class Seq2Seq:
             if source.ndim != 3 or source.shape[2] != c.source_size:
                 raise ValueError(f"Seq2Seq: source has shape {source.shape}, expected (B, S, F={c.source_size})")
 
-    def _target_rows(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _copies(self, batch: Batch) -> np.ndarray | None:
+        """batch.copies, checked, where the model copies."""
+        if not self.config.copy:
+            return None
+        return check_copies(batch.copies, batch.source, batch.source_lengths, self.config.target_size)
+
+    def _target_rows(self, batch: Batch, copies: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(tokens read (N,), tokens predicted (N,), decoder steps (B,))."""
         steps = batch.target_lengths - 1
         valid = np.arange(batch.target.shape[1] - 1) < steps[:, None]
@@ -276,6 +346,9 @@ class Seq2Seq:
         size = self.config.target_size
         if max(read.max(initial=0), predicted.max(initial=0)) >= size:
             inside = np.arange(batch.target.shape[1]) < batch.target_lengths[:, None]
+            if copies is not None:  # a word of the source may be read and predicted
+                inside &= ~(batch.target[:, :, None] == copies[:, None]).any(2)
+                read = np.where(read < size, read, UNKNOWN)
             check_ids(np.where(inside, batch.target, 0), size, "target", "Seq2Seq")
         return read, predicted, steps
 

@@ -77,6 +77,8 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     read = H + D + (E if c.order == "bahdanau" else 0)
     shapes["readout.weight"], shapes["readout.bias"] = (read, E), (E,)
     shapes["output.weight"], shapes["output.bias"] = (E, c.target_size), (c.target_size,)
+    if c.copy:
+        shapes["copy.weight"], shapes["copy.bias"] = (E, 1), (1,)
     return shapes
 
 

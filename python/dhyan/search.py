@@ -42,6 +42,7 @@ def beam_search(
     nbest: int = 1,
     length_penalty: float = 1.0,
     alignment: np.ndarray | None = None,
+    copies: np.ndarray | None = None,
 ) -> list[list[Hypothesis]]:
     """The `nbest` best hypotheses of every sentence, best first; all sentences of the batch advance together.
 
@@ -49,7 +50,8 @@ def beam_search(
     each (B,), the end symbol counts as one; None = 2 length + 10. A finished hypothesis leaves the beam and narrows it
     by one (Bahdanau et al. 2014); a sentence is done when its beam is empty, or when no open hypothesis can beat its
     nbest-th finished one. Finished ones rank before those cut at max_length. Of equal scores the lower token id wins,
-    then the earlier hypothesis. beam=1 is greedy search. alignment (B, T, S): what the scoring "oracle" reads by.
+    then the earlier hypothesis. beam=1 is greedy search. alignment (B, T, S): what the scoring "oracle" reads by;
+    copies (B, S): the source tokens as target ids, for a model that copies. What has probability 0 is never taken.
 
     ValueError: beam < 1, nbest outside 1..beam, max_length < 1, length_penalty negative or not finite.
     NumericError: the model returns NaN.
@@ -60,7 +62,8 @@ def beam_search(
     if not len(lengths):
         return []
     search = _Search(lengths, limits, beam, nbest, length_penalty)
-    state = model.start(source, lengths) if alignment is None else model.start(source, lengths, alignment)
+    given = {name: a for name, a in (("alignment", alignment), ("copies", copies)) if a is not None}
+    state = model.start(source, lengths, **given)
     while len(search.sentence):
         found, weights, state = _advance(model, state, search.tokens, search.sentence, int(search.capacity.max()))
         state = state.select(search.step(found, weights))
@@ -77,7 +80,11 @@ def _advance(
     """One step of the model; no more than `most` continuations of one row can win, and only those come back."""
     if hasattr(model, "advance_top"):
         values, ids, weights, state = model.advance_top(state, tokens, sentence, most)
-        return (np.repeat(np.arange(len(ids)), ids.shape[1]), ids.ravel(), values.ravel()), weights, state
+        rows = np.repeat(np.arange(len(ids)), ids.shape[1])
+        if values.size and values.min() == -np.inf:  # such as the words of another sentence, which it may copy
+            kept = values.ravel() != -np.inf
+            return (rows[kept], ids.ravel()[kept], values.ravel()[kept]), weights, state
+        return (rows, ids.ravel(), values.ravel()), weights, state
     log_probabilities, weights, state = model.advance(state, tokens, sentence)
     place = max(log_probabilities.shape[1] - most, 0)
     least = np.partition(log_probabilities, place, axis=1)[:, place]  # NaN sorts last, and is let through
