@@ -4,7 +4,8 @@
     python bench/g2p_twin.py train.es,train.en dev.es,dev.en test.es,test.en --bleu
 Prints the error of every validation with seconds, then WER, PER (and BLEU) of greedy decoding on TEST, total seconds,
 and how long each side took to the error that both reached. What dhyan does is dhyan.train; the twin below follows it
-line by line in PyTorch. Only dropout masks and rounding differ. Needs torch==2.13.0 (CPU).
+line by line in PyTorch. Only dropout masks and rounding differ. Needs torch==2.13.0 (CPU). On a machine that has other
+things to do, OMP_NUM_THREADS=1 and --cpu-time: one thread each, and processor time in place of seconds.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from dhyan import metrics
 from dhyan.batch import make_batches
 from dhyan.config import DataConfig, ModelConfig, TrainConfig
 from dhyan.data import Pair, read_pairs
-from dhyan.training import Encoded
+from dhyan.examples import Encoded
 from dhyan.vocab import Vocabulary
 
+Clock = Callable[[], float]
 Decode = Callable[[np.ndarray, np.ndarray, int], np.ndarray]  # source, lengths, limit -> ids (B, T)
 
 
@@ -56,12 +58,16 @@ class Curve:
     """(seconds, combined error) of every validation of one side."""
 
     name: str
-    started: float = dataclasses.field(default_factory=time.monotonic)
+    clock: Clock
+    started: float = 0.0
     points: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
 
     def add(self, error: float, exact: float, epoch: int, loss: float) -> None:
         """Book one validation and print it."""
-        seconds = time.monotonic() - self.started
+        seconds = self.clock() - self.started
         self.points.append((seconds, 0.5 * (error + 1 - exact)))
         line = f"{self.name:8s} epoch {epoch:3d}  loss {loss:.4f}  WER {100 * (1 - exact):6.2f}  PER {100 * error:6.2f}"
         print(f"{line}  {seconds:7.1f} s", flush=True)
@@ -108,9 +114,9 @@ def references(t: Task, part: Encoded) -> list[list[str]]:
     return [t.target.tokenize(p.target) for p in part.pairs]
 
 
-def train_ours(t: Task) -> tuple[Curve, Decode, int]:
+def train_ours(t: Task, clock: Clock) -> tuple[Curve, Decode, int]:
     """dhyan.train."""
-    curve = Curve("dhyan")
+    curve = Curve("dhyan", clock)
 
     def note(report: Any, model: Any) -> None:
         curve.add(report.token_error_rate, report.exact_match, report.epoch, report.valid_loss)
@@ -121,7 +127,7 @@ def train_ours(t: Task) -> tuple[Curve, Decode, int]:
     return curve, lambda source, lengths, limit: model.greedy(source, lengths, max_length=limit)[0], len(curve.points)
 
 
-def train_twin(t: Task) -> tuple[Curve, Decode, int]:
+def train_twin(t: Task, clock: Clock) -> tuple[Curve, Decode, int]:
     """The same in PyTorch."""
     import torch
     from seq2seq_twin import Seq2SeqTwin
@@ -132,7 +138,7 @@ def train_twin(t: Task) -> tuple[Curve, Decode, int]:
     net = Seq2SeqTwin(c.source_size, c.target_size, c.embedding, c.hidden, c.cell, dropout=c.dropout)
     net.load(dhyan.Seq2Seq(c, seed=o.seed).parameters())
     adam = torch.optim.Adam(net.parameters(), lr=o.lr, betas=(o.beta1, o.beta2), fused=True)
-    curve = Curve("PyTorch")
+    curve = Curve("PyTorch", clock)
 
     def tensors(batch: dhyan.Batch) -> tuple[Any, Any, Any]:
         return tuple(torch.from_numpy(a) for a in (batch.source, batch.target, batch.source_lengths))
@@ -182,7 +188,7 @@ def train_twin(t: Task) -> tuple[Curve, Decode, int]:
 
 def finish(t: Task, curve: Curve, decode: Decode, epochs: int, wants_bleu: bool) -> dict[str, Any]:
     """Test results of one side, printed and returned."""
-    seconds = time.monotonic() - curve.started
+    seconds = curve.clock() - curve.started
     found, wanted = decode_all(t, t.test, decode), references(t, t.test)
     result: dict[str, Any] = {
         "side": curve.name,
@@ -215,6 +221,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     for name in ("dropout", "lr"):
         parser.add_argument(f"--{name}", type=float)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cpu-time", action="store_true", help="count processor time instead of seconds")
     parser.add_argument("--bleu", action="store_true", help="also BLEU (sacrebleu, tokens as they are)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write results and curves")
     return parser.parse_args(argv)
@@ -225,10 +232,11 @@ def main(argv: list[str] | None = None) -> int:
     o = arguments(argv)
     t = task(o)
     print(f"{t.config}\n{t.options}\n{len(t.train)} / {len(t.valid)} / {len(t.test)} pairs", flush=True)
+    clock: Clock = time.process_time if o.cpu_time else time.monotonic
     results, curves = [], []
     for name, function in (("dhyan", train_ours), ("torch", train_twin)):
         if o.side in ("both", name):
-            curve, decode, epochs = function(t)
+            curve, decode, epochs = function(t, clock)
             results.append(finish(t, curve, decode, epochs, o.bleu))
             curves.append(curve)
     if len(curves) == 2:

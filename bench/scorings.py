@@ -50,6 +50,7 @@ class Row:
 VARIANTS = (
     Row("additive window 2", "additive", {"window": 2}),
     Row("general predictive 4", "general", {"window": "predictive:4"}),
+    Row("general predictive 10", "general", {"window": "predictive:10"}),
     Row("additive sparsemax", "additive", {"normalize": "sparsemax"}),
     Row("additive monotonic", "additive", {"normalize": "monotonic", "normalized": True}),
     Row("additive 4 heads", "additive", {"heads": 4}),

@@ -1,7 +1,9 @@
-"""From the decoder that looks back to the sentence that looks at itself: the bridge to the Transformer.
+"""From the decoder that looks back to the sentence that looks at itself: the bridge to Vaswani et al. 2017.
 
-Every step uses the op that the encoder-decoder uses; only what is handed to it changes.
-Run: python examples/self_attention.py
+The end of the story that examples/README.md lists. Every step uses the op that the encoder-decoder uses; only what is
+handed to it changes. The last one trains a layer, forward and backward.
+
+Run: python examples/self_attention.py     (an instant)
 """
 
 import dhyan

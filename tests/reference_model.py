@@ -647,6 +647,29 @@ def adam(
     return new_p, new_m, new_v, norm
 
 
+def penalised(p: Parameters, g: Parameters, weight_decay: float, clip: float | None) -> tuple[Parameters, float]:
+    """The gradient clipped to global norm, plus that of weight_decay |p|^2 / 2; and the norm before."""
+    norm = float(np.sqrt(sum((gradient**2).sum() for gradient in g.values())))
+    factor = min(1.0, clip / norm) if clip and norm > 0 else 1.0
+    return {name: g[name] * factor + weight_decay * p[name] for name in p}, norm
+
+
+def sgd(
+    p: Parameters,
+    g: Parameters,
+    m: Parameters,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    clip: float | None = None,
+) -> tuple[Parameters, Parameters, float]:
+    """Polyak 1964 as PyTorch writes it: m = momentum m + g, p = p - lr m; returns p, m and the norm before clipping."""
+    d, norm = penalised(p, g, weight_decay, clip)
+    new_m = {name: momentum * m[name] + d[name] for name in p}
+    return {name: p[name] - lr * new_m[name] for name in p}, new_m, norm
+
+
 # ------------------------------------------------------------------------------------------------ gradients
 
 

@@ -12,7 +12,7 @@ import time
 import pytest
 from dhyan import corpus
 from dhyan.cli import main
-from dhyan.cli.parser import COMMANDS, SCORINGS, TRAIN_OPTIONS
+from dhyan.cli.parser import COMMANDS, SCORINGS, TRAIN_OPTIONS, UsageError, parse
 from dhyan.config import TABLES, read_toml
 from dhyan.data import parse_links
 from dhyan.scoring import scorings
@@ -93,6 +93,9 @@ def test_help_lists_the_commands(capsys):
         (["train", "a", "b", "--out", "x", "--hidden", "many"], "argument --hidden: invalid int value: 'many'"),
         (["train", "a", "b", "--out", "x", "--dropout", "1"], "dropout is 1.0, expected 0 <= dropout < 1"),
         (["train", "a", "b", "--out", "x", "--lr", "nan"], "lr is nan"),
+        (["train", "a", "b", "--out", "x", "--optimizer", "sdg"], "optimizer is 'sdg', expected one of: sgd, "),
+        (["train", "a", "b", "--out", "x", "--schedule", "inverse"], "'inverse', expected one of: inverse_sqrt, "),
+        (["train", "a", "b", "--out", "x", "--momentum", "1"], "momentum is 1.0, expected 0 <= momentum < 1"),
         (["train", "a", "b", "--out", "x", "--cell", "lstn"], "cell is 'lstn', expected one of: lstm, "),
         (["train", "a", "b", "--out", "x", "--attention", "bahdanu"], "'bahdanu', expected one of: "),
         (["train", "a", "b", "--out", "x", "--attention", "aditive"], "'aditive', expected one of: additive, "),
@@ -143,6 +146,22 @@ def test_usage_errors(capsys, arguments, message):
     fails(capsys, 2, message, *arguments)
 
 
+def test_files_may_stand_after_options():
+    """argparse alone takes optional positionals only up to the first option."""
+    for given in (["translate", "m", "--beam", "2", "in"], ["translate", "--beam", "2", "m", "in"]):
+        options = parse(given)
+        assert (options.model, options.input, options.beam) == ("m", "in", 2)
+    options = parse(["train", "--hidden", "3", "a", "--out", "x", "b"])
+    assert (options.train, options.valid, options.hidden, options.out) == ("a", "b", 3, "x")
+    assert parse(["evaluate", "m", "--json", "test"]).test == "test"
+    assert parse(["translate", "m", "--jsonl", "-"]).input == "-"
+    for given in (["translate", "m", "--beam", "2", "in", "more"], ["train", "a", "--lr", "1", "b", "c"]):
+        with pytest.raises(UsageError, match="got the further argument"):
+            parse(given)
+    with pytest.raises(UsageError, match="unknown option '--hiden'"):
+        parse(["train", "a", "--lr", "1", "b", "--hiden", "3"])
+
+
 def test_the_help_of_train_lists_every_scoring(capsys):
     assert list(SCORINGS) == scorings()
     assert main(["train", "--help"]) == 0
@@ -165,7 +184,7 @@ def test_every_field_of_the_tables_has_an_option():
     fields = {(table, field) for table, cls in TABLES.items() for field in cls.__dataclass_fields__}
     offered = {(table, key) for table, key, _, _ in TRAIN_OPTIONS.values()}
     assert offered <= fields
-    beyond = {"source_size", "target_size", "bidirectional", "input_feeding", "source", "lr_decay", "beta1", "beta2"}
+    beyond = {"source_size", "target_size", "bidirectional", "input_feeding", "source"}
     assert {field for _, field in fields - offered} == beyond
 
 
@@ -406,25 +425,111 @@ def test_a_reader_that_leaves_early_is_no_error_message(folder):
 # ---------------------------------------------------------------- evaluate, align, info
 
 
-def test_evaluate(folder, capsys):
+def test_evaluate_prints_every_figure(folder, capsys):
+    """Every key that `evaluate --json` promises, with its type and range, and no other."""
     given = ["evaluate", str(folder / "model"), str(folder / "valid.tsv"), "--beam", "2"]
     assert main([*given, "--json"]) == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert captured.err == "" and captured.out.count("\n") == 1
-    assert result["pairs"] == 20 and 0 <= result["exact_match"] <= 1 and result["aer"] is not None
+    assert set(result) == {
+        "pairs", "bleu", "chrf", "ter", "signature", "exact_match", "token_error_rate", "perplexity", "by_length",
+        "aer", "failures",
+    }  # fmt: skip
+    assert result["pairs"] == 20 and type(result["pairs"]) is int
+    assert all(type(result[name]) is float and result[name] >= 0 for name in ("bleu", "chrf", "ter"))
+    assert result["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert 0 <= result["exact_match"] <= 1 and result["token_error_rate"] >= 0 and 0 <= result["aer"] <= 1
+    assert 1 < result["perplexity"] < 1000
+    words = [len(row.split("\t")[0].split()) for row in (folder / "valid.tsv").read_text(encoding="utf-8").splitlines()]
+    assert [list(bucket) for bucket in result["by_length"]] == [["from", "to", "pairs", "bleu"]]
+    bucket = result["by_length"][0]  # fewer than 100 pairs are one range
+    assert (bucket["from"], bucket["to"], bucket["pairs"]) == (min(words), max(words), 20) and bucket["bleu"] >= 0
     assert set(result["failures"]) == {"omission", "repetition", "hallucination", "wrong_alignment"}
+    assert all(type(count) is int and 0 <= count <= 20 for count in result["failures"].values())
     assert main(given) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["pairs", "20"] and any(line.startswith("AER") for line in lines)
+    assert lines[0].split() == ["pairs", "20"] and lines[-1] == result["signature"]
+    shown = {line[:18].strip(): line[18:].split() for line in lines[:-1]}
+    assert list(shown) == [
+        "pairs", "BLEU", "chrF", "TER", "exact match", "token error rate", "perplexity", "AER",
+        f"BLEU {min(words)}-{max(words)} words", "omission", "repetition", "hallucination", "wrong alignment",
+    ]  # fmt: skip
+    assert shown["AER"] == [f"{result['aer']:.4f}"] and shown["perplexity"] == [f"{result['perplexity']:.3f}"]
+    assert shown["exact match"] == [f"{100 * result['exact_match']:.2f}", "%"]
+
+
+def test_evaluate_tokenize(folder, capsys):
+    given = ["evaluate", str(folder / "model"), str(folder / "valid.tsv"), "--beam", "1", "--json"]
+    assert main([*given, "--tokenize", "none"]) == 0
+    assert "|tok:none|" in json.loads(capsys.readouterr().out)["signature"]
+
+
+def test_evaluate_without_links_has_no_aer(folder, tmp_path, capsys):
+    rows = [row.split("\t")[:2] for row in (folder / "valid.tsv").read_text(encoding="utf-8").splitlines()]
+    (tmp_path / "plain.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    assert main(["evaluate", str(folder / "model"), str(tmp_path / "plain.tsv"), "--beam", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["aer"] is None
 
 
 def test_evaluate_without_the_text_extra(folder):
     code = "import sys; sys.modules['sacrebleu'] = None; from dhyan.cli import main; sys.exit(main(sys.argv[1:]))"
-    given = ["evaluate", folder / "model", folder / "valid.tsv", "--beam", "1", "--json"]
+    given = ["evaluate", folder / "model", folder / "valid.tsv", "--beam", "1", "--json", "--against", folder / "model"]
     done = subprocess.run([sys.executable, "-c", code, *map(str, given)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and json.loads(done.stdout)["bleu"] is None
+    result = json.loads(done.stdout)
+    assert done.returncode == 0 and all(result[name] is None for name in ("bleu", "chrf", "ter", "signature"))
+    assert [bucket["bleu"] for bucket in result["by_length"]] == [None]
     assert done.stderr.count("\n") == 1 and "pip install 'dhyan[text]'" in done.stderr
+    assert set(result["paired_bootstrap"]["measures"]) == {"exact_match", "token_error_rate"}
+
+
+def test_two_systems_are_compared(folder, tmp_path, capsys):
+    """Models and files of outputs, in any mix."""
+    model, test, other = folder / "model", folder / "valid.tsv", tmp_path / "other.txt"
+    rows = [row.split("\t") for row in test.read_text(encoding="utf-8").splitlines()]
+    other.write_text("".join(row[1] + "\n" for row in rows), encoding="utf-8")
+    given = ["evaluate", str(model), str(test), "--against", str(other), "--beam", "1"]
+    assert main([*given, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    second, paired = result["against"], result["paired_bootstrap"]
+    assert set(second) == set(result) - {"against", "paired_bootstrap"}
+    assert second["bleu"] == pytest.approx(100) and second["perplexity"] is second["aer"] is None
+    assert paired["samples"] == 1000 and set(paired["measures"]) == {
+        "bleu", "chrf", "ter", "exact_match", "token_error_rate"
+    }  # fmt: skip
+    for name, measure in paired["measures"].items():
+        assert measure["score"] == pytest.approx(result[name]) and measure["against"] == pytest.approx(second[name])
+        assert measure["p_value"] == pytest.approx(1 / 1001)  # two epochs against the references themselves
+    assert main(given) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split() == ["model", "other.txt", "p"] and "Koehn 2004" in out
+    shown = {line[:18].strip(): line[18:].split() for line in out.splitlines()}
+    assert shown["BLEU"] == [f"{result['bleu']:.2f}", "100.00", "0.001"] and shown["AER"][1] == "-"
+    assert main(["translate", str(model), "--beam", "1", "--align", os.devnull, str(sources(rows, tmp_path))]) == 0
+    (tmp_path / "own.txt").write_text(capsys.readouterr().out, encoding="utf-8")
+    assert main(["evaluate", str(tmp_path / "own.txt"), str(test), "--json"]) == 0
+    own = json.loads(capsys.readouterr().out)
+    for name in ("pairs", "bleu", "chrf", "ter", "exact_match", "token_error_rate", "by_length"):
+        assert own[name] == result[name]
+
+
+def sources(rows, folder):
+    (folder / "sources.txt").write_text("".join(row[0] + "\n" for row in rows), encoding="utf-8")
+    return folder / "sources.txt"
+
+
+def test_outputs_that_do_not_fit_the_test(folder, tmp_path, capsys):
+    short, test = tmp_path / "short.txt", folder / "valid.tsv"
+    short.write_text("a\n\n", encoding="utf-8")
+    message = "short.txt has 2 lines, expected 20: one output for each pair of "
+    fails(capsys, 1, message, "evaluate", short, test)
+    fails(capsys, 1, message, "evaluate", folder / "model", test, "--against", short)
+    fails(capsys, 1, "gone: no such model folder", "evaluate", folder / "model", test, "--against", "gone")
+    (tmp_path / "bad.tsv").write_text("a b\tx\nno target\nc\ty\n", encoding="utf-8")
+    for text in ("x\nwhatever\ny\n", "x\ny\n"):  # with the bad line's output, and without
+        short.write_text(text, encoding="utf-8")
+        assert main(["evaluate", str(short), str(tmp_path / "bad.tsv"), "--bad-lines", "skip", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["exact_match"] == 1
 
 
 def test_align_writes_pharaoh(folder, tmp_path, capsys):

@@ -49,6 +49,7 @@ NUMBERS = [
     (TrainConfig, "beta1", (0, 0.9), (1.0, -0.1)),
     (TrainConfig, "beta2", (0, 0.999), (1.0, -0.1)),
     (TrainConfig, "label_smoothing", (0, 0.1), (1.0, -0.1)),
+    (TrainConfig, "momentum", (0, 0.9), (1.0, -0.1)),
 ]
 
 NAMES = [
@@ -58,10 +59,16 @@ NAMES = [
     (ModelConfig, "normalize", "sofmax", "softmax"),
     (ModelConfig, "source", "feature", "features"),
     (TrainConfig, "schedule", "cosin", "cosine"),
+    (TrainConfig, "schedule", "inverse", "inverse_sqrt"),
+    (TrainConfig, "optimizer", "sdg", "sgd"),
+    (TrainConfig, "optimizer", "adamx", "adam"),
     (TrainConfig, "precision", "float46", "float64"),
     (DataConfig, "source_level", "chars", "char"),
     (DataConfig, "target_level", "words", "word"),
+    (DataConfig, "source_level", "subwords", "subword"),
     (DataConfig, "bad_lines", "skipped", "skip"),
+    (DataConfig, "normalization", "nfcc", "nfc"),
+    (DataConfig, "subword_model", "unigrams", "unigram"),
 ]
 
 
@@ -102,10 +109,28 @@ def test_unknown_names_list_the_nearest_first(table: type, name: str, wrong: str
         refused(ValueError, rf"{name} is {value!r}, expected one of", table, **{name: value})
 
 
-@pytest.mark.parametrize("name", ["bidirectional", "input_feeding", "normalized"])
-def test_booleans(name: str) -> None:
+BOOLEANS = [
+    *((ModelConfig, name) for name in ("bidirectional", "input_feeding", "normalized")),
+    (DataConfig, "byte_fallback"),
+]
+
+
+@pytest.mark.parametrize("table, name", BOOLEANS)
+def test_booleans(table: type, name: str) -> None:
     for value in (0, 1, "true", None):
-        refused(TypeError, rf"ModelConfig: {name} is .*expected true or false", ModelConfig, **{name: value})
+        refused(TypeError, rf"{table.__name__}: {name} is .*expected true or false", table, **{name: value})
+
+
+def test_two_source_columns_are_not_cut_into_subwords() -> None:
+    refused(ValueError, "'subword' with columns '1,2:3'", DataConfig, source_level="subword", columns="1,2:3")
+    assert make(DataConfig, target_level="subword", columns="1,2:3").source_level == "word"
+    refused(TypeError, "columns is 3, expected a text", DataConfig, columns=3)
+
+
+def test_fine_tune_is_a_name() -> None:
+    assert make(TrainConfig).fine_tune == "" and make(TrainConfig, fine_tune="model").fine_tune == "model"
+    for value in (None, 1, True, Path("model")):
+        refused(TypeError, r"TrainConfig: fine_tune is .*, expected the name of", TrainConfig, fine_tune=value)
 
 
 def test_heads_is_an_integer_of_at_least_1() -> None:
@@ -165,8 +190,8 @@ def test_windows() -> None:
 def test_every_field_but_one_has_its_bad_values_here() -> None:
     """A new field needs a line above. `columns` is checked where the file is read."""
     checked = {(t, n) for t, n, *_ in [*INTEGERS, *NUMBERS, *NAMES]}
-    checked |= {(ModelConfig, n) for n in ("bidirectional", "input_feeding", "normalized", "heads", "window")}
-    checked |= {(DataConfig, "columns")}
+    checked |= {*BOOLEANS, (ModelConfig, "heads"), (ModelConfig, "window")}
+    checked |= {(DataConfig, "columns"), (TrainConfig, "fine_tune")}
     assert checked == {(t, f.name) for t in TABLES.values() for f in dataclasses.fields(t)}
 
 
@@ -199,6 +224,7 @@ def test_memory_size_is_the_width_of_both_directions() -> None:
         dict(model=dict(normalize="monotonic"), train=dict(coverage=2)),
         dict(train=dict(lr=1e-300, clip=1e22, weight_decay=5e-324, seed=2**53 + 1, lr_decay=0.1 + 0.2)),
         dict(train=dict(lr=1, clip=0, schedule="cosine", precision="float64")),
+        dict(train=dict(optimizer="sgd", momentum=0.5, schedule="inverse_sqrt", fine_tune='a "b" \\ c')),
         dict(data=dict(columns="1,2:3", source_level="char")),
     ],
     ids=str,

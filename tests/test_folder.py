@@ -178,7 +178,7 @@ def test_a_vocabulary_of_another_model(folder: Path, name: str) -> None:
     refused(folder, rf"{name}\.vocab holds {len(other)} ids, config\.toml says {held}")
     for data in (b"", b"\xff\xfe", b"nothing of the kind\n"):
         replace(folder, f"{name}.vocab", data)
-        refused(folder, rf"{name}\.vocab: ")
+        refused(folder, rf"{name}\.vocab:")
 
 
 def test_tensors_that_do_not_fit(folder: Path) -> None:

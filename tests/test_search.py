@@ -270,7 +270,7 @@ def test_a_sentence_does_not_depend_on_its_batch(isa: str, choices: dict[str, An
 def test_limits_of_each_sentence() -> None:
     model = model_of()
     model.parameters()["output.bias"][2] = -1e3
-    found = beam_search(model, sources(), LENGTHS, beam=3, max_length=np.array([1, 5, 2, 7]))
+    found = beam_search(model, sources(), LENGTHS, beam=3, limits=np.array([1, 5, 2, 7]))
     assert [len(h.ids) for (h,) in found] == [1, 5, 2, 7] and not any(h.finished for (h,) in found)
     default = beam_search(model, sources(), LENGTHS, beam=1)
     assert [len(h.ids) for (h,) in default] == [2 * length + 10 for length in LENGTHS]

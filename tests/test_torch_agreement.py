@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference_model as reference
+from dhyan import ModelConfig
 
 torch = pytest.importorskip("torch", reason="torch is not installed; it only confirms the NumPy specification")
 
@@ -25,7 +26,7 @@ def as_torch(p: dict[str, np.ndarray]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_packed_bidirectional_layers(cell: str) -> None:
-    config = SimpleNamespace(
+    config = ModelConfig(
         embedding=4, hidden=3, layers=2, cell=cell, bidirectional=True, attention="dot", order="luong",
         input_feeding=False, source="features", source_size=4, target_size=5,
     )  # fmt: skip
@@ -101,10 +102,37 @@ def test_adam_with_clipping(decay: float) -> None:
             np.testing.assert_allclose(p[name], t[name].detach(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_sgd_and_adam_with_an_l2_penalty(decay: float) -> None:
+    rng = np.random.default_rng(2)
+    start = {"a": rng.standard_normal((3, 4)), "b": rng.standard_normal(5)}
+    gradients = [{name: rng.standard_normal(value.shape) / step for name, value in start.items()} for step in (1, 2, 3)]
+    for kind in ("sgd", "adam"):
+        p, t = start, as_torch(start)
+        m, v = ({name: np.zeros_like(value) for name, value in p.items()} for _ in range(2))
+        optimizer = (
+            torch.optim.SGD(t.values(), lr=0.01, momentum=0.9, weight_decay=decay)
+            if kind == "sgd"
+            else torch.optim.Adam(t.values(), lr=0.01, weight_decay=decay)
+        )
+        for step, g in enumerate(gradients, 1):
+            for name in p:
+                t[name].grad = torch.tensor(g[name])
+            torch.nn.utils.clip_grad_norm_(t.values(), 1.5)
+            optimizer.step()
+            if kind == "sgd":
+                p, m, _ = reference.sgd(p, g, m, lr=0.01, momentum=0.9, weight_decay=decay, clip=1.5)
+            else:
+                d, _ = reference.penalised(p, g, decay, 1.5)
+                p, m, v, _ = reference.adam(p, d, m, v, step=step, lr=0.01)
+            for name in p:  # torch divides the clip by norm + 1e-6
+                np.testing.assert_allclose(p[name], t[name].detach(), rtol=1e-6)
+
+
 @pytest.mark.parametrize("order", ["bahdanau", "luong"])
 def test_whole_model(order: str) -> None:
     """LSTM, additive, either order with input feeding: built from torch.nn parts, loss and every gradient."""
-    config = SimpleNamespace(
+    config = ModelConfig(
         embedding=4, hidden=3, layers=1, cell="lstm", bidirectional=True, attention="additive", order=order,
         input_feeding=True, source="tokens", source_size=6, target_size=7, window=None,
     )  # fmt: skip

@@ -147,9 +147,13 @@ def test_a_limit_of_updates_then_resume_is_never_stopping(
     assert digests(tmp_path)["last.safetensors"] == never_stopped["last.safetensors"]
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "plateau", "constant"])
-def test_schedules_survive_a_stop(tmp_path: Path, schedule: str) -> None:
-    options: dict[str, Any] = dict(schedule=schedule, warmup=4, patience=2, epochs=5)
+@pytest.mark.parametrize("schedule, optimizer", [
+    ("cosine", "adamw"), ("plateau", "adam"), ("constant", "sgd"), ("inverse_sqrt", "adamw"),
+])  # fmt: skip
+def test_schedules_and_optimizers_survive_a_stop(tmp_path: Path, schedule: str, optimizer: str) -> None:
+    options: dict[str, Any] = dict(
+        schedule=schedule, optimizer=optimizer, weight_decay=0.01, warmup=4, patience=2, epochs=5
+    )
     train(tmp_path / "whole", **options)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "parts", **options, on_step=after(BATCHES + 2, interrupt))

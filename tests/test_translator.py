@@ -152,7 +152,7 @@ def test_align_is_the_forced_reading(translator):
         (lambda t: t.translate(["x", None]), TypeError, "text 1 is a NoneType, expected str"),
         (lambda t: t.translate("x", beam=0), ValueError, "beam is 0"),
         (lambda t: t.translate("", beam=0), ValueError, "beam is 0"),
-        (lambda t: t.translate("x", beam=2, nbest=3), ValueError, "nbest 3"),
+        (lambda t: t.translate("x", beam=2, nbest=3), ValueError, "nbest is 3, expected at most the beam of 2"),
         (lambda t: t.align(["x"], [None]), TypeError, "text 0 is a NoneType"),
     ],
 )
@@ -278,7 +278,8 @@ def test_evaluate_reports_every_field(translator):
     pairs = [Pair(s, t, link) for s, t, link in zip(HINDI, ENGLISH, links, strict=True)]
     report = evaluate(translator, pairs, beam=2, edges=[1, 5])
     assert list(report) == [
-        "pairs", "bleu", "chrf", "ter", "signature", "exact_match", "token_error_rate", "by_length", "aer", "failures",
+        "pairs", "bleu", "chrf", "ter", "signature", "exact_match", "token_error_rate", "perplexity", "by_length",
+        "aer", "failures",
     ]  # fmt: skip
     assert report["pairs"] == 4 and 0 <= report["aer"] <= 1
     assert [(row["from"], row["to"], row["pairs"]) for row in report["by_length"]] == [(1, 4, 1), (5, 5, 3)]

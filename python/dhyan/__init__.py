@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from .model_ops import get_num_threads as get_num_threads
     from .model_ops import set_num_threads as set_num_threads
     from .model_ops import show_config as show_config
+    from .optim import SGD as SGD
     from .optim import Adam as Adam
+    from .optim import AdamW as AdamW
     from .scoring import scorings as scorings
+    from .search_options import SearchOptions as SearchOptions
     from .training import train as train
     from .translator import Translation as Translation
     from .translator import Translator as Translator
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 # Name -> module, imported when first asked for: `dhyan --version` should not pay for what it does not use.
 _HOMES = {
     "Adam": "optim",
+    "AdamW": "optim",
     "Attention": "attention",
     "Batch": "batch",
     "CheckpointError": "errors",
@@ -41,6 +45,8 @@ _HOMES = {
     "ModelConfig": "config",
     "NumericError": "errors",
     "PredictiveWindow": "windows",
+    "SGD": "optim",
+    "SearchOptions": "search_options",
     "Seq2Seq": "model",
     "TrainConfig": "config",
     "Translation": "translator",

@@ -14,11 +14,14 @@ from .model_ops import CELLS
 from .names import nearest_first, unknown_name
 from .plan import NORMALIZERS, Plan
 from .scoring_base import Sizes
+from .subword import KINDS
+from .vocab import LEVELS, NORMALIZATIONS
 from .windows import AnyWindow, Window, window_from, window_to
 
 ORDERS = ("bahdanau", "luong")
 SOURCES = ("tokens", "features")
-SCHEDULES = ("plateau", "cosine", "constant")
+OPTIMIZERS = ("adamw", "adam", "sgd")
+SCHEDULES = ("plateau", "cosine", "inverse_sqrt", "constant")
 MOST_LAYERS = 64  # a damaged configuration must not make us list a billion parameters
 
 Table = TypeVar("Table", bound="_Table")
@@ -145,8 +148,10 @@ class ModelConfig(_Table):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(_Table):
-    """How a model is trained. `schedule` of lr: plateau: times lr_decay after half of `patience`
-    validations without a lower error; cosine: to 0 over `epochs`; constant. updates: stop after so many (0: no limit).
+    """How a model is trained. optimizer: adamw (weight_decay decoupled), adam or sgd (weight_decay an L2 penalty).
+    `schedule` of lr: plateau: times lr_decay after half of `patience` validations without a lower error; cosine: to 0
+    over `epochs`; inverse_sqrt; constant; all after `warmup` updates from 0, see `schedule.lr_factor`.
+    updates: stop after so many (0: no limit). fine_tune: a model folder to start from, with its vocabularies.
     patience: stop after so many validations (one an epoch) without a lower error; see train.
     guided, coverage: weights of the losses of the same names (`alignment_loss`), added to that of the tokens.
     """
@@ -168,6 +173,9 @@ class TrainConfig(_Table):
     precision: str = "float32"
     guided: float = 0.0
     coverage: float = 0.0
+    optimizer: str = "adamw"
+    momentum: float = 0.9
+    fine_tune: str = ""
 
     def __post_init__(self) -> None:
         where = "TrainConfig"
@@ -182,18 +190,25 @@ class TrainConfig(_Table):
         _number(where, "clip", self.clip, 0, math.inf)
         for name in ("weight_decay", "guided", "coverage"):
             _number(where, name, getattr(self, name), 0, math.inf)
-        for name in ("beta1", "beta2", "label_smoothing"):
+        for name in ("beta1", "beta2", "momentum", "label_smoothing"):
             _number(where, name, getattr(self, name), 0, 1)
-        if self.schedule not in SCHEDULES:
-            raise unknown_name(f"{where}: schedule", self.schedule, SCHEDULES)
-        if self.precision not in ("float32", "float64"):
-            raise unknown_name(f"{where}: precision", self.precision, ("float32", "float64"))
+        for name, valid in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("precision", ("float32", "float64")),
+        ):
+            if getattr(self, name) not in valid:
+                raise unknown_name(f"{where}: {name}", getattr(self, name), valid)
+        if not isinstance(self.fine_tune, str):
+            raise TypeError(f"{where}: fine_tune is {self.fine_tune!r}, expected the name of a model folder")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(_Table):
-    """How text becomes ids. levels: char or word. columns: of a TSV, source and target, "1:2" or "1,2:3".
+    """How text becomes ids. levels: char, word or subword. columns: of a TSV, source and target, "1:2" or "1,2:3".
     max_length: longer sentences (tokens) are left out of training and refused in translation.
+    source_vocabulary, target_vocabulary: most ids kept, 0 is all; of subwords their number, 0 chooses it by the data.
+    normalization: Unicode form of every text, see `vocab.normalize`. subword_model, byte_fallback: `SubwordVocabulary`.
     """
 
     source_level: str = "word"
@@ -204,17 +219,38 @@ class DataConfig(_Table):
     target_vocabulary: int = 0
     min_count: int = 1
     max_length: int = 500
+    normalization: str = "nfc"
+    subword_model: str = "unigram"
+    byte_fallback: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("source_level", "target_level"):
-            if getattr(self, name) not in ("char", "word"):
-                raise unknown_name(f"DataConfig: {name}", getattr(self, name), ("char", "word"))
-        if self.bad_lines not in ("error", "skip"):
-            raise unknown_name("DataConfig: bad_lines", self.bad_lines, ("error", "skip"))
+        for name, valid in (
+            ("source_level", LEVELS),
+            ("target_level", LEVELS),
+            ("bad_lines", ("error", "skip")),
+            ("normalization", NORMALIZATIONS),
+            ("subword_model", KINDS),
+        ):
+            if getattr(self, name) not in valid:
+                raise unknown_name(f"DataConfig: {name}", getattr(self, name), valid)
+        if not isinstance(self.byte_fallback, bool):
+            raise TypeError(f"DataConfig: byte_fallback is {self.byte_fallback!r}, expected true or false")
+        if not isinstance(self.columns, str):
+            raise TypeError(f"DataConfig: columns is {self.columns!r}, expected a text such as 1:2")
+        if self.source_level == "subword" and "," in self.columns:
+            raise ValueError(
+                f"DataConfig: source_level is 'subword' with columns {self.columns!r}, expected one source column: two "
+                "are joined as characters and tags"
+            )
         for name in ("source_vocabulary", "target_vocabulary"):
             _positive("DataConfig", name, getattr(self, name), 0)
         for name in ("min_count", "max_length"):
             _positive("DataConfig", name, getattr(self, name))
+
+    @property
+    def counted(self) -> dict[str, Any]:
+        """levels and normalization, as `read_pairs` and `check_links` take them: in what gold links count."""
+        return {"levels": (self.source_level, self.target_level), "normalization": self.normalization}
 
 
 TABLES: dict[str, type[_Table]] = {"model": ModelConfig, "train": TrainConfig, "data": DataConfig}

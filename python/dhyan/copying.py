@@ -20,7 +20,8 @@ import numpy as np
 
 from . import model_ops as ops
 from .batch import check_ids
-from .vocab import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from .subword import AnyVocabulary
+from .vocab import BEGIN, END, PAD, UNKNOWN
 
 LEAST = 2.0**-100  # far below any weight that matters, and its inverse still fits float32
 
@@ -28,7 +29,7 @@ LEAST = 2.0**-100  # far below any weight that matters, and its inverse still fi
 # ---------------------------------------------------------------- text
 
 
-def copies_of(tokens: Sequence[str], target: Vocabulary) -> tuple[list[int], list[str]]:
+def copies_of(tokens: Sequence[str], target: AnyVocabulary) -> tuple[list[int], list[str]]:
     """(ids, own): source tokens as target ids, and the words that only this sentence has.
 
     own[i], which the target vocabulary lacks, has the id len(target) + i; they stand in the order they first come.
@@ -40,21 +41,26 @@ def copies_of(tokens: Sequence[str], target: Vocabulary) -> tuple[list[int], lis
     return ids, list(own)
 
 
-def extended_ids(tokens: Sequence[str], target: Vocabulary, own: Sequence[str]) -> list[int]:
+def extended_ids(tokens: Sequence[str], target: AnyVocabulary, own: Sequence[str]) -> list[int]:
     """Target tokens as ids, those of `own` as in copies_of, others that the vocabulary lacks as unknown."""
     known = {token: len(target) + i for i, token in enumerate(own)}
     ids = target.encode(tokens)
     return [known.get(token, i) if i == UNKNOWN else i for token, i in zip(tokens, ids, strict=True)]
 
 
-def extended_tokens(ids: Iterable[int], target: Vocabulary, own: Sequence[str]) -> list[str]:
+def token_of(i: int, target: AnyVocabulary, own: Sequence[str]) -> str:
+    """The token of one id."""
+    return target.tokens[i] if i < len(target) else own[i - len(target)]
+
+
+def extended_tokens(ids: Iterable[int], target: AnyVocabulary, own: Sequence[str]) -> list[str]:
     """Tokens of ids up to the first end symbol, own ones among them; padding and begin symbols are left out."""
     found = []
     for i in ids:
         if i == END:
             break
         if i not in (PAD, BEGIN):
-            found.append(target.tokens[i] if i < len(target) else own[i - len(target)])
+            found.append(token_of(i, target, own))
     return found
 
 

@@ -14,7 +14,6 @@ import gzip
 import math
 import re
 import statistics
-import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from .errors import DataError
-from .vocab import check_level, tokenize
+from .vocab import check_level, normalize, tokenize
 
 MAX_LINE_BYTES = 1 << 20
 
@@ -67,14 +66,14 @@ class Line:
     problem: str | None = None
 
 
-def two_column_tokens(text: str) -> tuple[str, ...]:
+def two_column_tokens(text: str, normalization: str = "nfc") -> tuple[str, ...]:
     """Tokens of ``first TAB second``: the characters of the first column, then the second split at commas.
 
     This is the form of inflection data: ``fijar TAB pos=V,per=1`` gives f i j a r pos=V per=1. Both columns are
-    normalised to NFC and stripped; empty tags are left out. The same function serves training files
+    normalised (`vocab.normalize`) and stripped; empty tags are left out. The same function serves training files
     (``--columns 1,2:3``) and a line to translate. Errors: DataError unless there are two filled columns.
     """
-    columns = [column.strip() for column in unicodedata.normalize("NFC", text).split("\t")]
+    columns = [column.strip() for column in normalize(text, normalization).split("\t")]
     if len(columns) != 2 or not all(columns):
         raise DataError(f"source {_short(text)} has {len(columns)} columns, expected two filled ones and one TAB")
     tags = tuple(tag.strip() for tag in columns[1].split(",") if tag.strip())
@@ -99,13 +98,20 @@ def _index(digits: str) -> int:
 
 
 def check_links(
-    pairs: Iterable[Pair], name: str, why: str, *, levels: tuple[str, str] = ("word", "word"), every: bool = True
+    pairs: Iterable[Pair],
+    name: str,
+    why: str,
+    *,
+    levels: tuple[str, str] = ("word", "word"),
+    normalization: str = "nfc",
+    every: bool = True,
 ) -> None:
     """Raise DataError unless the pairs have gold links inside their sentences: all of them, or with every=False any.
 
-    name: of the file or the data, with which the message begins; why: who needs the links. levels: as in read_pairs.
+    name: of the file or the data, with which the message begins; why: who needs the links. levels, normalization: as in
+    read_pairs.
     """
-    linked = 0
+    tokens, linked = _Tokens(levels, normalization), 0
     for number, pair in enumerate(pairs):
         where = f"{name}: pair {number}:" if pair.line is None else f"{name}:{pair.line}:"
         if pair.links is None:
@@ -113,7 +119,7 @@ def check_links(
                 raise DataError(f"{where} no gold links, expected only items i-j or i?j in the third column; {why}")
             continue
         linked += 1
-        problem = _problem_of_links(pair.links, pair, levels)
+        problem = _problem_of_links(pair.links, pair, tokens)
         if problem:
             raise DataError(f"{where} {problem}")
     if not linked and not every:
@@ -137,6 +143,7 @@ def read_pairs(
     bad_lines: str = "error",
     skipped: list[str] | None = None,
     levels: tuple[str, str] = ("word", "word"),
+    normalization: str = "nfc",
 ) -> list[Pair]:
     """Pairs from one TSV file, or line by line from a source and a target file.
 
@@ -144,18 +151,18 @@ def read_pairs(
     Fields are stripped of surrounding white space; there is no quoting. With columns ``1:2`` (or ``2:1``, which
     swaps them) the third column is read as gold links if it has an item and all its items, in every row, are links
     (``parse_links``); rows without that column then have ``links=None``.
-    levels: in whose tokens the links of source and target count, ``char`` or ``word`` (words also for subwords).
+    levels: in whose tokens the links of source and target count, ``char`` or ``word`` (words also for ``subword``).
+    normalization: the Unicode form (`vocab.normalize`) of two joined sources, and in which links count tokens.
 
     Errors: DataError for an unusable file, line, empty side, missing column, unequal line counts or a link outside
-    the sentence; ValueError for a malformed columns, bad_lines or level.
+    the sentence; ValueError for a malformed columns, bad_lines, level or normalization.
     """
     keep = _Policy(bad_lines, skipped)
-    for level in levels:
-        check_level(level)
+    counted = _Tokens(levels, normalization)
     if target_path is not None:
         pairs = _join_files(path, target_path, keep)
     else:
-        pairs = _split_rows(path, _parse_columns(columns), levels, keep)
+        pairs = _split_rows(path, _parse_columns(columns), counted, keep)
     if not pairs:
         raise DataError(f"{path}: no usable pair ({keep.count} bad lines skipped)")
     return pairs
@@ -252,6 +259,22 @@ class _Policy:
         return False
 
 
+@dataclass(frozen=True)
+class _Tokens:
+    """What the links of source and target count."""
+
+    levels: tuple[str, str]
+    normalization: str
+
+    def __post_init__(self) -> None:
+        for level in self.levels:
+            check_level(level)
+        normalize("", self.normalization)
+
+    def count(self, text: str | tuple[str, ...], side: int) -> int:
+        return len(tokenize(text, self.levels[side], self.normalization) if isinstance(text, str) else text)
+
+
 def _join_files(source_path: str | Path, target_path: str | Path, keep: _Policy) -> list[Pair]:
     sources, targets = list(scan_file(source_path)), list(scan_file(target_path))
     if len(sources) != len(targets):
@@ -308,9 +331,7 @@ def _parse_columns(columns: str) -> tuple[tuple[int, ...], int]:
     return tuple(int(column) - 1 for column in match.groups()[:2] if column), int(match[3]) - 1
 
 
-def _split_rows(
-    path: str | Path, columns: tuple[tuple[int, ...], int], levels: tuple[str, str], keep: _Policy
-) -> list[Pair]:
+def _split_rows(path: str | Path, columns: tuple[tuple[int, ...], int], counted: _Tokens, keep: _Policy) -> list[Pair]:
     source_columns, target_column = columns
     has_link_column = sorted((*source_columns, target_column)) == [0, 1]
     rows: list[Pair] = []
@@ -322,14 +343,14 @@ def _split_rows(
         if not keep(_problem_of_fields(fields, source_columns, target_column), path, line.number):
             continue
         source = "\t".join(fields[column] for column in source_columns)
-        tokens = two_column_tokens(source) if len(source_columns) == 2 else None
+        tokens = two_column_tokens(source, counted.normalization) if len(source_columns) == 2 else None
         rows.append(Pair(source, fields[target_column], None, tokens, line.number))
         notes.append(fields[2] if has_link_column and len(fields) > 2 else None)
     links = _links_of(notes)
     if links is None:
         return rows
     is_swapped = source_columns == (1,)
-    return list(_attach_links(rows, links, is_swapped, levels, path, keep))
+    return list(_attach_links(rows, links, is_swapped, counted, path, keep))
 
 
 def _problem_of_fields(fields: list[str], source_columns: tuple[int, ...], target_column: int) -> str | None:
@@ -356,20 +377,19 @@ def _attach_links(
     pairs: Iterable[Pair],
     links: Iterable[Links | None],
     is_swapped: bool,
-    levels: tuple[str, str],
+    tokens: _Tokens,
     path: str | Path,
     keep: _Policy,
 ) -> Iterator[Pair]:
     for pair, row in zip(pairs, links, strict=True):
         if row is not None and is_swapped:
             row = tuple((target, source, sure) for source, target, sure in row)
-        if row is None or keep(_problem_of_links(row, pair, levels), path, pair.line or 0):
+        if row is None or keep(_problem_of_links(row, pair, tokens), path, pair.line or 0):
             yield replace(pair, links=row)
 
 
-def _problem_of_links(links: Links, pair: Pair, levels: tuple[str, str]) -> str | None:
-    tokens = tokenize(pair.source, levels[0]) if pair.source_tokens is None else pair.source_tokens
-    sizes = len(tokens), len(tokenize(pair.target, levels[1]))
+def _problem_of_links(links: Links, pair: Pair, tokens: _Tokens) -> str | None:
+    sizes = tokens.count(pair.source_input, 0), tokens.count(pair.target, 1)
     for source, target, _ in links:
         for side, index, size in (("source", source, sizes[0]), ("target", target, sizes[1])):
             if not 0 <= index < size:

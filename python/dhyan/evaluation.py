@@ -1,39 +1,128 @@
-"""Measuring a translator on pairs: what `dhyan evaluate` prints."""
+"""Measuring translations of pairs: what `dhyan evaluate` prints, and what `dhyan report` shows of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from .data import Pair
 from .metrics import Output, evaluate_report
-from .translator import Translation, Translator
+from .search_options import SearchOptions
+from .significance import paired_bootstrap
+from .subword import AnyVocabulary
+from .translation import Translation
+from .translator import Translator
+from .vocab import normalize, tokenize
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One system on one test: its texts, the same as tokens with what is known of them, and the figures.
+
+    found: the translations, [] where the texts came from elsewhere.
+    """
+
+    texts: list[str]
+    outputs: list[Output]
+    result: dict[str, Any]
+    found: list[Translation] = field(default_factory=list)
 
 
 def evaluate(
     translator: Translator,
     pairs: Sequence[Pair],
     *,
-    beam: int = 5,
+    beam: int | None = None,
+    options: SearchOptions | None = None,
     tokenize: str = "13a",
     edges: Sequence[int] | None = None,
+    replace_unknown: bool | Mapping[str, str] = False,
 ) -> dict[str, Any]:
     """Translate the sources, force the references, and compare: the object that `dhyan evaluate --json` prints.
 
-    tokenize: sacreBLEU's tokenizer; edges: first source lengths (words) of the ranges of by_length, None = chosen so
-    that each holds at least 100 pairs. The alignment error rate is that of the forced alignment of the references.
-    A model that reads by gold links (attention "oracle") is given those of the pairs.
+    beam, options, replace_unknown: as Translator.translate. tokenize: sacreBLEU's tokenizer; edges: first source
+    lengths (words) of the ranges of by_length, None = chosen so that each holds at least 100 pairs. The references get
+    the Unicode form of the model; tokens and links are words where it has pieces of them (`Translation.in_words`).
+    The alignment error rate is that of the forced alignment of the references, the perplexity exp(mean negative
+    log-likelihood) of the references' tokens, end symbols included, unknown ones as the unknown symbol: it compares
+    models of one target vocabulary. A model that reads by gold links (attention "oracle") is given those of the pairs.
     Errors: ValueError for no pairs; as Translator.translate.
     """
-    sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
+    return measure(
+        translator, pairs, beam=beam, options=options, tokenize=tokenize, edges=edges, replace_unknown=replace_unknown
+    ).result
+
+
+def measure(
+    translator: Translator,
+    pairs: Sequence[Pair],
+    *,
+    beam: int | None = None,
+    options: SearchOptions | None = None,
+    tokenize: str = "13a",
+    edges: Sequence[int] | None = None,
+    replace_unknown: bool | Mapping[str, str] = False,
+) -> Measured:
+    """As `evaluate`, with the translations that were measured."""
+    sources = [pair.source for pair in pairs]
+    references = [normalize(pair.target, translator.target_vocab.normalization) for pair in pairs]
     links = [pair.links for pair in pairs] if translator.needs_links else None
-    found = translator.translate(sources, beam=beam, links=links)
+    found = translator.translate(sources, beam, options=options, links=links, replace_unknown=replace_unknown)
     forced = translator.align(sources, references, links=links)
     outputs = [_output(*three) for three in zip(pairs, found, forced, strict=True)]
-    words = [len(source.split()) for source in sources]
-    return evaluate_report([f.text for f in found], references, outputs, words, tokenize=tokenize, edges=edges)
+    texts = [f.text for f in found]
+    result = evaluate_report(
+        texts, references, outputs, _words(pairs), tokenize=tokenize, edges=edges, loss=_loss(forced)
+    )
+    return Measured(texts, outputs, result, found)
+
+
+def measure_texts(
+    texts: Sequence[str],
+    pairs: Sequence[Pair],
+    *,
+    vocab: AnyVocabulary | None = None,
+    tokenize: str = "13a",
+    edges: Sequence[int] | None = None,
+) -> Measured:
+    """Outputs of any system, one for each pair: without weights there is no aer, and failures go by the tokens.
+
+    vocab: cuts outputs and references into tokens (words where it has subwords); None cuts at white space.
+    Errors: ValueError for unequal counts.
+    """
+
+    def cut(text: str) -> list[str]:
+        return vocab.compared(vocab.tokenize(text)) if vocab else _words_of(text)
+
+    references = [normalize(pair.target, vocab.normalization if vocab else "nfc") for pair in pairs]
+    outputs = [Output(cut(text), cut(reference)) for text, reference in zip(texts, references, strict=True)]
+    result = evaluate_report(texts, references, outputs, _words(pairs), tokenize=tokenize, edges=edges)
+    return Measured(list(texts), outputs, result)
+
+
+def compare(first: Measured, second: Measured, pairs: Sequence[Pair], *, tokenize: str = "13a") -> dict[str, Any]:
+    """Paired bootstrap resampling of two systems on the same pairs, see `significance.paired_bootstrap`."""
+    references = [pair.target for pair in pairs]
+    return paired_bootstrap(first.texts, second.texts, references, first.outputs, second.outputs, tokenize=tokenize)
 
 
 def _output(pair: Pair, found: Translation, forced: Translation) -> Output:
+    """What the metrics compare: the output and its weights, the reference and its links, both in words."""
+    found, forced = found.in_words(), forced.in_words()
     size = len(found.source_tokens) - 1
     return Output(found.tokens, forced.tokens, found.weights, size, forced.links(), pair.links)
+
+
+def _words_of(text: str) -> list[str]:
+    return tokenize(text, "word")
+
+
+def _words(pairs: Sequence[Pair]) -> list[int]:
+    return [len(pair.source.split()) for pair in pairs]
+
+
+def _loss(forced: Sequence[Translation]) -> float:
+    """Mean negative log-likelihood per token, end symbols included; a score is the mean of its own sentence."""
+    counts = [len(one.tokens) + 1 for one in forced]
+    return -sum(one.score * count for one, count in zip(forced, counts, strict=True)) / sum(counts)

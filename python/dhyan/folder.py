@@ -2,6 +2,8 @@
 
 config.toml  source.vocab  target.vocab  model.safetensors (best)  last.safetensors  optimizer.safetensors
 state.json   log.jsonl  manifest.json
+
+For subwords source.model and target.model, of sentencepiece, stand in place of the .vocab files.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from . import checkpoint
 from .config import TABLES, DataConfig, ModelConfig, TrainConfig, parse_toml, to_toml
 from .errors import CheckpointError, DataError
 from .model import Seq2Seq
-from .optim import Adam
+from .optim import Optimizer
 from .parameters import parameter_shapes
+from .subword import AnyVocabulary, SubwordVocabulary
 from .vocab import Vocabulary
 
 Tables = dict[str, dict[str, Any]]
@@ -30,22 +33,30 @@ class Loaded:
     """A model folder in memory."""
 
     model: Seq2Seq
-    source_vocabulary: Vocabulary
-    target_vocabulary: Vocabulary
+    source_vocabulary: AnyVocabulary
+    target_vocabulary: AnyVocabulary
     options: TrainConfig
     data: DataConfig
 
 
-def start_folder(out: Path, tables: Tables, source: Vocabulary, target: Vocabulary) -> None:
+def start_folder(out: Path, tables: Tables, source: AnyVocabulary, target: AnyVocabulary) -> None:
     """Write what does not change during a run. What an older run left is replaced as one set."""
     checkpoint.save_files(
         out,
         {
             "config.toml": to_toml(tables).encode(),
-            "source.vocab": source.to_text().encode(),
-            "target.vocab": target.to_text().encode(),
+            **{vocabulary_file(side, v.level): _contents(v) for side, v in (("source", source), ("target", target))},
         },
     )
+
+
+def vocabulary_file(side: str, level: str) -> str:
+    """Name of the file that holds the vocabulary of a side, source or target."""
+    return f"{side}.{'model' if level == 'subword' else 'vocab'}"
+
+
+def _contents(vocabulary: AnyVocabulary) -> bytes:
+    return vocabulary.model if isinstance(vocabulary, SubwordVocabulary) else vocabulary.to_text().encode()
 
 
 def save_best(out: Path, model: Seq2Seq) -> None:
@@ -53,14 +64,14 @@ def save_best(out: Path, model: Seq2Seq) -> None:
     checkpoint.save_files(out, {"model.safetensors": checkpoint.tensors_to_bytes(model.parameters())})
 
 
-def save_last(out: Path, model: Seq2Seq, optimizer: Adam, progress: dict[str, Any]) -> None:
+def save_last(out: Path, model: Seq2Seq, optimizer: Optimizer, progress: dict[str, Any]) -> None:
     """last.safetensors, optimizer.safetensors and state.json, as one set: all an exact resume needs."""
     state = {**progress, "optimizer_steps": optimizer.steps}
     checkpoint.save_files(
         out,
         {
             "last.safetensors": checkpoint.tensors_to_bytes(model.parameters()),
-            "optimizer.safetensors": checkpoint.tensors_to_bytes({"m": optimizer.m, "v": optimizer.v}),
+            "optimizer.safetensors": checkpoint.tensors_to_bytes(optimizer.state()),
             "state.json": json.dumps(state).encode(),
         },
     )
@@ -89,22 +100,31 @@ def load_tables(out: Path) -> tuple[ModelConfig, TrainConfig, DataConfig]:
     return model, options, data
 
 
-def load_vocabulary(out: Path, name: str) -> Vocabulary:
-    """source.vocab or target.vocab. Errors: CheckpointError."""
+def load_vocabulary(out: Path, side: str, data: DataConfig) -> AnyVocabulary:
+    """The vocabulary of a side, source or target. Errors: CheckpointError; ImportError without sentencepiece."""
+    level = data.source_level if side == "source" else data.target_level
+    name = vocabulary_file(side, level)
+    contents = checkpoint.load_file(out, name)
     try:
-        return Vocabulary.from_text(checkpoint.load_file(out, name).decode(), str(out / name))
+        if level == "subword":
+            return SubwordVocabulary(contents, data.normalization, name=str(out / name))
+        vocabulary = Vocabulary.from_text(contents.decode(), str(out / name), data.normalization)
     except (DataError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{out / name}: {error}") from None
+        raise CheckpointError(str(error) if isinstance(error, DataError) else f"{out / name}: {error}") from None
+    if vocabulary.level != level:
+        raise CheckpointError(f"{out / name}: holds {vocabulary.level}s, config.toml says {level}")
+    return vocabulary
 
 
 def load_folder(path: str | Path) -> Loaded:
     """The trained model of a folder, every file checked. Errors: CheckpointError naming file and part."""
     out = Path(path)
     config, options, data = load_tables(out)
-    source, target = load_vocabulary(out, "source.vocab"), load_vocabulary(out, "target.vocab")
-    for name, size, vocabulary in (("source", config.source_size, source), ("target", config.target_size, target)):
+    source, target = load_vocabulary(out, "source", data), load_vocabulary(out, "target", data)
+    for side, size, vocabulary in (("source", config.source_size, source), ("target", config.target_size, target)):
         if size != len(vocabulary):
-            raise CheckpointError(f"{out}: {name}.vocab holds {len(vocabulary)} ids, config.toml says {size}")
+            name = vocabulary_file(side, vocabulary.level)
+            raise CheckpointError(f"{out}: {name} holds {len(vocabulary)} ids, config.toml says {size}")
     # The header of the weights is checked against the configuration before anything of that size is allocated.
     expected = {key: (shape, options.precision) for key, shape in parameter_shapes(config).items()}
     loaded = checkpoint.tensors_from_bytes(
@@ -117,21 +137,23 @@ def load_folder(path: str | Path) -> Loaded:
 
 
 def load_training(
-    out: Path, tables: Tables, source: Vocabulary, target: Vocabulary, model: Seq2Seq, optimizer: Adam
+    out: Path, tables: Tables, source: AnyVocabulary, target: AnyVocabulary, model: Seq2Seq, optimizer: Optimizer
 ) -> dict[str, Any]:
     """Restore weights and moments of a stopped run; returns its progress.
 
     Errors: CheckpointError where the folder's model or vocabularies are not those of this call.
     """
-    config, _, _ = load_tables(out)
-    for key, value in tables["model"].items():
-        if config.to_dict()[key] != value:
-            raise CheckpointError(f"{out}: cannot resume, {key} was {config.to_dict()[key]!r} and is now {value!r}")
-    for name, vocabulary in (("source.vocab", source), ("target.vocab", target)):
-        if load_vocabulary(out, name) != vocabulary:
+    config, options, data = load_tables(out)
+    before = {**config.to_dict(), "optimizer": options.optimizer}
+    for key, value in {**tables["model"], "optimizer": tables["train"].get("optimizer", options.optimizer)}.items():
+        if before[key] != value:
+            raise CheckpointError(f"{out}: cannot resume, {key} was {before[key]!r} and is now {value!r}")
+    for side, vocabulary in (("source", source), ("target", target)):
+        if load_vocabulary(out, side, data) != vocabulary:
+            name = vocabulary_file(side, vocabulary.level)
             raise CheckpointError(f"{out}: cannot resume, {name} differs from that of the training data")
     _restore(out, "last.safetensors", model.parameters())
-    _restore(out, "optimizer.safetensors", {"m": optimizer.m, "v": optimizer.v})
+    _restore(out, "optimizer.safetensors", optimizer.state())
     try:
         state = json.loads(checkpoint.load_file(out, "state.json"))
         optimizer.steps = int(state.pop("optimizer_steps"))

@@ -336,11 +336,13 @@ def evaluate_report(
     *,
     tokenize: str = "13a",
     edges: Sequence[int] | None = None,
+    loss: float | None = None,
 ) -> dict[str, Any]:
     """What ``evaluate --json`` prints: hypotheses and references as texts, outputs as tokens with their weights.
 
-    source_words: lengths of the sources in words, for by_length. bleu, chrf, ter, signature and each bleu of
-    by_length are None without sacreBLEU (tell the user TEXT_EXTRA_MISSING); aer is None without gold links.
+    source_words: lengths of the sources in words, for by_length. loss: mean negative log-likelihood of the references
+    per token in nats, for perplexity. bleu, chrf, ter, signature and each bleu of by_length are None without sacreBLEU
+    (tell the user TEXT_EXTRA_MISSING); aer is None without gold links, perplexity without a loss.
     """
     _check_counts(hypotheses, references)
     _check_counts(outputs, references)
@@ -353,6 +355,7 @@ def evaluate_report(
         "signature": scores[0] and scores[0].signature,
         "exact_match": exact_match(hypotheses, references),
         "token_error_rate": token_error_rate([o.hypothesis for o in outputs], [o.reference for o in outputs]),
+        "perplexity": None if loss is None else perplexity(loss),
         "by_length": by_length(source_words, hypotheses, references, edges, tokenize),
         "aer": aer(predicted, gold),
         "failures": failures(outputs),

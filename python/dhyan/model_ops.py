@@ -305,6 +305,47 @@ def adam_step(
     return norm
 
 
+def penalised_gradient(
+    p: np.ndarray, g: np.ndarray, *, weight_decay: float, clip: float = 0.0, step: int = 1
+) -> tuple[np.ndarray, float]:
+    """(g min(1, clip / |g|) + weight_decay p, |g|): the clipped gradient of a loss with an L2 penalty.
+
+    The sum of squares is double and in one order, whatever the number of threads. clip = 0 does not clip.
+    Errors: NumericError when |g| is not finite.
+    """
+    norm = float(np.sqrt(np.einsum("i,i->", g, g, dtype=np.float64, casting="safe")))
+    if not np.isfinite(norm):
+        raise NumericError(f"gradient: the global norm is {norm} at step {step}, expected finite")
+    d = g * g.dtype.type(clip / norm if 0 < clip < norm else 1.0)
+    if weight_decay:
+        d += g.dtype.type(weight_decay) * p
+    return d, norm
+
+
+def sgd_step(
+    p: np.ndarray,
+    g: np.ndarray,
+    m: np.ndarray,
+    *,
+    step: int,
+    lr: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    clip: float = 0.0,
+) -> float:
+    """One step of gradient descent with momentum (Polyak 1964) in place on flat p, m (N,); returns |g| before clipping.
+
+        m = momentum m + g min(1, clip / |g|) + weight_decay p;   p -= lr m
+
+    clip = 0 does not clip. Errors: NumericError when |g| is not finite; p and m are then untouched.
+    """
+    d, norm = penalised_gradient(p, g, weight_decay=weight_decay, clip=clip, step=step)
+    m *= m.dtype.type(momentum)
+    m += d
+    p -= np.multiply(p.dtype.type(lr), m, out=d)
+    return norm
+
+
 def dropout_mask(shape: tuple[int, ...], rate: float, key: int, dtype: np.dtype | type) -> np.ndarray:
     """Inverted dropout: 0 with probability rate, else 1 / (1 - rate); a function of (key, position) alone."""
     single = np.dtype(dtype) == np.float32

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,17 +18,19 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, metrics
-from .batch import Batch, make_batches
+from .batch import make_batches
 from .config import DataConfig, ModelConfig, TrainConfig
-from .data import Links, Pair, check_links, read_pairs
-from .errors import CheckpointError, DataError, NumericError
+from .data import Pair
+from .errors import CheckpointError, NumericError
+from .examples import Encoded, Examples, check_gold, name_of, pairs_of, positions_of
+from .fine_tune import Start, start_from
 from .folder import load_training, save_best, save_last, start_folder
 from .model import Seq2Seq
-from .optim import Adam
+from .optim import SGD, Adam, AdamW, Optimizer
+from .prepare import short_enough, vocabularies
+from .schedule import lr_factor
 from .stop import Stopped, Stopper
-from .vocab import Vocabulary, tokenize
-
-Examples = Sequence[Pair] | str | Path
+from .subword import AnyVocabulary
 
 
 @dataclass(frozen=True)
@@ -46,38 +47,6 @@ class Report:
     seconds: float
     tokens_per_second: float
     best: bool
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Examples as ids, without the begin and end symbols that Batch adds, and the gold links where they are read."""
-
-    pairs: list[Pair]
-    source: list[list[int]]
-    target: list[list[int]]
-    links: list[Links | None] | None = None
-
-    @classmethod
-    def of(cls, pairs: Sequence[Pair], source: Vocabulary, target: Vocabulary, *, links: bool = False) -> Encoded:
-        """Encode every pair; links: keep the gold links, so that batches have an alignment."""
-        return cls(
-            list(pairs),
-            [source.encode(p.source_input) for p in pairs],
-            [target.encode(p.target) for p in pairs],
-            [p.links for p in pairs] if links else None,
-        )
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """The examples at these indices, padded."""
-        links = None if self.links is None else [self.links[i] for i in indices]
-        return Batch.from_ids([self.source[i] for i in indices], [self.target[i] for i in indices], links)
-
-    def lengths(self) -> tuple[np.ndarray, np.ndarray]:
-        """Source and target lengths in ids."""
-        return np.array([len(s) for s in self.source]), np.array([len(t) for t in self.target])
 
 
 @dataclass
@@ -115,45 +84,44 @@ def train(
     """Train config's model on `train`, keep the best one on `valid` in the folder `out`, and return it.
 
     train, valid: Pairs, or the path of a TSV file. The vocabularies are built from `train`, and config's source_size
-    and target_size are set from them. Better means a lower error, the mean of token error rate and 1 - exact match of
-    greedy decoding, then a lower loss. on_report(report, model) follows every validation, on_step(step, batches, loss)
-    every update. Ctrl-C and SIGTERM save the state between two updates and raise Stopped.
+    and target_size are set from them; pairs longer than data.max_length are left out of both. Better means a lower
+    error, the mean of token error rate (of words, where the target is subwords) and 1 - exact match of greedy decoding,
+    then a lower loss. on_report(report, model) follows every validation, on_step(step, batches, loss) every update.
+    Ctrl-C and SIGTERM save the state between two updates and raise Stopped.
 
     Gold links (`Pair.links`, the third column) are read where options.guided > 0, from at least one training pair, and
     by the scoring "oracle", from every pair of both. The scoring "location" with max_source = 0 takes the longest
-    source of both, end symbol counted.
+    source of both, end symbol counted. options.fine_tune: start from the best weights of that folder and keep its
+    vocabularies; what the model's parameters depend on must be as there.
 
     Errors: DataError for unusable text, CheckpointError for a folder that cannot be resumed, NumericError naming the
     step when loss or gradient is not finite (nothing of it is saved), ValueError for a folder another trainer holds.
     """
     options, data = options or TrainConfig(), data or DataConfig()
-    train_pairs, valid_pairs = _pairs(train, data, "training"), _pairs(valid, data, "validation")
-    train_pairs = _short_enough(train_pairs, data)
+    train_pairs, valid_pairs = pairs_of(train, data, "training"), pairs_of(valid, data, "validation")
+    start = None
+    if options.fine_tune:
+        start = start_from(options.fine_tune, config, data, Path(out) if resume else None)
+        config, source_vocabulary, target_vocabulary = start.config, start.source_vocabulary, start.target_vocabulary
+    else:
+        source_vocabulary, target_vocabulary = vocabularies(train_pairs, data)
+    made = source_vocabulary, target_vocabulary
+    train_pairs = short_enough(train_pairs, data, made)
+    valid_pairs = short_enough(valid_pairs, data, made, "validation")
     check_gold(
-        config, options, data, [(_name(train, "training"), train_pairs), (_name(valid, "validation"), valid_pairs)]
-    )
-    source_vocabulary = Vocabulary.build(
-        (p.source_input for p in train_pairs),
-        data.source_level,
-        max_size=data.source_vocabulary or None,
-        min_count=data.min_count,
-    )
-    target_vocabulary = Vocabulary.build(
-        (p.target for p in train_pairs),
-        data.target_level,
-        max_size=data.target_vocabulary or None,
-        min_count=data.min_count,
+        config, options, data, [(name_of(train, "training"), train_pairs), (name_of(valid, "validation"), valid_pairs)]
     )
     config = dataclasses.replace(
         config,
         source_size=len(source_vocabulary),
         target_size=len(target_vocabulary),
-        max_source=_positions(config, source_vocabulary, [*train_pairs, *valid_pairs]),
+        max_source=positions_of(config, source_vocabulary, [*train_pairs, *valid_pairs]),
     )
     with checkpoint.FolderLock(out):
         return _Run(
-            config, options, data, Path(out), source_vocabulary, target_vocabulary, train_pairs, valid_pairs, resume
-        ).learn(on_report, on_step)
+            config, options, data, Path(out), source_vocabulary, target_vocabulary, train_pairs, valid_pairs, resume,
+            start,
+        ).learn(on_report, on_step)  # fmt: skip
 
 
 class _Run:
@@ -165,27 +133,22 @@ class _Run:
         options: TrainConfig,
         data: DataConfig,
         out: Path,
-        source_vocabulary: Vocabulary,
-        target_vocabulary: Vocabulary,
+        source_vocabulary: AnyVocabulary,
+        target_vocabulary: AnyVocabulary,
         train_pairs: Sequence[Pair],
         valid_pairs: Sequence[Pair],
         resume: bool,
+        start: Start | None,
     ) -> None:
         self.config, self.options, self.out = config, options, out
         self.target_vocabulary = target_vocabulary
         oracle = config.attention == "oracle"
         vocabularies = source_vocabulary, target_vocabulary
-        self.train = Encoded.of(train_pairs, *vocabularies, links=oracle or options.guided > 0)
-        self.valid = Encoded.of(valid_pairs, *vocabularies, links=oracle)
-        self.references = [target_vocabulary.tokenize(p.target) for p in valid_pairs]
+        self.train = Encoded.of(train_pairs, *vocabularies, links=oracle or options.guided > 0, copy=config.copy)
+        self.valid = Encoded.of(valid_pairs, *vocabularies, links=oracle, copy=config.copy)
+        self.references = [target_vocabulary.compared(target_vocabulary.tokenize(p.target)) for p in valid_pairs]
         self.model = Seq2Seq(config, seed=options.seed, dtype=options.precision)
-        self.optimizer = Adam(
-            self.model,
-            lr=options.lr,
-            betas=(options.beta1, options.beta2),
-            weight_decay=options.weight_decay,
-            clip=options.clip,
-        )
+        self.optimizer = _optimizer(self.model, options)
         self.progress = Progress(lr=options.lr)
         tables = {"model": config.to_dict(), "train": options.to_dict(), "data": data.to_dict()}
         if resume:
@@ -195,6 +158,8 @@ class _Run:
             except TypeError as error:
                 raise CheckpointError(f"{out / 'state.json'}: {error}") from None
         else:
+            if start is not None:
+                start.write_weights(self.model)
             start_folder(out, tables, source_vocabulary, target_vocabulary)
 
     def learn(
@@ -246,21 +211,12 @@ class _Run:
             raise NumericError(f"the training loss is {loss} at step {p.step + 1}; the step was not made")
         gradients = self.model.backward(cache)
         with stopper.hold():
-            self.optimizer.lr = p.lr * self._factor(batches)
+            self.optimizer.lr = p.lr * lr_factor(o, p.step + 1, batches)
             self.optimizer.step(gradients)
             p.step, p.batch = p.step + 1, p.batch + 1
             p.loss_sum += loss * batch.target_tokens
             p.tokens += batch.target_tokens
         return loss
-
-    def _factor(self, batches: int) -> float:
-        """What the schedule makes of the learning rate at this step."""
-        o, step = self.options, self.progress.step + 1
-        factor = min(1.0, step / o.warmup) if o.warmup else 1.0
-        if o.schedule == "cosine":
-            done = min(1.0, self.progress.step / max(1, o.updates or o.epochs * batches))
-            factor *= max(0.5 * (1 + math.cos(math.pi * done)), 1e-3)
-        return factor
 
     def _validate(self) -> Report:
         """Loss and greedy decoding on the validation set, in batches of like length."""
@@ -274,9 +230,13 @@ class _Run:
             batch = self.valid.batch(indices)
             loss, _ = self.model.forward(batch)
             loss_sum, tokens = loss_sum + loss * batch.target_tokens, tokens + batch.target_tokens
-            ids, _ = self.model.greedy(batch.source, batch.source_lengths, max_length=limit, alignment=batch.alignment)
+            ids, _ = self.model.greedy(
+                batch.source, batch.source_lengths, limit, alignment=batch.alignment, copies=batch.copies
+            )
             for i, row in zip(indices, ids, strict=True):
-                hypotheses[i] = self.target_vocabulary.tokens_of(row.tolist())
+                hypotheses[i] = self.target_vocabulary.compared(
+                    self.valid.written(i, row.tolist(), self.target_vocabulary)
+                )
         loss = loss_sum / max(tokens, 1)
         if not math.isfinite(loss):
             raise NumericError(f"the validation loss is {loss} after step {p.step}; this state was not saved")
@@ -322,64 +282,8 @@ class _Run:
         save_last(self.out, self.model, self.optimizer, self.progress.to_dict())
 
 
-def _pairs(examples: Examples, data: DataConfig, what: str) -> list[Pair]:
-    if isinstance(examples, str | Path):
-        skipped: list[str] = []
-        levels = (data.source_level, data.target_level)
-        pairs = read_pairs(examples, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, levels=levels)
-        if skipped:
-            print(f"{examples}: {len(skipped)} bad lines skipped, the first: {skipped[0]}", file=sys.stderr)
-    else:
-        pairs = list(examples)
-    if not pairs:
-        raise DataError(f"the {what} data hold no pair, expected at least one")
-    return pairs
-
-
-def check_gold(
-    config: ModelConfig, options: TrainConfig, data: DataConfig, parts: Sequence[tuple[str, Sequence[Pair]]]
-) -> None:
-    """DataError unless the gold links are there that training reads; parts: (name, pairs) of training, validation."""
-    levels = (data.source_level, data.target_level)
-    for number, (name, pairs) in enumerate(parts):
-        if config.attention == "oracle":
-            check_links(pairs, name, "attention 'oracle' reads by them", levels=levels)
-        elif options.guided and number == 0:
-            check_links(pairs, name, f"guided = {options.guided} learns from them", levels=levels, every=False)
-
-
-def _name(examples: Examples, what: str) -> str:
-    return str(examples) if isinstance(examples, str | Path) else f"the {what} data"
-
-
-def _positions(config: ModelConfig, vocabulary: Vocabulary, pairs: Sequence[Pair]) -> int:
-    """max_source; for the scoring "location" at least the longest source with its end symbol, which 0 stands for."""
-    if config.attention != "location":
-        return config.max_source
-    lengths = [len(vocabulary.tokenize(p.source_input)) + 1 for p in pairs]
-    if 0 < config.max_source < max(lengths):
-        pair = pairs[lengths.index(max(lengths))]
-        raise DataError(
-            f"the source {pair.source[:60]!r} has {max(lengths)} positions with its end symbol, expected at most "
-            f"max_source = {config.max_source} for attention 'location'"
-        )
-    return config.max_source or max(lengths)
-
-
-def _short_enough(pairs: list[Pair], data: DataConfig) -> list[Pair]:
-    """Leave out what is longer than max_length tokens, and say so."""
-
-    def length(text: Any, level: str) -> int:
-        return len(tokenize(text, level)) if isinstance(text, str) else len(text)
-
-    kept = [
-        p
-        for p in pairs
-        if length(p.source_input, data.source_level) <= data.max_length
-        and length(p.target, data.target_level) <= data.max_length
-    ]
-    if len(kept) < len(pairs):
-        print(f"{len(pairs) - len(kept)} pairs longer than {data.max_length} tokens left out", file=sys.stderr)
-    if not kept:
-        raise DataError(f"every training pair is longer than max_length = {data.max_length} tokens")
-    return kept
+def _optimizer(model: Seq2Seq, o: TrainConfig) -> Optimizer:
+    if o.optimizer == "sgd":
+        return SGD(model, o.lr, momentum=o.momentum, weight_decay=o.weight_decay, clip=o.clip)
+    kind = Adam if o.optimizer == "adam" else AdamW
+    return kind(model, o.lr, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay, clip=o.clip)

@@ -2,104 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast, overload
 
 import numpy as np
 
 from .batch import Batch, alignment_of, pad
+from .copying import copies_of, extended_ids, token_of
 from .data import Links, two_column_tokens
 from .errors import DataError
 from .folder import load_folder
-from .metrics import links_from_weights
-from .search import Hypothesis, beam_search
-from .vocab import END, Vocabulary
+from .restrictions import Demands
+from .search import Hypothesis, beam_search, step_limits
+from .search_options import SearchOptions
+from .subword import AnyVocabulary
+from .translation import SOURCE_END as SOURCE_END
+from .translation import Translation as Translation
+from .translation import weight_rows as weight_rows
+from .unknown import UNATTENTIVE, replaced
+from .vocab import BEGIN, END, PAD, UNKNOWN
+from .words import Words, expand_links
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from .report.card import Card
-
-SOURCE_END = "</s>"  # how the end symbol is shown that the encoder reads after the last source token
 BATCH_SENTENCES, BATCH_POSITIONS = 64, 4096
-GoldLinks = Sequence[Links | None] | None  # of each text; links count tokens from 0
-
-
-@dataclass(frozen=True, eq=False)
-class Translation:
-    """One output and what it was read from.
-
-    text; tokens (T) of the output without its end symbol; source_tokens (S), the end symbol the encoder read included;
-    score: mean log-probability per symbol in nats, the end symbol included; weights (T, S): row t sums to 1, or to less
-    where a window, the monotonic normaliser or missing gold links say so; of several heads their mean.
-    others: the further hypotheses asked for by nbest, best first.
-    A notebook shows it as a card with its weights; `to_html` gives the same as a page.
-    """
-
-    text: str
-    tokens: list[str]
-    source_tokens: list[str]
-    score: float
-    weights: np.ndarray
-    others: tuple[Translation, ...] = ()
-
-    @property
-    def nbest(self) -> list[Translation]:
-        """All hypotheses, best first; nbest[0] is this one."""
-        return [self, *self.others]
-
-    def focus(self, t: int) -> list[tuple[str, float]]:
-        """(source token, weight) for output token t, largest weight first, equals in source order."""
-        if not -len(self.tokens) <= t < len(self.tokens):
-            raise IndexError(f"focus: t is {t}, expected an index of {len(self.tokens)} output tokens")
-        order = np.argsort(-self.weights[t], kind="stable")
-        return [(self.source_tokens[s], float(self.weights[t, s])) for s in order]
-
-    def links(self) -> list[tuple[int, int]]:
-        """(source, target) of each output token's largest weight; where that is the end symbol's, no link."""
-        return links_from_weights(self.weights, len(self.source_tokens) - 1, len(self.tokens))
-
-    def __str__(self) -> str:
-        return self.text
-
-    # Pictures are imported when asked for: the standard library's XML, which they use, loads its network modules.
-
-    def plot(self, *, title: str | None = None) -> Figure:
-        """The heat-map of the weights as a matplotlib Figure. ImportError without matplotlib, ValueError if empty."""
-        from .plot import heatmap
-
-        return heatmap(self.weights, self.source_tokens, self.tokens, title=title)
-
-    def to_html(self) -> str:
-        """A page that needs no network: texts, heat-map, and a slider through the decoding steps."""
-        from .report.card import card_html, page_html
-
-        return page_html(self.text or "empty translation", f'<main class="dhyan-page">{card_html(self._card())}</main>')
-
-    def _repr_html_(self) -> str:
-        """The same card for a notebook."""
-        from .report.card import fragment_html
-
-        return fragment_html(self._card())
-
-    def _card(self) -> Card:
-        from .report.card import Card, reading_note
-        from .svg import label
-
-        source = self.source_tokens[:-1] if self.source_tokens[-1:] == [SOURCE_END] else self.source_tokens
-        texts = [("source tokens", " ".join(map(label, source))), ("output", self.text)]
-        texts += [(f"{k}. hypothesis, score {other.score:.3f}", other.text) for k, other in enumerate(self.others, 2)]
-        notes = [
-            ("score", f"{self.score:.3f}, mean log-probability per symbol in nats"),
-            ("alignment", reading_note(self.links(), self.tokens, self.source_tokens, self.weights)),
-        ]
-        return Card(
-            title="Translation", tokens=self.tokens, source_tokens=self.source_tokens, weights=self.weights,
-            texts=texts, notes=notes,
-        )  # fmt: skip
+GoldLinks = Sequence[Links | None] | None  # of each text; links count tokens from 0, words where tokens are subwords
 
 
 class Translator:
@@ -107,14 +35,16 @@ class Translator:
 
     two_columns: a source is `first TAB second`, as in training with `--columns 1,2:3`. max_source: most tokens a
     source may have; longer ones are refused, since time and memory grow with source times target length, and the
-    scoring "location" knows no further position. The scoring "oracle" reads by the links that translate and align get.
+    scoring "location" knows no further position. So are targets to align beyond what would be written for the longest
+    source. Texts get the Unicode form of the vocabularies. The scoring "oracle" reads by the links that translate and
+    align get.
     """
 
     def __init__(
         self,
         model: Any,
-        source_vocab: Vocabulary,
-        target_vocab: Vocabulary,
+        source_vocab: AnyVocabulary,
+        target_vocab: AnyVocabulary,
         *,
         two_columns: bool = False,
         max_source: int = 500,
@@ -133,68 +63,109 @@ class Translator:
         self.model, self.source_vocab, self.target_vocab = model, source_vocab, target_vocab
         known = config.max_source - 1 if config.attention == "location" else max_source
         self.two_columns, self.max_source = two_columns, min(max_source, known)
+        self.max_target = int(self._usual_steps(np.array(max_source)))
 
     @property
     def needs_links(self) -> bool:
         """True where the model reads by gold links and cannot do without."""
         return bool(self.model.config.attention == "oracle")
 
+    @property
+    def copies(self) -> bool:
+        """True where the model may copy words of the source."""
+        return bool(self.model.config.copy)
+
     @overload
     def translate(
-        self, text: str, beam: int = 5, max_length: int | None = None, nbest: int = 1, *, links: GoldLinks = None
+        self,
+        text: str,
+        beam: int | None = None,
+        max_length: int | None = None,
+        nbest: int | None = None,
+        *,
+        links: GoldLinks = None,
+        prefix: str | Sequence[str] | None = None,
+        constraints: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        replace_unknown: bool | Mapping[str, str] = False,
+        options: SearchOptions | None = None,
+        **changes: Any,
     ) -> Translation: ...
 
     @overload
     def translate(
         self,
         text: list[str] | tuple[str, ...],
-        beam: int = 5,
+        beam: int | None = None,
         max_length: int | None = None,
-        nbest: int = 1,
+        nbest: int | None = None,
         *,
         links: GoldLinks = None,
+        prefix: str | Sequence[str] | None = None,
+        constraints: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        replace_unknown: bool | Mapping[str, str] = False,
+        options: SearchOptions | None = None,
+        **changes: Any,
     ) -> list[Translation]: ...
 
     def translate(
         self,
         text: str | list[str] | tuple[str, ...],
-        beam: int = 5,
+        beam: int | None = None,
         max_length: int | None = None,
-        nbest: int = 1,
+        nbest: int | None = None,
         *,
         links: GoldLinks = None,
+        prefix: str | Sequence[str] | None = None,
+        constraints: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        replace_unknown: bool | Mapping[str, str] = False,
+        options: SearchOptions | None = None,
+        **changes: Any,
     ) -> Translation | list[Translation]:
         """Translate one text, or a list of texts into a list in the same order.
 
-        max_length: most decoder steps, of which the end symbol takes one; None = twice the source tokens and 10 (eight
-        times from words to characters).
+        options, and beam (5), max_length, nbest (1) or any other field of `SearchOptions` where it differs:
+        `translate(text, beam=8, no_repeat_ngram=3)`.
+        max_length: most decoder steps, of which the end symbol takes one; None = twice the source tokens and 10 (four
+        times from words to subwords, eight times to characters), and what prefix and constraints need.
+        prefix: what the output begins with, one text for all or one for each. constraints: phrases that stand somewhere
+        in the output, whole tokens of it; one list for all or one list for each text.
         A text of white space alone translates to the empty text with score 0; unknown words enter as one unknown
         symbol each and keep their own form in source_tokens. A result does not depend on the other texts.
+        replace_unknown: copy the source word that an unknown output token looks at into its place (Luong et al. 2015);
+        a dictionary, source word -> target word: or that word's entry. The score stays that of the unknown symbol.
         links: for a model that reads by gold links, and only read by it: those of each text (`Pair.links`), a list also
         for one text. Output tokens beyond the last linked one read nothing.
 
-        Errors: TypeError for what is not text; ValueError for beam < 1 and nbest outside 1..beam; DataError, a
-        ValueError too, for a text of more than max_source tokens or without the two columns the model wants, and for
-        links that are missing or outside the source.
+        Errors: TypeError for what is not text; ValueError for what `SearchOptions` refuses, for constraints while
+        sampling, and for replace_unknown with a scoring that looks at no word; DataError, a ValueError too, for a text
+        of more than max_source tokens or without the two columns the model wants, for links that are missing or outside
+        the source, and for a prefix or phrase with a token that the model cannot write.
         """
         texts = [text] if isinstance(text, str) else list(text)
         sources = [self._numbered("translate", i, one) for i, one in enumerate(texts)]
-        if beam < 1 or not 1 <= nbest <= beam:
-            raise ValueError(f"translate: beam is {beam} and nbest {nbest}, expected 1 <= nbest <= beam")
-        if max_length is not None and max_length < 1:
-            raise ValueError(f"translate: max_length is {max_length}, expected at least 1")
+        chosen = SearchOptions.of(options, beam=beam, max_length=max_length, nbest=nbest, **changes)
+        copies = [copies_of(tokens, self.target_vocab) for tokens in sources] if self.copies else None
+        demands = self._demands(len(texts), prefix, constraints, copies)
         gold = self._gold("translate", links, sources)
+        dictionary = self._dictionary(replace_unknown)
         results = [Translation("", [], [SOURCE_END], 0.0, np.zeros((0, 1), self.model.dtype)) for _ in texts]
         for indices in _batches([len(tokens) for tokens in sources]):
             ids, lengths = pad([[*self.source_vocab.encode(sources[i]), END] for i in indices])
-            limits = self._limits(lengths) if max_length is None else max_length
+            own = None if demands is None else demands.take(indices)
+            limits = step_limits(self._usual_steps(lengths), chosen, own)
             given = None if gold is None else [gold[i] for i in indices]
             alignment = None if given is None else _alignment(given, int(np.max(limits)), ids.shape[1])
+            extended = None if copies is None else pad([[*copies[i][0], END] for i in indices])[0]
             found = beam_search(
-                self.model, ids, lengths, beam=beam, max_length=limits, nbest=nbest, alignment=alignment
+                self.model, ids, lengths, chosen, limits=limits, demands=own, alignment=alignment, copies=extended
             )
-            for i, hypotheses in zip(indices, found, strict=True):
-                results[i] = self._translation([*sources[i], SOURCE_END], hypotheses)
+            shares = None if extended is None else self._shares(ids, lengths, extended, found, given)
+            for k, (i, hypotheses) in enumerate(zip(indices, found, strict=True)):
+                outputs = self._outputs(sources[i], hypotheses, dictionary, () if copies is None else copies[i][1])
+                if shares is not None:
+                    pairs = zip(outputs, shares[k], strict=True)
+                    outputs = [dataclasses.replace(one, copied=c, p_gen=p) for one, (c, p) in pairs]
+                results[i] = dataclasses.replace(outputs[0], others=tuple(outputs[1:]))
         return results[0] if isinstance(text, str) else results
 
     def align(self, sources: Sequence[str], targets: Sequence[str], *, links: GoldLinks = None) -> list[Translation]:
@@ -206,23 +177,32 @@ class Translator:
         if len(sources) != len(targets):
             raise ValueError(f"align: {len(sources)} sources and {len(targets)} targets, expected equal counts")
         source_tokens = [self._numbered("align", i, text) for i, text in enumerate(sources)]
-        target_tokens = [self.target_vocab.tokenize(_text("align", i, text)) for i, text in enumerate(targets)]
+        target_tokens = [self._target(i, text) for i, text in enumerate(targets)]
         gold = self._gold("align", links, source_tokens, target_tokens)
         results: list[Translation | None] = [None] * len(sources)
         lengths = [max(len(s), len(t)) + 1 for s, t in zip(source_tokens, target_tokens, strict=True)]
         for indices in _batches(lengths, empty=True):
+            copies = [copies_of(source_tokens[i], self.target_vocab) for i in indices] if self.copies else None
+            own = [()] * len(indices) if copies is None else [words for _, words in copies]
             batch = Batch.from_ids(
                 [self.source_vocab.encode(source_tokens[i]) for i in indices],
-                [self.target_vocab.encode(target_tokens[i]) for i in indices],
+                [extended_ids(target_tokens[i], self.target_vocab, own[k]) for k, i in enumerate(indices)],
                 None if gold is None else [gold[i] for i in indices],
+                None if copies is None else [ids for ids, _ in copies],
             )
-            log_probabilities, weights = self.model.force(batch)
+            log_probabilities, weights, *shares = (
+                self.model.force_copying(batch) if self.copies else self.model.force(batch)
+            )
             for row, i in enumerate(indices):
                 tokens, read = target_tokens[i], [*source_tokens[i], SOURCE_END]
                 score = float(log_probabilities[row, : len(tokens) + 1].mean(dtype=np.float64))
                 results[i] = Translation(
-                    targets[i], tokens, read, score, weights[row, : len(tokens), : len(read)].copy()
-                )
+                    targets[i], tokens, read, score, weights[row, : len(tokens), : len(read)].copy(), (),
+                    self.source_vocab.words_of(source_tokens[i]), self.target_vocab.words_of(tokens),
+                )  # fmt: skip
+                if shares:
+                    p_gen, copied = (tuple(a[row, : len(tokens)].tolist()) for a in shares)
+                    results[i] = dataclasses.replace(results[i], copied=copied, p_gen=p_gen)
         return [result for result in results if result is not None]
 
     def tokenize(self, text: str) -> list[str]:
@@ -232,10 +212,32 @@ class Translator:
         """
         if not text.strip():
             return []
-        tokens = self.source_vocab.tokenize(two_column_tokens(text) if self.two_columns else text)
+        tokens = self.source_vocab.tokenize(self._columns(text))
         if len(tokens) > self.max_source:
             raise DataError(f"the source has {len(tokens)} tokens, expected at most {self.max_source}")
         return tokens
+
+    def _columns(self, text: str) -> str | tuple[str, ...]:
+        return two_column_tokens(text, self.source_vocab.normalization) if self.two_columns else text
+
+    def _target(self, index: int, text: str) -> list[str]:
+        tokens = self.target_vocab.tokenize(_text("align", index, text))
+        if len(tokens) > self.max_target:
+            raise DataError(
+                f"align: text {index}: the target has {len(tokens)} tokens, expected at most {self.max_target}"
+            )
+        return tokens
+
+    def _dictionary(self, replace_unknown: bool | Mapping[str, str]) -> Mapping[str, str] | None:
+        if replace_unknown is False:
+            return None
+        attention = self.model.config.attention
+        if attention in UNATTENTIVE:
+            raise ValueError(f"translate: replace_unknown with attention {attention!r}, which looks at no word")
+        if not isinstance(replace_unknown, bool | Mapping):
+            kind = type(replace_unknown).__name__
+            raise TypeError(f"translate: replace_unknown is a {kind}, expected true, false or a dictionary")
+        return {} if replace_unknown is True else replace_unknown
 
     def _numbered(self, where: str, index: int, text: str) -> list[str]:
         try:
@@ -259,32 +261,108 @@ class Translator:
         for i, (row, source) in enumerate(zip(links, sources, strict=True)):
             if row is None:
                 raise DataError(f"{where}: text {i} has no gold links, which a model with attention 'oracle' reads by")
-            most = math.inf if targets is None else len(targets[i])  # what will be written is not known yet
+            words = self.source_vocab.words_of(source)
+            size = len(source) if words is None else len(words.texts)
+            written = None if targets is None else self.target_vocab.words_of(targets[i])
+            most = math.inf  # what will be written is not known yet
+            if targets is not None:
+                most = len(targets[i]) if written is None else len(written.texts)
             for link in row:
-                if not (0 <= link[0] < len(source) and 0 <= link[1] < most):
+                if not (0 <= link[0] < size and 0 <= link[1] < most):
                     target = "" if targets is None else f" and {most} target"
                     raise DataError(
-                        f"{where}: text {i}: link {link[0]}-{link[1]} is outside {len(source)} source{target} tokens"
+                        f"{where}: text {i}: link {link[0]}-{link[1]} is outside {size} source{target} tokens"
                     )
-            found.append(row)
+            found.append(expand_links(row, words, written))
         return found
 
-    def _limits(self, lengths: np.ndarray) -> np.ndarray:
-        spells = self.source_vocab.level == "word" and self.target_vocab.level == "char"
-        return (8 if spells else 2) * lengths + 10
+    def _demands(
+        self,
+        count: int,
+        prefix: str | Sequence[str] | None,
+        constraints: Sequence[str] | Sequence[Sequence[str]] | None,
+        copies: Sequence[tuple[list[int], list[str]]] | None,
+    ) -> Demands | None:
+        """What is asked of each of `count` outputs, in ids; words that only its source has are the last of copies."""
+        prefixes, phrases = None, None
 
-    def _translation(self, source_tokens: list[str], hypotheses: list[Hypothesis]) -> Translation:
-        best, *others = (
-            Translation(
-                self.target_vocab.decode(h.ids),
-                [self.target_vocab.tokens[i] for i in h.ids],
-                source_tokens,
-                h.score,
-                h.weights,
-            )
-            for h in hypotheses
-        )
-        return Translation(best.text, best.tokens, source_tokens, best.score, best.weights, tuple(others))
+        def writable(what: str, i: int, text: str) -> list[int]:
+            return self._writable(what, i, text, copies[i][1] if copies is not None and i < count else ())
+
+        if prefix is not None:
+            given = [prefix] * count if isinstance(prefix, str) else list(prefix)
+            prefixes = [writable("prefix", i, text) for i, text in enumerate(given)]
+        if constraints is not None:
+            each = _for_each(constraints, count)
+            phrases = [[writable("constraint", i, text) for text in own] for i, own in enumerate(each)]
+        for name, found in (("prefix", prefixes), ("constraints", phrases)):
+            if found is not None and len(found) != count:
+                raise ValueError(f"translate: {name} of {len(found)} texts, expected {count}")
+        return Demands.of(prefixes, phrases)
+
+    def _writable(self, what: str, index: int, text: str, own: Sequence[str]) -> list[int]:
+        tokens = self.target_vocab.tokenize(_text(what, index, text))
+        ids = extended_ids(tokens, self.target_vocab, own)
+        if UNKNOWN in ids:
+            token = tokens[ids.index(UNKNOWN)]
+            raise DataError(f"translate: {what} of text {index} holds {token!r}, which the model's vocabulary lacks")
+        return ids
+
+    def _usual_steps(self, lengths: np.ndarray) -> np.ndarray:
+        levels = self.source_vocab.level, self.target_vocab.level
+        factor = 8 if levels[1] == "char" != levels[0] else 4 if levels == ("word", "subword") else 2
+        return factor * lengths + 10
+
+    def _outputs(
+        self,
+        source: list[str],
+        hypotheses: list[Hypothesis],
+        dictionary: Mapping[str, str] | None,
+        own: Sequence[str],
+    ) -> list[Translation]:
+        words = self.source_vocab.words_of(source)
+        return [self._output(source, words, h, dictionary, own) for h in hypotheses]
+
+    def _shares(
+        self,
+        ids: np.ndarray,
+        lengths: np.ndarray,
+        copies: np.ndarray,
+        found: list[list[Hypothesis]],
+        links: list[Links] | None,
+    ) -> list[list[tuple[tuple[float, ...], tuple[float, ...]]]]:
+        """(copied, p_gen) of every token of every hypothesis, from forcing the model to write them once more."""
+        rows = [(b, h) for b, hypotheses in enumerate(found) for h in hypotheses]
+        which = np.array([b for b, _ in rows], np.int64)
+        target, target_lengths = pad([[BEGIN, *h.ids, END] for _, h in rows])
+        alignment = None
+        if links is not None:
+            kept = [[link for link in links[b] if link[1] <= len(h.ids)] for b, h in rows]
+            T, S = target.shape[1] - 1, ids.shape[1]
+            alignment = alignment_of(kept, [(S, T)] * len(kept), (T, S), "translate")
+        batch = Batch(ids[which], lengths[which], target, target_lengths, alignment, copies[which])
+        _, _, p_gen, copied = self.model.force_copying(batch)
+        shares: list[list[tuple[tuple[float, ...], tuple[float, ...]]]] = [[] for _ in found]
+        for row, (b, h) in enumerate(rows):
+            n = len(h.ids)
+            shares[b].append((tuple(copied[row, :n].tolist()), tuple(p_gen[row, :n].tolist())))
+        return shares
+
+    def _output(
+        self,
+        source: list[str],
+        words: Words | None,
+        h: Hypothesis,
+        dictionary: Mapping[str, str] | None,
+        own: Sequence[str],
+    ) -> Translation:
+        tokens = [token_of(i, self.target_vocab, own) for i in h.ids]
+        if dictionary is not None:
+            whole = words if self.target_vocab.level == "word" else None
+            tokens = replaced(h.ids, tokens, h.weights, source, dictionary, whole)
+        text = self.target_vocab.join(t for i, t in zip(h.ids, tokens, strict=True) if i not in (PAD, BEGIN))
+        written = self.target_vocab.words_of(tokens)
+        return Translation(text, tokens, [*source, SOURCE_END], h.score, h.weights, (), words, written)
 
 
 def load(folder: str | os.PathLike[str], *, weights: str | None = None) -> Translator:
@@ -308,6 +386,14 @@ def _alignment(links: Sequence[Links], limit: int, S: int) -> np.ndarray:
     kept = [[link for link in row if link[1] < limit] for row in links]
     T = max((link[1] + 1 for row in kept for link in row), default=0) + 1
     return alignment_of(kept, [(S, T)] * len(kept), (T, S), "translate")
+
+
+def _for_each(constraints: Sequence[str] | Sequence[Sequence[str]], count: int) -> Sequence[Sequence[str]]:
+    """The phrases of each text; one list may stand for all."""
+    texts = [isinstance(phrase, str) for phrase in constraints]
+    if isinstance(constraints, str) or (any(texts) and not all(texts)):
+        raise TypeError("translate: constraints is of mixed types, expected a list of phrases, or one for each text")
+    return [cast(Sequence[str], constraints)] * count if all(texts) else constraints
 
 
 def _text(where: str, index: int, text: object) -> str:

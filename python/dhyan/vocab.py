@@ -1,9 +1,10 @@
 """Tokens and their ids.
 
-A text is normalised to Unicode NFC and cut into tokens by the vocabulary's level:
+A text is normalised (Unicode NFC unless told otherwise) and cut into tokens by the vocabulary's level:
 
 * ``char``: one token per code point, so combining marks (Devanagari vowel signs, virama) survive a round trip;
-* ``word``: the words between Unicode white space (``str.split``), joined again by one space.
+* ``word``: the words between Unicode white space (``str.split``), joined again by one space;
+* ``subword``: pieces of words, learned by sentencepiece: ``subword.SubwordVocabulary``.
 """
 
 from __future__ import annotations
@@ -15,26 +16,48 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .errors import DataError
+from .names import unknown_name
 
 SPECIALS = ("<pad>", "<begin>", "<end>", "<unk>")
 PAD, BEGIN, END, UNKNOWN = range(4)
-LEVELS = ("char", "word")
+LEVELS = ("char", "word", "subword")
+MARK = "\u2581"  # of a subword that begins a word; in a text it is white space to subwords
+NORMALIZATIONS = ("nfc", "nfkc", "none")
 
+_OWN_LEVELS = ("char", "word")
 _HEADER = re.compile(r"dhyan-vocabulary 1 (char|word) ([0-9]{1,9})")
 _ESCAPE = re.compile(r"\\(\\|u[0-9a-f]{4}|)")
 
 
-def check_level(level: str) -> None:
-    """Raise ValueError unless level is one of LEVELS."""
-    if level not in LEVELS:
-        raise ValueError(f"vocabulary level is {level!r}, expected one of {', '.join(LEVELS)}")
+def check_level(level: str, levels: Sequence[str] = LEVELS) -> None:
+    """Raise ValueError unless level is one of levels."""
+    if level not in levels:
+        raise ValueError(f"vocabulary level is {level!r}, expected one of {', '.join(levels)}")
 
 
-def tokenize(text: str, level: str) -> list[str]:
-    """Tokens of the NFC form of text: its code points (char) or its white-space separated words (word)."""
+def normalize(text: str, normalization: str = "nfc") -> str:
+    """The text in a Unicode normal form (Unicode Standard Annex 15), by which texts that look the same become equal.
+
+    nfc: canonical composition, which keeps every distinction one can see; nfkc: also compatibility forms, so that wide
+    letters, ligatures and superscripts become plain ones; none: the text as it is. Errors: ValueError for other names.
+    """
+    if normalization not in NORMALIZATIONS:
+        raise unknown_name("normalization", normalization, NORMALIZATIONS)
+    if normalization == "none":
+        return text
+    return unicodedata.normalize("NFC" if normalization == "nfc" else "NFKC", text)
+
+
+def tokenize(text: str, level: str, normalization: str = "nfc") -> list[str]:
+    """Tokens of the normalised text: its code points (char) or its white-space separated words (word).
+
+    Of subwords these are the words they are pieces of.
+    """
     check_level(level)
-    text = unicodedata.normalize("NFC", text)
-    return list(text) if level == "char" else text.split()
+    text = normalize(text, normalization)
+    if level == "char":
+        return list(text)
+    return text.replace(MARK, " ").split() if level == "subword" else text.split()
 
 
 class Vocabulary:
@@ -43,15 +66,18 @@ class Vocabulary:
     ``tokens`` are the ordinary tokens, without the special ones, in the order of their ids from 4 on. A text can
     never produce a special id other than unknown: the word ``<end>`` in a text is an ordinary token or unknown.
     Where a text is expected, a sequence of tokens made elsewhere may stand (``data.Pair.source_tokens``).
+    level: ``char`` or ``word``; normalization: that of every text it is asked about.
 
-    Errors: ValueError for an unknown level and for empty or repeated tokens or tokens that are not Unicode text.
+    Errors: ValueError for an unknown level or normalization and for empty or repeated tokens or tokens that are not
+    Unicode text.
     """
 
-    def __init__(self, tokens: Sequence[str], level: str) -> None:
-        check_level(level)
+    def __init__(self, tokens: Sequence[str], level: str, normalization: str = "nfc") -> None:
+        check_level(level, _OWN_LEVELS)
+        normalize("", normalization)
         if isinstance(tokens, str):
             raise TypeError("Vocabulary: tokens is a str, expected a sequence of str")
-        self.level = level
+        self.level, self.normalization = level, normalization
         self._tokens = (*SPECIALS, *tokens)
         self._ids: dict[str, int] = {}
         for token_id, token in enumerate(self._tokens[len(SPECIALS) :], len(SPECIALS)):
@@ -67,22 +93,23 @@ class Vocabulary:
         *,
         max_size: int | None = None,
         min_count: int = 1,
+        normalization: str = "nfc",
     ) -> Vocabulary:
         """The vocabulary of texts: tokens seen at least min_count times, most frequent first, ties by code point.
 
         max_size bounds ``len(vocabulary)``, special tokens included; None is no bound.
         """
-        check_level(level)
+        check_level(level, _OWN_LEVELS)
         if max_size is not None and max_size < len(SPECIALS):
             raise ValueError(f"Vocabulary.build: max_size is {max_size}, expected at least {len(SPECIALS)}")
         if min_count < 1:
             raise ValueError(f"Vocabulary.build: min_count is {min_count}, expected at least 1")
         counts: Counter[str] = Counter()
         for text in texts:
-            counts.update(tokenize(text, level) if isinstance(text, str) else text)
+            counts.update(tokenize(text, level, normalization) if isinstance(text, str) else text)
         kept = sorted((-count, token) for token, count in counts.items() if count >= min_count)
         room = None if max_size is None else max_size - len(SPECIALS)
-        return cls([token for _, token in kept[:room]], level)
+        return cls([token for _, token in kept[:room]], level, normalization)
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -99,17 +126,20 @@ class Vocabulary:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Vocabulary):
             return NotImplemented
-        return self.level == other.level and self._tokens == other._tokens
+        return self._key() == other._key()
 
     def __hash__(self) -> int:
-        return hash((self.level, self._tokens))
+        return hash(self._key())
+
+    def _key(self) -> tuple[object, ...]:
+        return self.level, self.normalization, self._tokens
 
     def __repr__(self) -> str:
         return f"Vocabulary({len(self)} tokens, level={self.level!r})"
 
     def tokenize(self, text: str | Sequence[str]) -> list[str]:
         """Tokens of a text; a sequence that is tokenised already comes back as a list."""
-        return tokenize(text, self.level) if isinstance(text, str) else list(text)
+        return tokenize(text, self.level, self.normalization) if isinstance(text, str) else list(text)
 
     def encode(self, text: str | Sequence[str]) -> list[int]:
         """Ids of the text's tokens, 3 where a token is unknown; no begin or end symbol is added."""
@@ -118,6 +148,14 @@ class Vocabulary:
     def join(self, tokens: Iterable[str]) -> str:
         """The text that the tokens spell."""
         return ("" if self.level == "char" else " ").join(tokens)
+
+    def words_of(self, tokens: Sequence[str]) -> None:
+        """None: these tokens are no pieces of words (``SubwordVocabulary.words_of``)."""
+        return None
+
+    def compared(self, tokens: Sequence[str]) -> list[str]:
+        """What two token sequences are compared by: the tokens."""
+        return list(tokens)
 
     def tokens_of(self, ids: Iterable[int]) -> list[str]:
         """Tokens of ids up to the first end symbol, padding and begin symbols left out.
@@ -144,8 +182,8 @@ class Vocabulary:
         return "".join([f"dhyan-vocabulary 1 {self.level} {len(tokens)}\n", *(_escape(t) + "\n" for t in tokens)])
 
     @classmethod
-    def from_text(cls, text: str, name: str = "vocabulary") -> Vocabulary:
-        """The inverse of to_text. Errors: DataError naming name and line."""
+    def from_text(cls, text: str, name: str = "vocabulary", normalization: str = "nfc") -> Vocabulary:
+        """The inverse of to_text, which leaves normalization out. Errors: DataError naming name and line."""
         lines = text.split("\n")
         header = _HEADER.fullmatch(lines[0])
         if header is None:
@@ -154,7 +192,8 @@ class Vocabulary:
         if len(lines) != count + 2 or lines[-1]:
             raise DataError(f"{name}: holds {len(lines) - 2} whole tokens, expected {count} as line 1 says")
         try:
-            return cls([_unescape(line, name, number) for number, line in enumerate(lines[1:-1], 2)], level)
+            tokens = [_unescape(line, name, number) for number, line in enumerate(lines[1:-1], 2)]
+            return cls(tokens, level, normalization)
         except ValueError as error:
             raise error if isinstance(error, DataError) else DataError(f"{name}: {error}") from None
 
@@ -163,10 +202,10 @@ class Vocabulary:
         Path(path).write_bytes(self.to_text().encode())
 
     @classmethod
-    def load(cls, path: str | Path) -> Vocabulary:
+    def load(cls, path: str | Path, normalization: str = "nfc") -> Vocabulary:
         """Read a file that save wrote. Errors: DataError; OSError where the file cannot be read."""
         try:
-            return cls.from_text(Path(path).read_bytes().decode(), str(path))
+            return cls.from_text(Path(path).read_bytes().decode(), str(path), normalization)
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: byte {error.start} is not UTF-8") from None
 

@@ -9,17 +9,29 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from dhyan import metrics, model_ops
+from dhyan.cli.evaluate import evaluate
+from dhyan.cli.inputs import (
+    check_bad_lines,
+    check_tokenize,
+    model_and_pairs,
+    note,
+    note_skipped,
+    read,
+    replacement_of,
+    search_of,
+)
 from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
 from dhyan.cli.progress import Progress
+from dhyan.cli.serve import serve
 from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml, to_toml
-from dhyan.data import Line, Pair, check_links, read_pairs, scan_file, scan_stream
+from dhyan.data import Line, scan_file, scan_stream
 from dhyan.errors import DataError
-from dhyan.evaluation import evaluate
+from dhyan.examples import check_gold
 from dhyan.folder import load_tables
-from dhyan.training import check_gold, train
+from dhyan.training import train
 from dhyan.translator import Translation, Translator, load
 
 if TYPE_CHECKING:
@@ -32,8 +44,8 @@ Tables = dict[str, dict[str, Any]]
 def run(options: argparse.Namespace) -> None:
     """Run options.command."""
     commands = {
-        "demo": _demo, "train": _train, "translate": _translate, "evaluate": _evaluate, "report": _report,
-        "align": _align, "info": _info,
+        "demo": _demo, "train": _train, "translate": _translate, "evaluate": evaluate, "report": _report,
+        "serve": serve, "align": _align, "info": _info,
     }  # fmt: skip
     commands[options.command](options)
 
@@ -58,7 +70,7 @@ def _train(options: argparse.Namespace) -> None:
     files = _training_files(options)
     if not options.out:
         raise UsageError("train: --out DIR is missing")
-    pairs = [_read(source, target, data) for source, target in files]
+    pairs = [read(source, target, data) for source, target in files]
     check_gold(model, settings, data, [(name, part) for (name, _), part in zip(files, pairs, strict=True)])
     with Progress(model.attention) as progress:
         train(
@@ -75,7 +87,10 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfig, DataConfig]:
-    """Defaults, then the stopped run's or the file's values, then the options, whose errors are usage errors."""
+    """Defaults, then the stopped run's, the fine-tuned model's or the file's values, then the options.
+
+    Errors of the options are usage errors.
+    """
     if options.config:
         tables = read_toml(options.config)
         where = options.config
@@ -84,6 +99,11 @@ def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfi
         tables, where = {"model": model.to_dict(), "train": settings.to_dict(), "data": data.to_dict()}, options.out
     else:
         tables, where = {}, "defaults"
+    folder = options.fine_tune or tables.get("train", {}).get("fine_tune")
+    if folder and not options.resume:
+        model, _, data = load_tables(Path(folder))
+        known = {"model": model.to_dict(), "data": data.to_dict()}
+        tables = tables | {table: known[table] | tables.get(table, {}) for table in known}
     try:
         _build(tables, where)
     except (ValueError, TypeError) as error:
@@ -119,44 +139,30 @@ def _training_files(options: argparse.Namespace) -> list[tuple[str, str | None]]
     return [(options.train, None), (options.valid, None)]
 
 
-def _read(source: str, target: str | None, data: DataConfig) -> list[Pair]:
-    skipped: list[str] = []
-    levels = (data.source_level, data.target_level)
-    pairs = read_pairs(source, target, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, levels=levels)
-    _note_skipped(source, skipped)
-    return pairs
-
-
-def _note_skipped(name: str, skipped: list[str]) -> None:
-    if skipped:
-        _note(f"{name}: {len(skipped)} bad lines skipped, the first: {skipped[0]}")
-
-
 # ---------------------------------------------------------------- translate
 
 
 def _translate(options: argparse.Namespace) -> None:
-    beam = options.beam or max(5, options.nbest)
-    if options.nbest > beam:
-        raise UsageError(f"translate: --nbest is {options.nbest}, expected at most --beam {beam}")
+    search = search_of(options)
     translator = load(options.model)
     if translator.needs_links:
         raise DataError(
             f"translate: {options.model} is a model with attention 'oracle', which reads by gold links that text alone "
             "does not have; evaluate and align take a TSV file with links in the third column"
         )
+    unknown = replacement_of(options, translator)
     interactive = options.input in (None, "-") and sys.stdin.isatty()
     name = "stdin" if options.input in (None, "-") else options.input
     with ExitStack() as stack:
         align = stack.enter_context(open(options.align, "w", encoding="utf-8")) if options.align else None
         count = 0
         for lines in _chunks(_checked(_input(options.input), name, translator), 1 if interactive else CHUNK):
-            found = translator.translate([line.text for line in lines], beam=beam, nbest=options.nbest)
+            found = translator.translate([line.text for line in lines], options=search, replace_unknown=unknown)
             for line, translation in zip(lines, found, strict=True):
                 _write(translation, line.text, count, options)
                 count += 1
                 if align:
-                    print(metrics.pharaoh(translation.links()), file=align)
+                    print(metrics.pharaoh(translation.in_words().links()), file=align)
             sys.stdout.flush()
 
 
@@ -199,9 +205,9 @@ def _chunks(lines: Iterator[Line | DataError], size: int) -> Iterator[list[Line]
 
 def _write(translation: Translation, source: str, index: int, options: argparse.Namespace) -> None:
     if options.jsonl:
-        record = _record(translation) | {"source": source, "source_tokens": translation.source_tokens}
+        record = translation.to_dict() | {"source": source, "source_tokens": translation.source_tokens}
         if options.nbest > 1:
-            record["nbest"] = [_record(other) for other in translation.nbest]
+            record["nbest"] = [other.to_dict() for other in translation.nbest]
         print(json.dumps(record, ensure_ascii=False))
     elif options.nbest > 1:
         for other in translation.nbest:
@@ -210,57 +216,14 @@ def _write(translation: Translation, source: str, index: int, options: argparse.
         print(translation.text)
 
 
-def _record(translation: Translation) -> dict[str, Any]:
-    weights = [[round(float(weight), 6) for weight in row] for row in translation.weights]
-    return {"text": translation.text, "score": translation.score, "tokens": translation.tokens, "weights": weights}
-
-
 # ---------------------------------------------------------------- evaluate, align, info
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    _check_tokenize(options)
-    translator, pairs = _model_and_pairs(options, options.test)
-    result = evaluate(translator, pairs, beam=options.beam, tokenize=options.tokenize)
-    if result["bleu"] is None:
-        _note(metrics.TEXT_EXTRA_MISSING)
-    if options.json:
-        print(json.dumps(result, ensure_ascii=False))
-    else:
-        print_report(result, sys.stdout)
-
-
-def _check_tokenize(options: argparse.Namespace) -> None:
-    if options.tokenize not in metrics.TOKENIZERS:
-        valid = ", ".join(metrics.TOKENIZERS)
-        raise UsageError(f"{options.command}: --tokenize is {options.tokenize!r}, expected one of: {valid}")
-
-
-def print_report(result: dict[str, Any], stream: TextIO) -> None:
-    """The numbers of an evaluation, one a line."""
-
-    def line(name: str, value: float | None, digits: int = 2, unit: str = "") -> None:
-        if value is not None:
-            print(f"{name:<18}{value:>9.{digits}f}{unit}", file=stream)
-
-    print(f"{'pairs':<18}{result['pairs']:>9}", file=stream)
-    for name in ("bleu", "chrf", "ter"):
-        line(name.upper() if name != "chrf" else "chrF", result[name])
-    line("exact match", 100 * result["exact_match"], unit=" %")
-    line("token error rate", 100 * result["token_error_rate"], unit=" %")
-    line("AER", result["aer"], 4)
-    for bucket in result["by_length"]:
-        line(f"BLEU {bucket['from']}-{bucket['to']} words", bucket["bleu"], unit=f"   {bucket['pairs']} pairs")
-    for name, count in result["failures"].items():
-        print(f"{name.replace('_', ' '):<18}{count:>9}", file=stream)
-    if result["signature"]:
-        print(result["signature"], file=stream)
 
 
 def _report(options: argparse.Namespace) -> None:
     from dhyan.report import evidence, page
 
-    _check_tokenize(options)
+    check_tokenize(options)
+    search = search_of(options)
     wanted = [name.strip() for name in options.choose.split(",")]
     try:
         evidence.check_choices(wanted)
@@ -269,21 +232,22 @@ def _report(options: argparse.Namespace) -> None:
     page.check_out(options.out, [name for name in (options.test, options.source, options.target) if name])
     test = _without_references(options)
     if test is None:
-        translator, pairs = _model_and_pairs(options, options.test)
+        translator, pairs = model_and_pairs(options, options.test)
         test = evidence.Sentences(options.test or f"{options.source}, {options.target}", pairs)
     else:
         translator = load(options.model)
-        _note(f"{test.name}: no references, so nothing is measured")
+        note(f"{test.name}: no references, so nothing is measured")
     evidence.check_numbers(test, options.sentences)
     models = [(options.model, translator)]
     models += [(options.against, load(options.against))] if options.against else []
-    runs = [evidence.run(name, made, test, beam=options.beam, tokenize=options.tokenize) for name, made in models]
+    runs = [evidence.run(name, made, test, options=search, tokenize=options.tokenize) for name, made in models]
     text, cards = page.report_html(
-        runs, test, beam=options.beam, wanted=wanted, count=options.cards, numbers=options.sentences
-    )
+        runs, test, beam=search.beam, wanted=wanted, count=options.cards, numbers=options.sentences,
+        p_values=evidence.compared(runs, test, tokenize=options.tokenize),
+    )  # fmt: skip
     page.write(options.out, text)
     if runs[0].result and runs[0].result["bleu"] is None:
-        _note(metrics.TEXT_EXTRA_MISSING)
+        note(metrics.TEXT_EXTRA_MISSING)
     print(f"{options.out}: {len(test.pairs)} sentences, {cards} cards")
 
 
@@ -293,43 +257,21 @@ def _without_references(options: argparse.Namespace) -> Sentences | None:
 
     if options.target or bool(options.test) == bool(options.source):
         return None
-    _check_bad_lines(options)
+    check_bad_lines(options)
     two_columns = "," in load_tables(Path(options.model))[2].columns
     name, skipped = str(options.source or options.test), list[str]()
     pairs = evidence.read_sources(name, two_columns, bool(options.source), options.bad_lines, skipped)
-    _note_skipped(name, skipped)
+    note_skipped(name, skipped)
     return None if pairs is None else evidence.Sentences(name, pairs, has_references=False)
 
 
 def _align(options: argparse.Namespace) -> None:
-    translator, pairs = _model_and_pairs(options, options.pairs)
+    translator, pairs = model_and_pairs(options, options.pairs)
     for first in range(0, len(pairs), CHUNK):
         chunk = pairs[first : first + CHUNK]
         links = [pair.links for pair in chunk] if translator.needs_links else None
         for found in translator.align([p.source for p in chunk], [p.target for p in chunk], links=links):
-            print(metrics.pharaoh(found.links()))
-
-
-def _model_and_pairs(options: argparse.Namespace, path: str | None) -> tuple[Translator, list[Pair]]:
-    """The model and the pairs to use it on, read by the columns and levels it was trained with."""
-    if bool(options.source) != bool(options.target) or bool(path) == bool(options.source):
-        raise UsageError(f"{options.command}: expected one TSV file, or --source FILE and --target FILE")
-    _check_bad_lines(options)
-    translator = load(options.model)
-    _, _, data = load_tables(Path(options.model))
-    own = DataConfig.from_dict(data.to_dict() | {"bad_lines": options.bad_lines}, "data")
-    name = str(options.source or path)
-    pairs = _read(name, options.target, own)
-    if translator.needs_links:
-        check_links(
-            pairs, name, "the model's attention 'oracle' reads by them", levels=(own.source_level, own.target_level)
-        )
-    return translator, pairs
-
-
-def _check_bad_lines(options: argparse.Namespace) -> None:
-    if options.bad_lines not in ("error", "skip"):
-        raise UsageError(f"{options.command}: --bad-lines is {options.bad_lines!r}, expected one of: error, skip")
+            print(metrics.pharaoh(found.in_words().links()))
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -339,7 +281,17 @@ def _info(options: argparse.Namespace) -> None:
     from dhyan.cli.parser import version
 
     facts: dict[str, Any] = {"dhyan": version(), "python": platform.python_version(), "platform": platform.platform()}
-    for package in ("numpy", "safetensors", "rich", "matplotlib", "sacrebleu", "rapidfuzz", "sentencepiece"):
+    for package in (
+        "numpy",
+        "safetensors",
+        "rich",
+        "matplotlib",
+        "sacrebleu",
+        "rapidfuzz",
+        "sentencepiece",
+        "starlette",
+        "uvicorn",
+    ):
         try:
             facts[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -359,7 +311,3 @@ def _info(options: argparse.Namespace) -> None:
             else value
         )
         print(f"{key:<14}{ {True: 'yes', False: 'no'}[value] if isinstance(value, bool) else shown }")
-
-
-def _note(message: str) -> None:
-    print(f"dhyan: {message}", file=sys.stderr)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from dhyan.cli.search import add_search, at_least_1
 from dhyan.names import nearest_first
 
 COMMANDS = {
@@ -15,6 +16,7 @@ COMMANDS = {
     "translate": "translate lines from a file or stdin",
     "evaluate": "measure a model on a test file",
     "report": "evidence cards, figures and curves of a model on a test file, as one HTML page without network",
+    "serve": "a local page that translates word by word and shows the weights, and its JSON end point",
     "align": "word alignments of given pairs, Pharaoh format",
     "info": "versions, instruction sets, threads, CUDA",
 }
@@ -37,13 +39,21 @@ def radius(text: str) -> int | str:
 
 # Option of train -> (table, key, type). No defaults here: what is not given comes from --config or config.py.
 TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
-    "--source-level": ("data", "source_level", str, "char or word"),
-    "--target-level": ("data", "target_level", str, "char or word"),
+    "--source-level": ("data", "source_level", str, "char, word or subword"),
+    "--target-level": ("data", "target_level", str, "char, word or subword"),
     "--columns": ("data", "columns", str, "source and target column of a TSV, such as 1:2; 1,2:3 joins two sources"),
     "--bad-lines": ("data", "bad_lines", str, "error, or skip and count"),
-    "--source-vocabulary": ("data", "source_vocabulary", int, "most source tokens kept; 0 is all"),
-    "--target-vocabulary": ("data", "target_vocabulary", int, "most target tokens kept; 0 is all"),
+    "--source-vocabulary": (
+        "data",
+        "source_vocabulary",
+        int,
+        "most source tokens kept, or subwords; 0: all, or as data allow",
+    ),
+    "--target-vocabulary": ("data", "target_vocabulary", int, "the same of the target"),
     "--min-count": ("data", "min_count", int, "rarer tokens become unknown"),
+    "--normalization": ("data", "normalization", str, "Unicode form of every text: nfc, nfkc or none"),
+    "--subword-model": ("data", "subword_model", str, "how subwords are learned: unigram or bpe"),
+    "--byte-fallback": ("data", "byte_fallback", bool, "subwords: unseen characters enter as bytes, not as unknown"),
     "--max-length": ("data", "max_length", int, "longer sentences (tokens) are left out"),
     "--attention": ("model", "attention", str, f"a scoring: {', '.join(SCORINGS)}"),
     "--cell": ("model", "cell", str, "lstm, gru or rnn"),
@@ -67,15 +77,26 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
     "--batch": ("train", "batch", int, "sentences per update"),
     "--epochs": ("train", "epochs", int, "most passes over the training data"),
     "--updates": ("train", "updates", int, "most updates; 0 is no limit"),
-    "--lr": ("train", "lr", float, "learning rate of Adam"),
-    "--schedule": ("train", "schedule", str, "of the learning rate: plateau, cosine or constant"),
+    "--optimizer": ("train", "optimizer", str, "adamw, adam or sgd"),
+    "--lr": ("train", "lr", float, "learning rate"),
+    "--lr-decay": ("train", "lr_decay", float, "what the plateau schedule multiplies it with"),
+    "--schedule": ("train", "schedule", str, "of the learning rate: plateau, cosine, inverse_sqrt or constant"),
     "--warmup": ("train", "warmup", int, "updates until the learning rate is reached"),
     "--clip": ("train", "clip", float, "global gradient norm; 0 is no limit"),
-    "--weight-decay": ("train", "weight_decay", float, "decoupled weight decay"),
+    "--beta1": ("train", "beta1", float, "decay of Adam's mean of gradients"),
+    "--beta2": ("train", "beta2", float, "decay of Adam's mean of their squares"),
+    "--momentum": ("train", "momentum", float, "of sgd"),
+    "--weight-decay": (
+        "train",
+        "weight_decay",
+        float,
+        "decoupled from the gradient (adamw), or an L2 penalty (adam, sgd)",
+    ),
     "--patience": ("train", "patience", int, "stop after so many validations without a better one"),
     "--label-smoothing": ("train", "label_smoothing", float, "share of probability spread over the vocabulary"),
     "--guided": ("train", "guided", float, "weight of the loss towards the gold links of the third column"),
     "--coverage": ("train", "coverage", float, "weight of the loss against reading a position twice"),
+    "--from": ("train", "fine_tune", str, "a model folder to start from: its weights, vocabularies and [model]"),
     "--precision": ("train", "precision", str, "float32 or float64"),
     "--seed": ("train", "seed", int, "of weights, batches and dropout"),
 }
@@ -102,8 +123,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | None:
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise UsageError(f"command is {argv[0]!r}, expected one of: {', '.join(nearest_first(argv[0], COMMANDS))}")
     arguments, unknown = parser.parse_known_args(argv)
+    if arguments.command:
+        unknown = _after_options(arguments, unknown, commands[arguments.command])
     if unknown:
-        _refuse(unknown[0], commands[arguments.command] if arguments.command else parser)
+        where = commands[arguments.command] if arguments.command else parser
+        _refuse(next(filter(_is_option, unknown), unknown[0]), where)
     if arguments.version:
         print(f"dhyan {version()}")
         return None
@@ -111,6 +135,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | None:
         parser.print_help(sys.stderr)
         raise SystemExit(2)
     return arguments
+
+
+def _after_options(arguments: argparse.Namespace, unknown: list[str], parser: argparse.ArgumentParser) -> list[str]:
+    """What is still unknown once files given after options stand in their places, which argparse leaves empty."""
+    if any(map(_is_option, unknown)):
+        return unknown
+    left = list(unknown)
+    for action in parser._actions:
+        if left and action.nargs == "?" and not action.option_strings and getattr(arguments, action.dest) is None:
+            setattr(arguments, action.dest, left.pop(0))
+    return left
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-"
 
 
 def _refuse(word: str, parser: argparse.ArgumentParser) -> NoReturn:
@@ -147,16 +186,21 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     _add_train(own["train"])
     _add_model(own["translate"])
     own["translate"].add_argument("input", nargs="?", metavar="INPUT", help="a text file, .gz too; default stdin")
-    own["translate"].add_argument("--beam", type=_at_least_1, metavar="N", help="hypotheses kept (5); 1 is greedy")
-    own["translate"].add_argument("--nbest", type=_at_least_1, default=1, metavar="N", help="write N hypotheses a line")
     own["translate"].add_argument("--jsonl", action="store_true", help="one JSON object a line, weights included")
     own["translate"].add_argument("--align", metavar="FILE", help="also write Pharaoh alignments, one line a line")
-    _add_model(own["evaluate"])
+    _add_replacement(own["translate"])
+    add_search(own["translate"], nbest=True)
+    _add_model(own["evaluate"], ", or a file of outputs, one a line")
     _add_pairs(own["evaluate"], "test")
-    own["evaluate"].add_argument("--beam", type=_at_least_1, default=5, metavar="N", help="hypotheses kept (5)")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
+    own["evaluate"].add_argument(
+        "--against", metavar="DIR2", help="a second one, compared by paired bootstrap resampling (Koehn 2004)"
+    )
     own["evaluate"].add_argument("--json", action="store_true", help="print one JSON object")
+    _add_replacement(own["evaluate"])
+    add_search(own["evaluate"])
     _add_report(own["report"])
+    _add_serve(own["serve"])
     _add_model(own["align"])
     _add_pairs(own["align"], "pairs")
     own["info"].add_argument("--json", action="store_true", help="print one JSON object")
@@ -190,16 +234,37 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help=f"sentences to show: {', '.join(CHOICES)}; several at commas (%(default)s)",
     )
-    parser.add_argument("--cards", type=_at_least_1, default=4, metavar="N", help="most sentences for each of them (4)")
+    parser.add_argument("--cards", type=at_least_1, default=4, metavar="N", help="most sentences for each of them (4)")
     parser.add_argument(
-        "--sentences", type=_at_least_1, nargs="+", default=[], metavar="N", help="instead: these, counted from 1"
+        "--sentences", type=at_least_1, nargs="+", default=[], metavar="N", help="instead: these, counted from 1"
     )
-    parser.add_argument("--beam", type=_at_least_1, default=5, metavar="N", help="hypotheses kept (5)")
     parser.add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
+    add_search(parser)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="DIR", help="a model folder")
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    parser.add_argument(
+        "--port", type=_port, default=8000, metavar="N", help="where to listen (8000); 0 is any free one"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="NAME", help="whose address to listen at (127.0.0.1: this machine alone)"
+    )
+    parser.add_argument("--against", metavar="DIR", help="a second model to compare with")
+    parser.add_argument("--examples", metavar="FILE", help="text or TSV file whose first lines the page offers to try")
+
+
+def _add_model(parser: argparse.ArgumentParser, more: str = "") -> None:
+    parser.add_argument("model", metavar="DIR", help=f"a model folder{more}")
+
+
+def _add_replacement(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--replace-unknown", action="store_true", help="put the source word it looks at in place of an unknown word"
+    )
+    parser.add_argument(
+        "--dictionary", metavar="FILE", help="and translate that word by a TSV file, source TAB target, where it has it"
+    )
 
 
 def _add_pairs(parser: argparse.ArgumentParser, name: str) -> None:
@@ -209,11 +274,7 @@ def _add_pairs(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--bad-lines", default="error", metavar="STR", help="error, or skip and count")
 
 
-def _at_least_1(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer") from None
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {value}, expected at least 1")
-    return value
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected 0 to 65535")
+    return int(text)

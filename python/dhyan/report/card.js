@@ -46,7 +46,7 @@
     function show(t) {
       slider.value = t + 1;
       slider.setAttribute("aria-valuetext", `step ${t + 1} of ${outputs.length}: ${told(t)}`);
-      player.querySelector("output").textContent = t + 1;
+      player.querySelector(".at").textContent = t + 1;
       outputs.forEach((button, i) => {
         shade(button, null);
         button.classList.toggle("later", i > t);
@@ -108,8 +108,12 @@
     choose(0);
   }
 
-  for (const card of document.querySelectorAll(".dhyan-card:not([data-alive])")) {
-    card.dataset.alive = "";
-    begin(card);
+  function wake() {
+    for (const card of document.querySelectorAll(".dhyan-card:not([data-alive])")) {
+      card.dataset.alive = "";
+      begin(card);
+    }
   }
+  wake();
+  document.addEventListener("dhyan-cards", wake); // cards that came later
 })();

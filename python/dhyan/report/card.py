@@ -81,8 +81,8 @@ def weight_text(weight: float) -> str:
 
 
 def level(weight: float) -> int:
-    """The shade of a weight, 0 to LEVELS."""
-    return round(LEVELS * min(max(float(weight), 0.0), 1.0))
+    """The shade of a weight, 0 to LEVELS; halves go up, as in card.js."""
+    return int(LEVELS * min(max(float(weight), 0.0), 1.0) + 0.5)
 
 
 def reading_note(
@@ -165,7 +165,7 @@ def _player(card: Card) -> str:
     return (
         '<div class="player" hidden>\n'
         '<div class="step"><button type="button" class="back" aria-label="one step back">◀</button>'
-        f'<label>Step <output>1</output> of {T}<input type="range" min="1" max="{T}" value="1"></label>'
+        f'<label>Step <span class="at">1</span> of {T}<input type="range" min="1" max="{T}" value="1"></label>'
         '<button type="button" class="forth" aria-label="one step on">▶</button></div>\n'
         '<p class="name">Output so far</p>\n<div class="outputs" role="group" aria-label="output tokens" '
         f'lang="{language("".join(card.tokens))}" dir="auto">{outputs}</div>\n'
@@ -200,7 +200,7 @@ def _heatmap(card: Card, weights: np.ndarray) -> str:
 def _drawing(weights: np.ndarray) -> str:
     """A large matrix as an SVG without words: one path a shade, so that its size grows with what is not nearly 0."""
     T, S = weights.shape
-    shades = np.rint(LEVELS * weights.clip(0, 1)).astype(int)
+    shades = (LEVELS * weights.clip(0, 1) + 0.5).astype(int)
     paths = "".join(
         f'<path class="w{k}" d="{"".join(f"M{s} {t}h1v1h-1z" for t, s in np.argwhere(shades == k))}"/>'
         for k in range(1, LEVELS + 1)
@@ -247,7 +247,7 @@ def page_html(title: str, body: str) -> str:
     """A whole page whose policy allows its own style and script, by their digests, and nothing else."""
     style, script = asset("card.css") + asset("page.css"), asset("card.js")
     policy = (
-        f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
+        f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
     return f"""<!DOCTYPE html>
@@ -269,7 +269,8 @@ def page_html(title: str, body: str) -> str:
 """
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """How a content security policy names a style or script: by its SHA-256."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 

@@ -14,6 +14,7 @@ from .card import escaped, table_html
 MOST_POINTS = 200
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 400.0, 230.0, 44.0, 12.0, 44.0
 CLASSES = ("first", "second")
+ROUND = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8)  # a quarter of each is a short number
 
 
 def chart_html(
@@ -99,11 +100,11 @@ def _finite(value: object) -> float | None:
 
 
 def _round_up(value: float) -> float:
-    """The least of 1, 2, 2.5, 5 times a power of ten that is not below value; 1 for nothing above 0."""
+    """The least of ROUND times a power of ten that is not below value; 1 for nothing above 0."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next((f * power for f in (1, 2, 2.5, 5) if f * power >= value), 10 * power)
+    return next((f * power for f in ROUND if f * power >= value), 10 * power)
 
 
 def _shown(value: float | None) -> str:

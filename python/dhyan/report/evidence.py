@@ -11,6 +11,7 @@ from ..checkpoint import read_log
 from ..config import ModelConfig, TrainConfig
 from ..data import Pair, scan_file
 from ..errors import DataError
+from ..evaluation import Measured, compare, measure
 from ..folder import load_tables
 from ..metrics import (
     DIFFUSE,
@@ -21,14 +22,14 @@ from ..metrics import (
     _surplus,
     aer,
     edit_distance,
-    evaluate_report,
     failures_of,
+    length_edges,
 )
 from ..names import unknown_name
+from ..search_options import SearchOptions
 from ..translator import Translation, Translator
 from .card import reading_note
 
-UNATTENTIVE = ("none", "uniform")  # their weights say nothing of what was read
 WEAK = 100  # fewer pairs than this, or none with a reference, and a figure says little
 CHOICES = ("failures", "worst", "longest", "best", "first")
 
@@ -45,6 +46,12 @@ class Sentences:
     def words(self) -> list[int]:
         """Length of each source in words."""
         return [len(pair.source.split()) for pair in self.pairs]
+
+    @property
+    def edges(self) -> list[int]:
+        """Ranges of source words for BLEU by length: of 100 pairs or more, or four of a small test of at least 40."""
+        words = self.words
+        return length_edges(words, least=min(100, max(len(words) // 4, 10)))
 
     @property
     def weakness(self) -> str:
@@ -97,28 +104,32 @@ def read_sources(path: str, two_columns: bool, alone: bool, bad_lines: str, skip
     return pairs
 
 
-def run(folder: str, translator: Translator, test: Sentences, *, beam: int = 5, tokenize: str = "13a") -> Run:
+def run(
+    folder: str,
+    translator: Translator,
+    test: Sentences,
+    *,
+    options: SearchOptions | None = None,
+    tokenize: str = "13a",
+) -> Run:
     """Translate the test, and compare with its references as `dhyan evaluate` does. Errors: as `evaluate`."""
     pairs = test.pairs
-    links = [pair.links for pair in pairs] if translator.needs_links else None
-    found = translator.translate([pair.source for pair in pairs], beam=beam, links=links)
     training, log = load_tables(Path(folder))[1], read_log(folder)
-    if not test.has_references:
-        return Run(folder, translator, found, log=log, training=training)
-    references = [pair.target for pair in pairs]
-    forced = translator.align([pair.source for pair in pairs], references, links=links)
-    outputs = [
-        Output(f.tokens, made.tokens, f.weights, len(f.source_tokens) - 1, made.links(), pair.links)
-        for pair, f, made in zip(pairs, found, forced, strict=True)
-    ]
-    result = evaluate_report([f.text for f in found], references, outputs, test.words, tokenize=tokenize)
-    return Run(folder, translator, found, outputs, result, log, training)
+    if test.has_references:
+        measured = measure(translator, pairs, options=options, tokenize=tokenize, edges=test.edges)
+        return Run(folder, translator, measured.found, measured.outputs, measured.result, log, training)
+    links = [pair.links for pair in pairs] if translator.needs_links else None
+    found = translator.translate([pair.source for pair in pairs], options=options, links=links)
+    return Run(folder, translator, found, log=log, training=training)
 
 
-def short_names(runs: Sequence[Run]) -> list[str]:
-    """The last part of each run's folder, or where those are equal the folders as they were given."""
-    short = [Path(run.name).resolve().name for run in runs]
-    return short if len(set(short)) == len(short) and all(short) else [run.name for run in runs]
+def compared(runs: Sequence[Run], test: Sentences, *, tokenize: str = "13a") -> dict[str, float]:
+    """Measure -> p-value of the difference of the first two runs (`paired_bootstrap`); {} without two or references."""
+    if len(runs) < 2 or any(run.result is None for run in runs):
+        return {}
+    one, two = (Measured([f.text for f in run.found], run.outputs, run.result or {}) for run in runs[:2])
+    found = compare(one, two, test.pairs, tokenize=tokenize)
+    return {name: measure["p_value"] for name, measure in found["measures"].items()}
 
 
 # ---------------------------------------------------------------- which sentences
@@ -206,11 +217,16 @@ def evidence_kind(run: Run) -> str:
     }
     if name in fixed:
         return fixed[name]
-    return f"attention, {name}{', coverage' if name == 'coverage' or run.training.coverage else ''}"
+    more = ", coverage" if name == "coverage" or run.training.coverage else ""
+    return f"attention, {name}{more}{', copied source' if run.config.copy else ''}"
 
 
 def copied(found: Translation) -> list[str]:
-    """Output tokens that equal the source token they look at most, punctuation left out."""
+    """Output tokens that were copied rather than generated, where the model can copy; of others those that equal the
+    source token they look at most, punctuation left out."""
+    if found.copied is not None:
+        return [token for token, share in zip(found.tokens, found.copied, strict=True) if share > 0.5]
+    found = found.in_words()
     links = found.links()
     return [
         found.tokens[t]

@@ -6,18 +6,20 @@ The same model, test and options give the same bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
 from ..metrics import FAILURES, TEXT_EXTRA_MISSING, exact_match
+from ..names import short_names
 from ..svg import bucket_name
+from ..unknown import UNATTENTIVE
 from ..windows import window_to
 from . import evidence
 from .card import Card, card_html, escaped, page_html, table_html
 from .chart import chart_html
-from .evidence import UNATTENTIVE, Run, Sentences
+from .evidence import Run, Sentences
 
 MEASURES = (  # key of the evaluation, its name, how it is shown, which way is better
     ("pairs", "pairs", "{:d}", ""),
@@ -26,13 +28,18 @@ MEASURES = (  # key of the evaluation, its name, how it is shown, which way is b
     ("ter", "TER", "{:.2f}", "lower"),
     ("exact_match", "exact match", "{:.2f} %", "higher"),
     ("token_error_rate", "token error rate", "{:.2f} %", "lower"),
+    ("perplexity", "perplexity", "{:.3f}", "lower"),
     ("aer", "alignment error rate", "{:.4f}", "lower"),
 )
 DEFINITIONS = {
     "worst, best": "by edit distance to the reference over its tokens, then by the model's own score; without "
     "references by the score alone",
     "score": "mean log-probability of the output's symbols, in nats",
-    "copied source": "an output token equals the source token that it looks at most",
+    "copied source": "an output token equals the source token that it looks at most; where the model can copy, more than "
+    "half of the token's probability came of copying",
+    "p": "how probable a difference as large as this is between models that do not differ, by paired bootstrap "
+    "resampling of the sentences (Koehn 2004)",
+    "perplexity": "exp of the mean negative log-likelihood per token of the references, their end symbols included",
     "weak evaluation": f"there is no reference, or there are fewer than {evidence.WEAK} pairs",
 }
 
@@ -74,20 +81,21 @@ def report_html(
     wanted: Sequence[str] = evidence.CHOICES[:4],
     count: int = 4,
     numbers: Sequence[int] = (),
+    p_values: Mapping[str, float] | None = None,
 ) -> tuple[str, int]:
     """The page of one model, or of two of which the second is only compared with, and its number of cards.
 
-    wanted, count, numbers: as `evidence.choose`.
+    wanted, count, numbers: as `evidence.choose`. p_values: of the measures' differences, `evidence.compared`.
     """
     first = runs[0]
     chosen = evidence.choose(first, test, wanted, count, numbers)
     weak = f'<p class="warning" role="note">{escaped(test.weakness)}</p>' if test.weakness else ""
-    title = f"{evidence.short_names(runs)[0]} on {Path(test.name).name}"
+    title = f"{short_names([run.name for run in runs])[0]} on {Path(test.name).name}"
     body = [
         '<main class="dhyan-page">',
         f"<h1>{escaped(title)}</h1>{weak}",
         _section("Model and data", _facts(runs, test, beam)),
-        _section("Figures", _figures(runs)),
+        _section("Figures", _figures(runs, p_values or {})),
         _section("Curves", _curves(runs)),
         _section("Sentences", _cards(runs, test, chosen)),
         _section("Definitions", _definitions()),
@@ -132,17 +140,23 @@ def _model(run: Run) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _figures(runs: Sequence[Run]) -> str:
-    results, names = [run.result for run in runs if run.result is not None], evidence.short_names(runs)
+def _figures(runs: Sequence[Run], p_values: Mapping[str, float]) -> str:
+    results, names = [run.result for run in runs if run.result is not None], short_names([run.name for run in runs])
     if not results:
         return "<p>The test has no references: nothing was measured.</p>"
-    rows = [
-        (name, *(_shown(_value(run, key), pattern) for run in runs), better)
+    rows: list[tuple[str, ...]] = [
+        (name, *(_shown(_value(run, key), pattern) for run in runs), _shown(p_values.get(key), "{:.3f}"), better)
         for key, name, pattern, better in MEASURES
         if any(_value(run, key) is not None for run in runs)
     ]
-    failures = [(name.replace("_", " "), *(r["failures"][name] for r in results), "lower") for name in FAILURES]
-    table = table_html("On the whole test", ["measure", *names, "better"], [*rows, *failures])
+    rows += [
+        (name.replace("_", " "), *(str(result["failures"][name]) for result in results), "–", "lower")
+        for name in FAILURES
+    ]
+    head = ["measure", *names, "p", "better"]
+    if not p_values:
+        head, rows = [*head[:-2], head[-1]], [(*row[:-2], row[-1]) for row in rows]
+    table = table_html("On the whole test", head, rows)
     signature = results[0]["signature"]
     fine = f"sacreBLEU {signature}" if signature else TEXT_EXTRA_MISSING
     dull = [name for run, name in zip(runs, names, strict=True) if run.config.attention in UNATTENTIVE]
@@ -169,10 +183,13 @@ def _curves(runs: Sequence[Run]) -> str:
     figures = []
     rows = [run.result["by_length"] for run in runs if run.result and run.result["bleu"] is not None]
     if rows:
-        names = evidence.short_names(runs)
+        names = short_names([run.name for run in runs])
         curves = {name: [row["bleu"] for row in own] for name, own in zip(names, rows, strict=True)}
         places = [bucket_name(row) for row in rows[0]]
-        figures.append(chart_html("BLEU by source length", places, curves, axis="source words", top=100))
+        counts = [row["pairs"] for row in rows[0]]
+        held = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+        axis = f"source words, {held} pairs each"
+        figures.append(chart_html("BLEU by source length", places, curves, axis=axis, top=100))
     log = runs[0].log
     epochs = [str(row.get("epoch", "?"))[:12] for row in log]
     for title, keys, top in (
@@ -209,7 +226,7 @@ def _card(runs: Sequence[Run], test: Sentences, i: int, why: Sequence[str]) -> C
     if output is not None:
         texts.append(("target (reference)", pair.target))
     texts.append(("output", found.text))
-    names = evidence.short_names(runs)
+    names = short_names([run.name for run in runs])
     texts += [(f"output of {name}", other.found[i].text) for name, other in zip(names[1:], runs[1:], strict=True)]
     notes = [("score", f"{found.score:.4f}"), ("alignment", evidence.alignment_note(found, run.config.attention))]
     if output is None:
@@ -217,7 +234,7 @@ def _card(runs: Sequence[Run], test: Sentences, i: int, why: Sequence[str]) -> C
     else:
         gold = "" if run.config.attention in UNATTENTIVE else evidence.gold_note(output)
         notes += [("gold links", gold)] if gold else []
-        notes += evidence.failure_notes(output, found.source_tokens)
+        notes += evidence.failure_notes(output, found.in_words().source_tokens)
     copies = evidence.copied(found)
     if copies:
         notes.append(("copied source", ", ".join(copies)))
@@ -231,7 +248,7 @@ def _card(runs: Sequence[Run], test: Sentences, i: int, why: Sequence[str]) -> C
 def _chips(run: Run, test: Sentences, i: int, why: Sequence[str]) -> list[tuple[str, str]]:
     translator, notes = run.translator, []
     if run.outputs:
-        notes = evidence.failure_notes(run.outputs[i], run.found[i].source_tokens)
+        notes = evidence.failure_notes(run.outputs[i], run.found[i].in_words().source_tokens)
     chips = [("", reason) for reason in why if reason != "shows a failure"]
     chips += [("warn", name) for name, words in notes if words != "no"]
     if run.outputs and exact_match([run.outputs[i].hypothesis], [run.outputs[i].reference]):

@@ -1,0 +1,109 @@
+"""`dhyan evaluate`: the figures of a model or of a file of outputs, and of two of them side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from dhyan import metrics
+from dhyan.cli.inputs import check_files, check_tokenize, note, pairs_for, replacement_of, search_of
+from dhyan.config import DataConfig
+from dhyan.data import Pair, read_lines
+from dhyan.errors import DataError
+from dhyan.evaluation import compare, measure, measure_texts
+from dhyan.folder import load_tables
+from dhyan.names import short_names
+from dhyan.translator import load
+
+NAMES = {
+    "bleu": "BLEU", "chrf": "chrF", "ter": "TER", "exact_match": "exact match", "token_error_rate": "token error rate",
+    "perplexity": "perplexity", "aer": "AER",
+}  # fmt: skip
+SHARES = ("exact_match", "token_error_rate")  # shown as percentages
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Run the command."""
+    check_tokenize(options)
+    check_files(options, options.test)
+    search = search_of(options)
+    names = [options.model] + ([options.against] if options.against else [])
+    systems = [None if Path(name).is_file() else load(name) for name in names]
+    folders = [name for name, system in zip(names, systems, strict=True) if system]
+    data = load_tables(Path(folders[0]))[2] if folders else DataConfig()
+    reader = next((system for system in systems if system and system.needs_links), None)
+    pairs = pairs_for(options, options.test, data, reader)
+    # Outputs from elsewhere are cut into tokens as the model's own, which they are compared with.
+    vocab = next((system.target_vocab for system in systems if system), None)
+    texts = [_outputs(name, pairs, options) if not system else [] for name, system in zip(names, systems, strict=True)]
+    measured = [
+        measure(
+            system, pairs, options=search, tokenize=options.tokenize, replace_unknown=replacement_of(options, system)
+        )
+        if system
+        else measure_texts(own, pairs, vocab=vocab, tokenize=options.tokenize)
+        for system, own in zip(systems, texts, strict=True)
+    ]
+    result = measured[0].result
+    if options.against:
+        paired = compare(measured[0], measured[1], pairs, tokenize=options.tokenize)
+        result |= {"against": measured[1].result, "paired_bootstrap": paired}
+    if result["bleu"] is None:
+        note(metrics.TEXT_EXTRA_MISSING)
+    if options.json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        print_report(result, sys.stdout, short_names(names))
+
+
+def _outputs(name: str, pairs: Sequence[Pair], options: argparse.Namespace) -> list[str]:
+    """The lines of a file of outputs, one for each pair; blank ones are empty outputs."""
+    lines = read_lines(name)
+    if options.bad_lines == "skip" and len(lines) >= max(pair.line or 0 for pair in pairs):
+        return [lines[(pair.line or 1) - 1] for pair in pairs]  # the outputs of lines that were left out go with them
+    if len(lines) != len(pairs):
+        test = options.test or f"{options.source}, {options.target}"
+        raise DataError(f"{name} has {len(lines)} lines, expected {len(pairs)}: one output for each pair of {test}")
+    return lines
+
+
+def print_report(result: dict[str, Any], stream: TextIO, names: Sequence[str] = ()) -> None:
+    """The numbers of an evaluation, one a line; of two in columns, with the p-values of their comparison."""
+    results = [result, result["against"]] if "against" in result else [result]
+    widths = [9] if len(results) == 1 else [max(9, len(name) + 2) for name in names]
+    measures = result.get("paired_bootstrap", {}).get("measures", {})
+
+    def line(
+        key: str, name: str, values: Sequence[float | None], digits: int = 2, unit: str = "", more: str = ""
+    ) -> None:
+        if any(value is not None for value in values):
+            p = f"{measures[key]['p_value']:>7.3f}" if key in measures else ""
+            print(f"{name:<18}{_cells(values, widths, digits, unit)}{p}".rstrip() + more, file=stream)
+
+    if len(results) > 1:
+        heads = "".join(f"{name:>{width}}  " for name, width in zip(names, widths, strict=True))
+        print(f"{'':<18}{heads}{'p':>7}", file=stream)
+    line("", "pairs", [one["pairs"] for one in results], 0)
+    for key, name in NAMES.items():
+        factor, unit = (100, " %") if key in SHARES else (1, "")
+        values = [None if one[key] is None else factor * one[key] for one in results]
+        line(key, name, values, {"aer": 4, "perplexity": 3}.get(key, 2), unit)
+    for own in zip(*(one["by_length"] for one in results), strict=True):
+        name, pairs = f"BLEU {own[0]['from']}-{own[0]['to']} words", own[0]["pairs"]
+        line("", name, [bucket["bleu"] for bucket in own], more=f"   {pairs} pairs")
+    for kind in result["failures"]:
+        line("", kind.replace("_", " "), [one["failures"][kind] for one in results], 0)
+    if measures:
+        samples = result["paired_bootstrap"]["samples"]
+        print(f"p: paired bootstrap resampling of {samples} samples (Koehn 2004)", file=stream)
+    if result["signature"]:
+        print(result["signature"], file=stream)
+
+
+def _cells(values: Sequence[Any], widths: Sequence[int], digits: int, unit: str) -> str:
+    numbers = ["-" if value is None else f"{value:.{digits}f}" for value in values]
+    return "".join(f"{number:>{width}}{unit:<2}" for number, width in zip(numbers, widths, strict=True))
