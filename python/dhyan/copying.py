@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from . import model_ops as ops
-from .batch import check_ids
+from .batch import Batch, alignment_of, check_ids, pad
+from .data import Links
 from .subword import AnyVocabulary
 from .vocab import BEGIN, END, PAD, UNKNOWN
 
@@ -164,6 +166,37 @@ def copy_backward(
 
 
 # ---------------------------------------------------------------- search
+
+
+Shares = tuple[tuple[float, ...], tuple[float, ...]]  # of each token: how far it was copied, and p_gen
+
+
+def copied_shares(
+    model: Any,
+    batch: tuple[np.ndarray, np.ndarray, np.ndarray],
+    outputs: Sequence[Sequence[Sequence[int]]],
+    links: Sequence[Links] | None = None,
+) -> list[list[Shares]]:
+    """What was copied in outputs of a search, from forcing the model to write them once more.
+
+    batch: source (B, S), lengths (B,), copies (B, S); outputs: of each sentence some lists of ids without the end
+    symbol; links: of each sentence, where the model reads by them.
+    """
+    source, lengths, copies = batch
+    rows = [(b, ids) for b, own in enumerate(outputs) for ids in own]
+    which = np.array([b for b, _ in rows], np.int64)
+    target, target_lengths = pad([[BEGIN, *ids, END] for _, ids in rows])
+    alignment = None
+    if links is not None:
+        kept = [[link for link in links[b] if link[1] <= len(ids)] for b, ids in rows]
+        T, S = target.shape[1] - 1, source.shape[1]
+        alignment = alignment_of(kept, [(S, T)] * len(kept), (T, S), "copied_shares")
+    forced = Batch(source[which], lengths[which], target, target_lengths, alignment, copies[which])
+    _, _, p_gen, copied = model.force_copying(forced)
+    shares: list[list[Shares]] = [[] for _ in outputs]
+    for row, (b, ids) in enumerate(rows):
+        shares[b].append((tuple(copied[row, : len(ids)].tolist()), tuple(p_gen[row, : len(ids)].tolist())))
+    return shares
 
 
 @dataclass(frozen=True)

@@ -234,9 +234,8 @@ class _Run:
                 batch.source, batch.source_lengths, limit, alignment=batch.alignment, copies=batch.copies
             )
             for i, row in zip(indices, ids, strict=True):
-                hypotheses[i] = self.target_vocabulary.compared(
-                    self.valid.written(i, row.tolist(), self.target_vocabulary)
-                )
+                written = self.valid.written(i, row.tolist(), self.target_vocabulary)
+                hypotheses[i] = self.target_vocabulary.compared(written)
         loss = loss_sum / max(tokens, 1)
         if not math.isfinite(loss):
             raise NumericError(f"the validation loss is {loss} after step {p.step}; this state was not saved")

@@ -11,7 +11,7 @@ from typing import Any, cast, overload
 import numpy as np
 
 from .batch import Batch, alignment_of, pad
-from .copying import copies_of, extended_ids, token_of
+from .copying import copied_shares, copies_of, extended_ids, token_of
 from .data import Links, two_column_tokens
 from .errors import DataError
 from .folder import load_folder
@@ -148,7 +148,11 @@ class Translator:
         demands = self._demands(len(texts), prefix, constraints, copies)
         gold = self._gold("translate", links, sources)
         dictionary = self._dictionary(replace_unknown)
-        results = [Translation("", [], [SOURCE_END], 0.0, np.zeros((0, 1), self.model.dtype)) for _ in texts]
+        nothing = () if self.copies else None
+        empty = Translation(
+            "", [], [SOURCE_END], 0.0, np.zeros((0, 1), self.model.dtype), copied=nothing, p_gen=nothing
+        )
+        results = [empty for _ in texts]
         for indices in _batches([len(tokens) for tokens in sources]):
             ids, lengths = pad([[*self.source_vocab.encode(sources[i]), END] for i in indices])
             own = None if demands is None else demands.take(indices)
@@ -159,7 +163,10 @@ class Translator:
             found = beam_search(
                 self.model, ids, lengths, chosen, limits=limits, demands=own, alignment=alignment, copies=extended
             )
-            shares = None if extended is None else self._shares(ids, lengths, extended, found, given)
+            shares = None
+            if extended is not None:
+                written = [[h.ids for h in hypotheses] for hypotheses in found]
+                shares = copied_shares(self.model, (ids, lengths, extended), written, given)
             for k, (i, hypotheses) in enumerate(zip(indices, found, strict=True)):
                 outputs = self._outputs(sources[i], hypotheses, dictionary, () if copies is None else copies[i][1])
                 if shares is not None:
@@ -196,13 +203,11 @@ class Translator:
             for row, i in enumerate(indices):
                 tokens, read = target_tokens[i], [*source_tokens[i], SOURCE_END]
                 score = float(log_probabilities[row, : len(tokens) + 1].mean(dtype=np.float64))
+                p_gen, copied = (tuple(a[row, : len(tokens)].tolist()) for a in shares) if shares else (None, None)
                 results[i] = Translation(
                     targets[i], tokens, read, score, weights[row, : len(tokens), : len(read)].copy(), (),
-                    self.source_vocab.words_of(source_tokens[i]), self.target_vocab.words_of(tokens),
+                    self.source_vocab.words_of(source_tokens[i]), self.target_vocab.words_of(tokens), copied, p_gen,
                 )  # fmt: skip
-                if shares:
-                    p_gen, copied = (tuple(a[row, : len(tokens)].tolist()) for a in shares)
-                    results[i] = dataclasses.replace(results[i], copied=copied, p_gen=p_gen)
         return [result for result in results if result is not None]
 
     def tokenize(self, text: str) -> list[str]:
@@ -322,31 +327,6 @@ class Translator:
     ) -> list[Translation]:
         words = self.source_vocab.words_of(source)
         return [self._output(source, words, h, dictionary, own) for h in hypotheses]
-
-    def _shares(
-        self,
-        ids: np.ndarray,
-        lengths: np.ndarray,
-        copies: np.ndarray,
-        found: list[list[Hypothesis]],
-        links: list[Links] | None,
-    ) -> list[list[tuple[tuple[float, ...], tuple[float, ...]]]]:
-        """(copied, p_gen) of every token of every hypothesis, from forcing the model to write them once more."""
-        rows = [(b, h) for b, hypotheses in enumerate(found) for h in hypotheses]
-        which = np.array([b for b, _ in rows], np.int64)
-        target, target_lengths = pad([[BEGIN, *h.ids, END] for _, h in rows])
-        alignment = None
-        if links is not None:
-            kept = [[link for link in links[b] if link[1] <= len(h.ids)] for b, h in rows]
-            T, S = target.shape[1] - 1, ids.shape[1]
-            alignment = alignment_of(kept, [(S, T)] * len(kept), (T, S), "translate")
-        batch = Batch(ids[which], lengths[which], target, target_lengths, alignment, copies[which])
-        _, _, p_gen, copied = self.model.force_copying(batch)
-        shares: list[list[tuple[tuple[float, ...], tuple[float, ...]]]] = [[] for _ in found]
-        for row, (b, h) in enumerate(rows):
-            n = len(h.ids)
-            shares[b].append((tuple(copied[row, :n].tolist()), tuple(p_gen[row, :n].tolist())))
-        return shares
 
     def _output(
         self,
