@@ -193,3 +193,18 @@ def test_bad_shares() -> None:
     assert np.isnan(dr[2]).all() and np.isfinite(dr[[0, 1, 4]]).all()  # NaN stays in its row
     with pytest.raises(ValueError, match=r"shares has shape \(4,\)"):
         ops.cross_entropy_backward(1.0, cache, shares=np.ones(4))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("shape", [*SHAPES, (1030, 3, 5), (0, 3, 5)], ids=str)
+def test_both_passes_at_once_give_the_same_bits(isa: str, shape: tuple[int, int, int], smoothing: float) -> None:
+    arrays, targets = case(shape)
+    for dtype in (np.float32, np.float64):
+        a = {name: array.astype(dtype) for name, array in arrays.items()}
+        loss, cache = forward(a, targets, smoothing)
+        want = (loss, *ops.cross_entropy_backward(0.37, cache))
+        got = ops.cross_entropy_both(0.37, a["r"], a["weight"], a["bias"], targets, smoothing=smoothing)
+        for x, y in zip(got, want, strict=True):
+            np.testing.assert_array_equal(x, y)
+    with pytest.raises(IndexError, match=r"cross_entropy_both: targets\[0\] is 5, expected an id < 5"):
+        ops.cross_entropy_both(1.0, np.ones((1, 2)), np.ones((2, 5)), np.ones(5), np.array([5]))

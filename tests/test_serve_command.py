@@ -112,6 +112,18 @@ def test_other_machines_are_let_in_with_a_warning(folder):
     ]
 
 
+def test_the_other_loopback_address(folder):
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 on this machine")
+    server = Process(folder / "model", "--host", "::1")
+    assert server.line.endswith(f"http://[::1]:{server.client.port}/\n")
+    with socket.create_connection(("::1", server.client.port), timeout=60) as raw:
+        raw.sendall(f"HEAD / HTTP/1.1\r\nHost: [::1]:{server.client.port}\r\nConnection: close\r\n\r\n".encode())
+        assert raw.recv(65536).startswith(b"HTTP/1.1 200 ")
+    _, code, said = server.end(signal.SIGTERM)
+    assert (code, said) == (143, "dhyan: stopped\n")  # and no warning
+
+
 def test_without_the_extra_it_says_how_to_install_it(folder):
     code = "import sys; sys.modules['uvicorn'] = None; from dhyan.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "serve", str(folder / "model")]

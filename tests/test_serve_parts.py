@@ -23,12 +23,13 @@ def test_what_is_not_said_has_a_default():
     assert ask == Ask("x", "a", SearchOptions())
     assert parse({"text": "x", "beam": None, "max_length": 7}, MODELS).search == SearchOptions(max_length=7)
     given = {"prefix": "I am", "constraints": ["a b", "c"], "stream": True, "card": True, "model": "b", "beam": 2.0}
-    asked = Ask("x", "b", SearchOptions(beam=2), "I am", ("a b", "c"), True, True)
+    asked = Ask("x", "b", SearchOptions(beam=2), "I am", ("a b", "c"), False, True, True)
     assert parse({"text": "x"} | given, MODELS) == asked
 
 
 def test_every_option_of_the_search_can_be_given():
-    assert {option.key for option in OPTIONS} == {field.name for field in dataclasses.fields(SearchOptions)}
+    fields = {field.name for field in dataclasses.fields(SearchOptions)}
+    assert {option.key for option in OPTIONS} == fields | {"replace_unknown"}
     for option in OPTIONS:
         assert option.default is None or option.check(option.default) == option.default, option.key
 
@@ -77,7 +78,9 @@ def test_a_form_asks_every_model():
     assert (first.text, first.model, second.model, first.card) == ("मैं", "a", "b", True)
     assert first.search == second.search == SearchOptions(beam=3)
     form = b"text=x&sample=on&seed=7&prefix=+&constraints=a+b%0D%0A%0D%0Ac&length_form=gnmt"
-    asked = Ask("x", "a", SearchOptions(sample=True, seed=7, length_form="gnmt"), None, ("a b", "c"), False, True)
+    asked = Ask(
+        "x", "a", SearchOptions(sample=True, seed=7, length_form="gnmt"), None, ("a b", "c"), False, False, True
+    )
     assert parse_form(form, MODELS)[0] == asked
     assert parse_form(b"text=ab&second=V", MODELS)[0].text == "ab\tV"
     for body in (b"a=1&" * 60, b"text=%ff", b"\xff"):

@@ -69,6 +69,18 @@ def test_a_kernel_unit_shows_its_table_and_nothing_to_merge(unit: str, variant: 
     assert f"{unit}_{variant}" in shown[0][1]
 
 
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler on this machine")
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="bfloat16 products are for x86-64")
+def test_the_unit_of_bfloat16_products_shows_its_table_alone(tmp_path: Path) -> None:
+    flags = [f for f in cmake_flags() if not f.startswith("-O")]
+    command = [str(COMPILER), "-std=c++17", "-O1", "-fPIC", *flags, *variants()["v4"], "-mavx512bf16", "-Wno-psabi"]
+    command += ["-DDHYAN_VECTOR_BYTES=64", f"-I{ROOT}/cpp/include", f"-I{ROOT}/cpp/src", "-c"]
+    compiled = tmp_path / "bf16.o"
+    subprocess.run([*command, f"{ROOT}/cpp/src/cpu/kernels/bf16_table.cpp", "-o", str(compiled)], check=True)
+    shown = [name for kind, name in symbols(compiled) if kind.isupper() or kind in "uvw"]
+    assert len(shown) == 1 and "bf16_table_v4" in shown[0], shown
+
+
 def test_the_extension_exports_its_entry_only() -> None:
     spec = importlib.util.find_spec("dhyan._core")
     assert spec is not None and spec.origin is not None

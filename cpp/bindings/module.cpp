@@ -121,6 +121,26 @@ py::array_t<T> cross_entropy_backward(double scale, py::handle r_, py::handle w_
 }
 
 template <class T>
+py::tuple cross_entropy_both(double scale, py::handle r_, py::handle w_, py::handle b_, py::handle targets_,
+                             double smoothing, py::handle dw_, py::handle db_) {
+  const char* op = "cross_entropy_both";
+  const auto r = required<T>(r_, op, "r"), w = required<T>(w_, op, "w"), b = required<T>(b_, op, "b");
+  const auto targets = required<Index>(targets_, op, "targets");
+  const auto rv = r.template view<2>(op, "r", "(N, E)"), wv = w.template view<2>(op, "w", "(E, V)");
+  const auto bv = b.template view<1>(op, "b", "(V,)");
+  const auto tv = targets.template view<1>(op, "targets", "(N,)");
+  auto dr = output<T>({rv[0], rv[1]}, op);
+  const auto drv = view<T, 2>(dr), dwv = writable<T, 2>(dw_, op, "dw");
+  const auto dbv = writable<T, 1>(db_, op, "db");
+  double loss;
+  {
+    Working working;
+    loss = dhyan::cross_entropy_both<T>(static_cast<T>(scale), rv, wv, bv, tv, static_cast<T>(smoothing), drv, dwv, dbv);
+  }
+  return py::make_tuple(loss, dr);
+}
+
+template <class T>
 double adam_step(py::array_t<T> p, py::handle g_, py::array_t<T> m, py::array_t<T> v, std::int64_t step, double lr,
                  double beta1, double beta2, double eps, double weight_decay, double clip) {
   const char* op = "adam_step";
@@ -173,6 +193,8 @@ PYBIND11_MODULE(_core, m) {
   dhyan::set_interrupt_check(ask_python_for_signals);
   m.def("show_config", &show_config);
   m.def("set_isa", &dhyan::set_isa, py::arg("isa"));
+  m.def("has_bf16_products", [] { return dhyan::bf16_kernels() != nullptr; });
+  m.def("set_bf16_products", &dhyan::set_bf16_products, py::arg("on"));
   m.def("set_num_threads", &dhyan::set_num_threads, py::arg("n"));
   m.def("get_num_threads", &dhyan::num_threads);
 
@@ -206,6 +228,13 @@ PYBIND11_MODULE(_core, m) {
     });
   }, py::arg("scale"), py::arg("r"), py::arg("w"), py::arg("b"), py::arg("targets"), py::arg("smoothing"),
      py::arg("log_sums"), py::arg("logits"), py::arg("shares"), py::arg("dw"), py::arg("db"));
+  m.def("cross_entropy_both", [](double scale, py::object r, py::object w, py::object b, py::object targets,
+                                 double smoothing, py::object dw, py::object db) {
+    return by_dtype(r, "cross_entropy_both", "r", [&](auto z) {
+      return cross_entropy_both<decltype(z)>(scale, r, w, b, targets, smoothing, dw, db);
+    });
+  }, py::arg("scale"), py::arg("r"), py::arg("w"), py::arg("b"), py::arg("targets"), py::arg("smoothing"),
+     py::arg("dw"), py::arg("db"));
   m.def("empty", [](dhyan::Index n, bool single) -> py::array {
     return single ? py::array(output<float>({n}, "empty")) : py::array(output<double>({n}, "empty"));
   }, py::arg("n"), py::arg("single"), "Uninitialised flat array from the pool.");

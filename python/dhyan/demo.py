@@ -93,6 +93,7 @@ def demo(out: str | Path = "dhyan-demo", recipe: Recipe | None = None) -> dict[s
     _say(f"\nDone in {time.monotonic() - started:.0f} s. Try next:")
     _say(f"  echo '{corpus.DEMO[1][0]}' | dhyan translate {out / 'model'}")
     _say(f"  dhyan evaluate {out / 'model'} {out / 'test.tsv'}")
+    _say(f"  dhyan serve {out / 'model'} --against {out / 'model-none'} --examples {out / 'test.tsv'}")
     return results
 
 

@@ -126,11 +126,11 @@ def load_folder(path: str | Path) -> Loaded:
             name = vocabulary_file(side, vocabulary.level)
             raise CheckpointError(f"{out}: {name} holds {len(vocabulary)} ids, config.toml says {size}")
     # The header of the weights is checked against the configuration before anything of that size is allocated.
-    expected = {key: (shape, options.precision) for key, shape in parameter_shapes(config).items()}
+    expected = {key: (shape, options.dtype) for key, shape in parameter_shapes(config).items()}
     loaded = checkpoint.tensors_from_bytes(
         checkpoint.load_file(out, "model.safetensors"), expected, name=str(out / "model.safetensors")
     )
-    model = Seq2Seq(config, seed=options.seed, dtype=options.precision)
+    model = Seq2Seq(config, seed=options.seed, dtype=options.dtype)
     for key, array in model.parameters().items():
         array[...] = loaded[key]
     return Loaded(model, source, target, options, data)

@@ -9,7 +9,8 @@ with N = sum of the lengths.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,24 @@ def set_num_threads(n: int) -> None:
 def get_num_threads() -> int:
     """The number of threads kernels use."""
     return _core.get_num_threads()
+
+
+def has_bf16() -> bool:
+    """Whether `products(True)` works: the CPU has AVX512-BF16, and the instruction set in use is not below x86-64-v4."""
+    return _core.has_bf16_products()
+
+
+@contextmanager
+def products(bf16: bool) -> Iterator[None]:
+    """Within it matrix products of this thread are rounded to bfloat16 where bf16 is true; sums stay float32.
+
+    Only products whose weights are packed within it; float64 is untouched. ValueError where the CPU has none.
+    """
+    before = _core.set_bf16_products(bf16)
+    try:
+        yield
+    finally:
+        _core.set_bf16_products(before)
 
 
 def show_config() -> dict[str, Any]:
@@ -275,6 +294,27 @@ def cross_entropy_backward(
         scale, c.r, c.w, c.b, c.targets, c.smoothing, c.log_sums, c.logits, shares, dw, db
     )
     return dr, dw, db
+
+
+def cross_entropy_both(
+    scale: float,
+    r: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray,
+    targets: np.ndarray,
+    *,
+    smoothing: float = 0.0,
+    dw: np.ndarray | None = None,
+    db: np.ndarray | None = None,
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """(loss, dr, dw, db): cross_entropy_forward and the backward of scale * loss in one pass, with the same bits.
+
+    Logits live a tile at a time, and are turned into their gradient while they are in the cache.
+    """
+    dw = np.empty(w.shape, w.dtype) if dw is None else dw
+    db = np.empty(b.shape, b.dtype) if db is None else db
+    loss, dr = _core.cross_entropy_both(scale, r, w, b, targets, smoothing, dw, db)
+    return loss, dr, dw, db
 
 
 def adam_step(

@@ -27,6 +27,7 @@ from dhyan import _core, gpu_ops
 
 from .model_ops import adam_step as adam_step
 from .model_ops import cross_entropy_backward as cross_entropy_backward
+from .model_ops import cross_entropy_both as cross_entropy_both
 from .model_ops import cross_entropy_forward as cross_entropy_forward
 from .model_ops import dropout_mask as dropout_mask
 from .model_ops import embedding_backward as embedding_backward

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from .examples import Encoded, Examples, check_gold, name_of, pairs_of, position
 from .fine_tune import Start, start_from
 from .folder import load_training, save_best, save_last, start_folder
 from .model import Seq2Seq
+from .model_ops import has_bf16, show_config
 from .optim import SGD, Adam, AdamW, Optimizer
 from .prepare import short_enough, vocabularies
 from .schedule import lr_factor
@@ -147,7 +149,7 @@ class _Run:
         self.train = Encoded.of(train_pairs, *vocabularies, links=oracle or options.guided > 0, copy=config.copy)
         self.valid = Encoded.of(valid_pairs, *vocabularies, links=oracle, copy=config.copy)
         self.references = [target_vocabulary.compared(target_vocabulary.tokenize(p.target)) for p in valid_pairs]
-        self.model = Seq2Seq(config, seed=options.seed, dtype=options.precision)
+        self.model = Seq2Seq(config, seed=options.seed, dtype=options.dtype, bf16=_bf16(options))
         self.optimizer = _optimizer(self.model, options)
         self.progress = Progress(lr=options.lr)
         tables = {"model": config.to_dict(), "train": options.to_dict(), "data": data.to_dict()}
@@ -286,3 +288,17 @@ def _optimizer(model: Seq2Seq, o: TrainConfig) -> Optimizer:
         return SGD(model, o.lr, momentum=o.momentum, weight_decay=o.weight_decay, clip=o.clip)
     kind = Adam if o.optimizer == "adam" else AdamW
     return kind(model, o.lr, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay, clip=o.clip)
+
+
+def _bf16(o: TrainConfig) -> bool:
+    """Whether products are made in bfloat16: where that is asked for and the CPU can; otherwise one line says so."""
+    if o.precision != "bf16":
+        return False
+    if not has_bf16():
+        have = show_config()
+        isas = ", ".join(have["isas"])
+        print(
+            f"precision bf16 needs AVX512-BF16, this CPU has {isas} (in use: {have['isa']}): training in float32",
+            file=sys.stderr,
+        )
+    return has_bf16()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast, overload
 
 import numpy as np
 
 from .batch import Batch, alignment_of, pad
-from .copying import copied_shares, copies_of, extended_ids, token_of
+from .copying import Shares, copied_shares, copies_of, extended_ids, token_of
 from .data import Links, two_column_tokens
 from .errors import DataError
 from .folder import load_folder
@@ -148,11 +148,7 @@ class Translator:
         demands = self._demands(len(texts), prefix, constraints, copies)
         gold = self._gold("translate", links, sources)
         dictionary = self._dictionary(replace_unknown)
-        nothing = () if self.copies else None
-        empty = Translation(
-            "", [], [SOURCE_END], 0.0, np.zeros((0, 1), self.model.dtype), copied=nothing, p_gen=nothing
-        )
-        results = [empty for _ in texts]
+        results = [self._nothing() for _ in texts]
         for indices in _batches([len(tokens) for tokens in sources]):
             ids, lengths = pad([[*self.source_vocab.encode(sources[i]), END] for i in indices])
             own = None if demands is None else demands.take(indices)
@@ -168,11 +164,7 @@ class Translator:
                 written = [[h.ids for h in hypotheses] for hypotheses in found]
                 shares = copied_shares(self.model, (ids, lengths, extended), written, given)
             for k, (i, hypotheses) in enumerate(zip(indices, found, strict=True)):
-                outputs = self._outputs(sources[i], hypotheses, dictionary, () if copies is None else copies[i][1])
-                if shares is not None:
-                    pairs = zip(outputs, shares[k], strict=True)
-                    outputs = [dataclasses.replace(one, copied=c, p_gen=p) for one, (c, p) in pairs]
-                results[i] = dataclasses.replace(outputs[0], others=tuple(outputs[1:]))
+                results[i] = self._translation(sources[i], hypotheses, dictionary, shares and shares[k])
         return results[0] if isinstance(text, str) else results
 
     def align(self, sources: Sequence[str], targets: Sequence[str], *, links: GoldLinks = None) -> list[Translation]:
@@ -209,6 +201,10 @@ class Translator:
                     self.source_vocab.words_of(source_tokens[i]), self.target_vocab.words_of(tokens), copied, p_gen,
                 )  # fmt: skip
         return [result for result in results if result is not None]
+
+    def _nothing(self) -> Translation:
+        shares = () if self.copies else None
+        return Translation("", [], [SOURCE_END], 0.0, np.zeros((0, 1), self.model.dtype), copied=shares, p_gen=shares)
 
     def tokenize(self, text: str) -> list[str]:
         """The tokens the encoder reads for a text, without the end symbol; [] for white space alone.
@@ -318,15 +314,25 @@ class Translator:
         factor = 8 if levels[1] == "char" != levels[0] else 4 if levels == ("word", "subword") else 2
         return factor * lengths + 10
 
-    def _outputs(
+    def written(
+        self, source: list[str], hypotheses: list[Hypothesis], replace_unknown: bool | Mapping[str, str] = False
+    ) -> Translation:
+        """What hypotheses of a search say in words, the first with the others. source: `tokenize` of their text."""
+        return self._translation(source, hypotheses, self._dictionary(replace_unknown))
+
+    def _translation(
         self,
         source: list[str],
         hypotheses: list[Hypothesis],
         dictionary: Mapping[str, str] | None,
-        own: Sequence[str],
-    ) -> list[Translation]:
+        shares: list[Shares] | None = None,
+    ) -> Translation:
         words = self.source_vocab.words_of(source)
-        return [self._output(source, words, h, dictionary, own) for h in hypotheses]
+        own = copies_of(source, self.target_vocab)[1] if self.copies else ()
+        found = [self._output(source, words, h, dictionary, own) for h in hypotheses]
+        if shares is not None:
+            found = [replace(one, copied=c, p_gen=p) for one, (c, p) in zip(found, shares, strict=True)]
+        return replace(found[0], others=tuple(found[1:]))
 
     def _output(
         self,

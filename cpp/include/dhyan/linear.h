@@ -33,6 +33,11 @@ void cross_entropy_backward(T scale, View<const T, 2> r, View<const T, 2> w, Vie
                             View<const Index, 1> targets, T smoothing, View<const T, 1> log_sums,
                             View<const T, 2> logits, View<const T, 1> shares, View<T, 2> dr, View<T, 2> dw,
                             View<T, 1> db);
+// Both in one pass, where scale is known beforehand: a tile of logits is turned into its gradient while it is in the
+// cache. The bits are those of forward and backward.
+template <class T>
+double cross_entropy_both(T scale, View<const T, 2> r, View<const T, 2> w, View<const T, 1> b,
+                          View<const Index, 1> targets, T smoothing, View<T, 2> dr, View<T, 2> dw, View<T, 1> db);
 
 struct AdamOptions {
   std::int64_t step;  // from 1

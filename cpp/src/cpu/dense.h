@@ -22,11 +22,16 @@ class Packed {
   static Packed of(const T* w /*(K,N)*/, Index K, Index N) { return Packed(w, N, 1, K, N); }
   static Packed transposed(const T* w /*(N,K)*/, Index K, Index N) { return Packed(w, 1, K, K, N); }
   Panels<T> panels() const { return {data_.get(), K_, N_, nr_}; }
+  Index panel_count() const { return panels().count(); }
+  // C = start + A B for panels first..last, on the calling thread.
+  void multiply(Index M, Operand<T> a, Index first, Index last, T* c, Index ldc, const T* bias, bool accumulate,
+                T* scratch) const;
   Index K() const { return K_; }
   Index N() const { return N_; }
 
  private:
   Buffer<T> data_;
+  Buffer<std::uint32_t> pairs_;  // in the place of data_: bfloat16, two k to an element
   Index K_ = 0, N_ = 0, nr_ = 1;
 };
 
@@ -39,7 +44,7 @@ template <class T>
 class Weights {
  public:
   Weights() = default;
-  Weights(const T* w, Index K, Index N, Index rows) : data_(w), K_(K), N_(N), thin_(rows <= kThinRows) {
+  Weights(const T* w, Index K, Index N, Index rows) : data_(w), K_(K), N_(N), thin_(rows <= kThinRows && !bf16_products()) {
     if (!thin_) packed_ = Packed<T>::of(w, K, N);
   }
   bool thin() const { return thin_; }
@@ -73,8 +78,7 @@ template <class T>
 void product_here(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, T* scratch, const T* bias = nullptr,
                   bool accumulate = false) {
   if (M == 0 || b.N() == 0) return;
-  const Panels<T> panels = b.panels();
-  dense_kernels<T>().gemm(M, a, panels, 0, panels.count(), c, ldc, bias, accumulate, scratch);
+  b.multiply(M, a, 0, b.panel_count(), c, ldc, bias, accumulate, scratch);
 }
 
 // C (M,N) = start + A B with the rows of A `lda` apart; threads own columns of C, unless called inside a parallel region.

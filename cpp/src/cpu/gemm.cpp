@@ -11,20 +11,39 @@ namespace dhyan {
 
 template <class T>
 Packed<T>::Packed(const T* b, Index row, Index col, Index K, Index N) : K_(K), N_(N), nr_(dense_kernels<T>().nr) {
-  const Index panels = (N + nr_ - 1) / nr_;
+  const Index panels = (N + nr_ - 1) / nr_, step = 8;
+  const auto pack = [&](auto panels_of) {
+    parallel_for((panels + step - 1) / step, 4 * K * N,
+                 [&](Index i) { panels_of(i * step, std::min(panels, (i + 1) * step)); });
+  };
+  if constexpr (std::is_same_v<T, float>)
+    if (bf16_products()) {
+      pairs_ = Buffer<std::uint32_t>(panels * ((K + 1) / 2) * nr_);
+      pack([&](Index first, Index last) {
+        bf16_kernels()->pack_pairs(b, row, col, K, N, first, last, pairs_.get());
+      });
+      return;
+    }
   data_ = Buffer<T>(panels * K * nr_);
-  const Index step = 8;
-  const auto pack = dense_kernels<T>().pack_panels;
-  parallel_for((panels + step - 1) / step, 4 * K * N, [&](Index i) {
-    pack(b, row, col, K, N, i * step, std::min(panels, (i + 1) * step), data_.get());
-  });
+  const auto pack_panels = dense_kernels<T>().pack_panels;
+  pack([&](Index first, Index last) { pack_panels(b, row, col, K, N, first, last, data_.get()); });
+}
+
+template <class T>
+void Packed<T>::multiply(Index M, Operand<T> a, Index first, Index last, T* c, Index ldc, const T* bias,
+                         bool accumulate, T* scratch) const {
+  if constexpr (std::is_same_v<T, float>)
+    if (pairs_.get())
+      return bf16_kernels()->gemm_pairs(M, a, {pairs_.get(), K_, N_, nr_}, first, last, c, ldc, bias, accumulate,
+                                        scratch);
+  dense_kernels<T>().gemm(M, a, panels(), first, last, c, ldc, bias, accumulate, scratch);
 }
 
 template <class T>
 void product(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, const T* bias, bool accumulate) {
   const Panels<T> panels = b.panels();
   if (M == 0 || panels.N == 0) return;
-  const auto& kernels = dense_kernels<T>();
+  const Index need = dense_kernels<T>().gemm_scratch;
   // Many rows to a tile, so that a block of B is fetched once for all of them (128 rows: 136 GFLOP/s a core, limited by
   // the third-level cache); fewer where there would be too few tiles to deal.
   Index tile_m = 512;
@@ -33,11 +52,11 @@ void product(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, const T
   const Index rows = (M + tile_m - 1) / tile_m;
   parallel_for(rows * columns, 2 * M * panels.N * panels.K, [&](Index tile) {
     static thread_local Buffer<T> scratch;
-    if (scratch.size() < kernels.gemm_scratch) scratch = Buffer<T>(kernels.gemm_scratch);
+    if (scratch.size() < need) scratch = Buffer<T>(need);
     const Index m0 = tile / columns * tile_m, m1 = std::min(M, m0 + tile_m);
     const Index j0 = tile % columns * tile_j, j1 = std::min(panels.count(), j0 + tile_j);
-    kernels.gemm(m1 - m0, {a.data + m0 * a.row, a.row, a.col}, panels, j0, j1, c + m0 * ldc, ldc, bias, accumulate,
-                 scratch.get());
+    b.multiply(m1 - m0, {a.data + m0 * a.row, a.row, a.col}, j0, j1, c + m0 * ldc, ldc, bias, accumulate,
+               scratch.get());
   });
 }
 

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
+#include <utility>
 
 namespace dhyan {
 
@@ -19,8 +20,13 @@ DHYAN_DECLARE(v4)
 #ifdef DHYAN_HAVE_NATIVE
 DHYAN_DECLARE(native)
 #endif
+#ifdef DHYAN_HAVE_BF16
+Bf16Kernels bf16_table_v4();
+#endif
 
 namespace {
+
+thread_local bool in_bf16 = false;
 
 #if defined(__x86_64__)
 bool has_v3() {
@@ -75,6 +81,21 @@ const Variant& active_variant() {
 void set_isa(const std::string& isa) {
   active.store(isa.empty() ? nullptr : &find(isa, "isa"), std::memory_order_release);
 }
+
+const Bf16Kernels* bf16_kernels() {
+#ifdef DHYAN_HAVE_BF16
+  static const Bf16Kernels kernels = bf16_table_v4();
+  // Panels are cut as those of the float kernels are, so both must have one width.
+  if (__builtin_cpu_supports("avx512bf16") && has_v4() && active_variant().dense.f32.nr == 32) return &kernels;
+#endif
+  return nullptr;
+}
+
+bool set_bf16_products(bool on) {
+  if (on && !bf16_kernels()) throw std::invalid_argument("this CPU and build have no products in bfloat16 (AVX512-BF16)");
+  return std::exchange(in_bf16, on);
+}
+bool bf16_products() { return in_bf16; }
 
 std::vector<std::string> runnable_isas() {
   std::vector<std::string> names;

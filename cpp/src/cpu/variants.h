@@ -19,6 +19,14 @@ const Variant& active_variant();             // std::invalid_argument when DHYAN
 void set_isa(const std::string& isa);        // the same check; "" returns to the automatic choice
 std::vector<std::string> runnable_isas();    // built in and supported by this CPU, slowest first
 
+// Products in bfloat16 beside the active variant; null where build, CPU or a forced instruction set have none.
+const Bf16Kernels* bf16_kernels();
+// On: what this thread packs from now on is rounded to bfloat16, and so are the products that read it (sums stay float);
+// returns what was set before. It stands for an argument that everything between a training pass and its products would
+// hand on. std::invalid_argument where there are no such products.
+bool set_bf16_products(bool on);
+bool bf16_products();
+
 template <class T> const AttentionKernels<T>& attention_kernels();
 template <class T> const DenseKernels<T>& dense_kernels();
 template <> inline const AttentionKernels<float>& attention_kernels() { return active_variant().attention.f32; }

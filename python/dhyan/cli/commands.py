@@ -297,7 +297,8 @@ def _info(options: argparse.Namespace) -> None:
         except metadata.PackageNotFoundError:
             facts[package] = None
     core = model_ops.show_config()
-    facts |= {key: core[key] for key in ("isa", "isas", "threads", "openmp", "cuda", "cuda_devices")}
+    facts |= {"isa": core["isa"], "isas": core["isas"], "bf16": model_ops.has_bf16()}
+    facts |= {key: core[key] for key in ("threads", "openmp", "cuda", "cuda_devices")}
     if options.json:
         print(json.dumps(facts))
         return

@@ -97,7 +97,7 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
     "--guided": ("train", "guided", float, "weight of the loss towards the gold links of the third column"),
     "--coverage": ("train", "coverage", float, "weight of the loss against reading a position twice"),
     "--from": ("train", "fine_tune", str, "a model folder to start from: its weights, vocabularies and [model]"),
-    "--precision": ("train", "precision", str, "float32 or float64"),
+    "--precision": ("train", "precision", str, "float32, float64, or bf16: products in bfloat16 where the CPU can"),
     "--seed": ("train", "seed", int, "of weights, batches and dropout"),
 }
 

@@ -24,7 +24,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Option:
-    """A field of `SearchOptions` as a request may give it: type, range or choices, and how the page shows it.
+    """A field of `SearchOptions`, or a switch, as a request may give it: type, range or choices, and how it is shown.
 
     kind: int, float, bool or str. default None: left to the search. group: where on the page.
     """
@@ -41,7 +41,7 @@ class Option:
 
     @property
     def default(self) -> Any:
-        return getattr(SearchOptions, self.key)
+        return getattr(SearchOptions, self.key, False)
 
     def check(self, value: Any) -> Any:
         """The value, checked; whole numbers may be written 5.0."""
@@ -78,6 +78,7 @@ OPTIONS = (
     Option("length_form", str, "Form of the length penalty", "", choices=LENGTH_FORMS, group=_MORE),
     Option("no_repeat_ngram", int, "No repeated n-gram", "of so many tokens; 0: any", 0, 20, group=_MORE),
     Option("no_unknown", bool, "Never write the unknown symbol", "", group=_MORE),
+    Option("replace_unknown", bool, "Replace unknown words", "by the source word they look at", group=_MORE),
     Option("sample", bool, "Draw at random", "instead of searching", group=_SAMPLING),
     Option("temperature", float, "Temperature", "above 1: more variety", 0.05, 20, 0.05, group=_SAMPLING),
     Option("top_k", int, "Top k", "draw from the k likeliest; 0: all", 0, 1_000_000, group=_SAMPLING),
@@ -89,13 +90,16 @@ PHRASES, LONGEST_PHRASE = 16, 1000  # how many an output can be asked to hold, a
 
 @dataclass(frozen=True)
 class Ask:
-    """A checked request. prefix, constraints: as `Translator.translate`; stream: send steps; card: send HTML too."""
+    """A checked request. prefix, constraints, replace_unknown: as `Translator.translate`; stream: send steps; card:
+    send HTML too.
+    """
 
     text: str
     model: str
     search: SearchOptions
     prefix: str | None = None
     constraints: tuple[str, ...] = ()
+    replace_unknown: bool = False
     stream: bool = False
     card: bool = False
 
@@ -164,14 +168,17 @@ def parse(given: Mapping[str, Any], models: Sequence[str]) -> Ask:
     for key in ("stream", "card"):
         if not isinstance(given.get(key, False), bool):
             raise Refused(400, f"translate: {key} is {shown(given[key])}, expected true or false")
+    options = {o.key: o.check(given[o.key]) for o in OPTIONS if given.get(o.key) is not None}
+    unknown = options.pop("replace_unknown", False)
     try:
-        search = SearchOptions.of(**{o.key: o.check(given[o.key]) for o in OPTIONS if given.get(o.key) is not None})
+        search = SearchOptions.of(**options)
     except (ValueError, TypeError) as error:  # what does not go together
         raise Refused(400, f"translate: {str(error).removeprefix('search: ')}") from None
     prefix = None if given.get("prefix") is None else _phrase("prefix", given["prefix"])
     return Ask(
-        _text(given), model, search, prefix, _constraints(given), given.get("stream", False), given.get("card", False)
-    )
+        _text(given), model, search, prefix, _constraints(given), unknown, given.get("stream", False),
+        given.get("card", False),
+    )  # fmt: skip
 
 
 def _constraints(given: Mapping[str, Any]) -> tuple[str, ...]:

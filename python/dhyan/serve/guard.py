@@ -27,6 +27,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 DRAINED = 64 * MAX_BODY  # of the body of a request that is refused
 BODY_SECONDS = 10.0  # to send a body
 REQUEST_SECONDS = 120.0  # for all of a request
+JSON_LINE = "application/json; charset=utf-8"
 HEADERS = {
     "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -133,7 +134,7 @@ class _Exchange:
             raise error
         await self._drain()
         body = json.dumps({"error": str(error)}, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-        fields = {"content-type": "application/json; charset=utf-8", "content-length": f"{len(body)}"}
+        fields = {"content-type": JSON_LINE, "content-length": f"{len(body)}"}
         fields |= {"connection": "close"} | ({"allow": error.allow} if error.allow else {})
         headers = [(k.encode(), v.encode()) for k, v in fields.items()]
         await self.send({"type": "http.response.start", "status": error.status, "headers": headers})

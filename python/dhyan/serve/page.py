@@ -87,7 +87,7 @@ def html(shown: Shown) -> str:
 def _form(shown: Shown) -> str:
     search = SearchOptions() if shown.asked is None else shown.asked.search
     groups = {
-        name: "".join(_control(option, getattr(search, option.key)) for option in options)
+        name: "".join(_control(option, getattr(search, option.key, False)) for option in options)
         for name, options in groupby(OPTIONS, lambda option: option.group)
     }
     paces = "".join(f'<option value="{ms}">{name}</option>' for ms, name in PACES)

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import gc
 import ipaddress
+import json
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..stop import Stopped
+from .guard import JSON_LINE
 from .work import Worker
 
 EXTRA_MISSING = "serve needs starlette and uvicorn: pip install 'dhyan[serve]'"
@@ -148,6 +150,13 @@ def _protocol() -> type[asyncio.Protocol]:
             super().connection_lost(exc)
             if self._timer is not None:
                 self._timer.cancel()
+
+        def send_400_response(self, msg: str) -> None:
+            """What is not HTTP hears what every bad request hears: one JSON line."""
+            body = json.dumps({"error": msg.lower()}).encode() + b"\n"
+            head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: {JSON_LINE}\r\ncontent-length: {len(body)}\r\n"
+            self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+            self.transport.close()
 
         def _look(self) -> None:
             """A request's head is there: its time begins."""

@@ -22,6 +22,7 @@ from ..data import scan_file
 from ..errors import DataError
 from ..names import short_names
 from ..report.card import card_html, language
+from ..search import Hypothesis
 from ..svg import label
 from ..translator import SOURCE_END, Translation, Translator, weight_rows
 from .ask import Ask, Refused
@@ -68,7 +69,7 @@ class Job:
         self.served, self.ask = served, ask
         self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.cancelled = threading.Event()
-        self._loop, self._until, self._told = loop, time.monotonic() + SECONDS, list[int]()
+        self._loop, self._until, self._told = loop, time.monotonic() + SECONDS, list[str]()
 
     def run(self) -> None:
         """Translate; in the worker's thread. Nothing is raised: what goes wrong is the last event."""
@@ -91,7 +92,7 @@ class Job:
     def _translate(self, begin: float) -> dict[str, Any]:
         translator, text = self.served.translator, self.ask.text
         try:
-            tokens = translator.tokenize(text)
+            tokens = self._source = translator.tokenize(text)
         except DataError as error:
             raise Refused(400, f"translate: {error}") from None
         if self.ask.stream:
@@ -99,18 +100,24 @@ class Job:
             self._tell({"source_tokens": source, "labels": [label(t) for t in source], "lang": language(text)})
         watched = copy.copy(translator)  # the same model and vocabularies
         watched.model = Watched(translator.model, self._check, self._step if self.ask.stream else None)
-        phrases = list(self.ask.constraints) or None
-        found = watched.translate(text, options=self.ask.search, prefix=self.ask.prefix, constraints=phrases)
+        found = watched.translate(
+            text, options=self.ask.search, prefix=self.ask.prefix, constraints=list(self.ask.constraints) or None,
+            replace_unknown=self.ask.replace_unknown,
+        )  # fmt: skip
         seconds = time.monotonic() - begin
         return answer(self.served, found, seconds, self.ask.card)
 
     def _step(self, ids: list[int], weights: np.ndarray) -> None:
-        keep = next((t for t, (a, b) in enumerate(zip(ids, self._told, strict=False)) if a != b), None)
-        keep = min(len(ids), len(self._told)) if keep is None else keep
-        vocab, self._told = self.served.translator.target_vocab, ids
-        tokens = [vocab.tokens[i] for i in ids[keep:]]
-        event: dict[str, Any] = {"step": len(ids), "keep": keep, "tokens": tokens, "labels": [label(t) for t in tokens]}
-        self._tell(event | {"weights": weight_rows(weights[keep:]), "text": vocab.decode(ids)})
+        """Tell what is new since the step before. A better hypothesis may have taken the place of that one."""
+        hypothesis = Hypothesis(ids, 0.0, weights, finished=False)
+        found = self.served.translator.written(self._source, [hypothesis], self.ask.replace_unknown)
+        before, self._told = self._told, found.tokens
+        keep = 0
+        while keep < min(len(before), len(found.tokens)) and before[keep] == found.tokens[keep]:
+            keep += 1
+        tokens = found.tokens[keep:]
+        event = {"step": len(found.tokens), "keep": keep, "tokens": tokens, "labels": [label(t) for t in tokens]}
+        self._tell(event | {"weights": weight_rows(found.weights[keep:]), "text": found.text})
 
     def _check(self) -> None:
         if self.cancelled.is_set() or time.monotonic() > self._until:

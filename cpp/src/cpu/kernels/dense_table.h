@@ -79,6 +79,20 @@ struct ScreenKernels {
                  const float* bias, Index width, float step, float norm, float gamma, float* high, float* top);
 };
 
+// B of a product in bfloat16, two k to an element: panel j, pair p, column n at data[(j * pairs + p) * nr + n].
+struct PairPanels {
+  const std::uint32_t* data;
+  Index K, N, nr;
+};
+
+// Products rounded to bfloat16, for CPUs with AVX512-BF16; arguments as those of pack_panels and gemm of float.
+struct Bf16Kernels {
+  void (*pack_pairs)(const float* b, Index row, Index col, Index K, Index N, Index first, Index last,
+                     std::uint32_t* out);
+  void (*gemm_pairs)(Index M, Operand<float> a, PairPanels b, Index first, Index last, float* c, Index ldc,
+                     const float* bias, bool accumulate, float* scratch);
+};
+
 struct DenseTable {
   DenseKernels<float> f32;
   DenseKernels<double> f64;

@@ -58,25 +58,12 @@ void pack_panels(const T* b, Index row, Index col, Index K, Index N, Index first
   }
 }
 
-// MR rows of A against one panel over K elements. Packed: a(i, k) at a[k * MR + i], else at a[i * row + k].
-template <class T, int MR, bool Packed>
-inline __attribute__((always_inline)) void tile(Index K, const T* a, Index row, const T* panel, T* c, Index ldc,
-                                                Index width, const T* bias, bool from_c) {
+// A tile of sums into C: start + sum, start being C itself, the bias, or nothing. Columns beyond `width` do not exist.
+template <class T, int MR>
+inline __attribute__((always_inline)) void store_tile(const typename Lanes<T>::type (&acc)[MR][2], T* c, Index ldc,
+                                                      Index width, const T* bias, bool from_c) {
   using V = typename Lanes<T>::type;
   constexpr Index L = Lanes<T>::count;
-  V acc[MR][2];
-#pragma GCC unroll 12
-  for (int i = 0; i < MR; ++i) acc[i][0] = acc[i][1] = V{};
-  for (Index k = 0; k < K; ++k) {
-    const V b0 = *reinterpret_cast<const V*>(panel + k * 2 * L);
-    const V b1 = *reinterpret_cast<const V*>(panel + k * 2 * L + L);
-#pragma GCC unroll 12
-    for (int i = 0; i < MR; ++i) {
-      const T x = Packed ? a[k * MR + i] : a[i * row + k];
-      acc[i][0] += x * b0;
-      acc[i][1] += x * b1;
-    }
-  }
   if (width == 2 * L) {
 #pragma GCC unroll 12
     for (int i = 0; i < MR; ++i) {
@@ -105,6 +92,28 @@ inline __attribute__((always_inline)) void tile(Index K, const T* a, Index row, 
       }
     }
   }
+}
+
+// MR rows of A against one panel over K elements. Packed: a(i, k) at a[k * MR + i], else at a[i * row + k].
+template <class T, int MR, bool Packed>
+inline __attribute__((always_inline)) void tile(Index K, const T* a, Index row, const T* panel, T* c, Index ldc,
+                                                Index width, const T* bias, bool from_c) {
+  using V = typename Lanes<T>::type;
+  constexpr Index L = Lanes<T>::count;
+  V acc[MR][2];
+#pragma GCC unroll 12
+  for (int i = 0; i < MR; ++i) acc[i][0] = acc[i][1] = V{};
+  for (Index k = 0; k < K; ++k) {
+    const V b0 = *reinterpret_cast<const V*>(panel + k * 2 * L);
+    const V b1 = *reinterpret_cast<const V*>(panel + k * 2 * L + L);
+#pragma GCC unroll 12
+    for (int i = 0; i < MR; ++i) {
+      const T x = Packed ? a[k * MR + i] : a[i * row + k];
+      acc[i][0] += x * b0;
+      acc[i][1] += x * b1;
+    }
+  }
+  store_tile<T, MR>(acc, c, ldc, width, bias, from_c);
 }
 
 template <class T, bool Packed, int MR = kTileM>
