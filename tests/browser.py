@@ -38,6 +38,28 @@ KEYS = {
     "Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "PageUp": 33, "PageDown": 34, "End": 35, "Home": 36, "ArrowLeft": 37,
     "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
 }  # fmt: skip
+# What is painted with too little contrast: the ratio, the class, the words.
+CONTRAST = """(() => {
+  const parse = (c) => { const v = c.match(/[\\d.]+/g).map(Number); return v.length < 4 ? [...v, 1] : v; };
+  const over = (a, b) => [0, 1, 2].map((i) => a[i] * a[3] + b[i] * (1 - a[3]));
+  const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (c) => { const [r, g, b] = c.map((v) => linear(v / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const ground = (e) => { const own = parse(getComputedStyle(e).backgroundColor);
+    const below = e.parentElement ? ground(e.parentElement) : [255, 255, 255]; return over(own, below); };
+  const fade = (e) => e ? Number(getComputedStyle(e).opacity) * fade(e.parentElement) : 1;
+  const bad = [];
+  for (const e of document.querySelectorAll("body *")) {
+    const words = [...e.childNodes].filter((n) => n.nodeType === 3 && n.data.trim());
+    if (!words.length || e.closest("script, style, [hidden], svg") || !e.getClientRects().length) continue;
+    const back = ground(e), ink = parse(getComputedStyle(e).color);
+    const front = over([...ink.slice(0, 3), ink[3] * fade(e)], back);
+    const [a, b] = [light(front), light(back)].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) bad.push([ratio.toFixed(2), e.className, e.textContent.slice(0, 30)]);
+  }
+  return bad;
+})()"""
 PATIENCE = 60.0  # seconds for an answer: a busy machine is no failure
 
 
@@ -180,6 +202,11 @@ class Page:
         nodes = self.send("Accessibility.getFullAXTree")["nodes"]
         kept = [node for node in nodes if not node["ignored"]]
         return [(node["role"]["value"], str(node.get("name", {}).get("value", ""))) for node in kept]
+
+    @property
+    def faint(self) -> list[Any]:
+        """Texts with a contrast below 4.5 (WCAG 1.4.3), measured on what is painted."""
+        return list(self.run(CONTRAST))
 
     @property
     def problems(self) -> list[str]:

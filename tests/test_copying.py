@@ -256,7 +256,7 @@ def test_bits_do_not_depend_on_threads(threads: None, choices: dict[str, Any]) -
     for count in (1, 2, 3, 7):
         dhyan.set_num_threads(count)
         loss, model_cache = model.forward(batch, step=1, **LOSSES)
-        ids, weights = model.greedy(batch.source, batch.source_lengths, 9, batch.alignment, batch.copies)
+        ids, weights = model.greedy(batch.source, batch.source_lengths, 9, batch.alignment, copies=batch.copies)
         results.append({"loss": np.float64(loss), "ids": ids, "weights": weights, **model.backward(model_cache)})
     for other in results[1:]:
         for name, array in results[0].items():
@@ -267,7 +267,7 @@ def test_bits_do_not_depend_on_threads(threads: None, choices: dict[str, Any]) -
 def test_sentence_does_not_depend_on_its_batch_or_padding(isa: str, choices: dict[str, Any]) -> None:
     model, batch = wide_case(**choices)
     together = model.force_copying(batch)
-    ids, attended = model.greedy(batch.source, batch.source_lengths, 9, batch.alignment, batch.copies)
+    ids, attended = model.greedy(batch.source, batch.source_lengths, 9, batch.alignment, copies=batch.copies)
     for i in range(batch.size):
         s, t = max(int(batch.source_lengths[i]), 1), int(batch.target_lengths[i])
         one = Batch(
@@ -276,7 +276,7 @@ def test_sentence_does_not_depend_on_its_batch_or_padding(isa: str, choices: dic
         )  # fmt: skip
         for alone, all_of in zip(model.force_copying(one), together, strict=True):
             np.testing.assert_array_equal(alone[0], all_of[i, : t - 1] if all_of.ndim == 2 else all_of[i, : t - 1, :s])
-        alone_ids, alone_attended = model.greedy(one.source, one.source_lengths, 9, one.alignment, one.copies)
+        alone_ids, alone_attended = model.greedy(one.source, one.source_lengths, 9, one.alignment, copies=one.copies)
         steps = alone_ids.shape[1]
         np.testing.assert_array_equal(alone_ids[0], ids[i, :steps])
         np.testing.assert_array_equal(alone_attended[0], attended[i, :steps, :s])

@@ -37,11 +37,21 @@ def folder(tmp_path_factory):
     return path
 
 
-class Process:
-    """A running server, and its address."""
+STUCK = """
+import sys, time
+from dhyan.cli import main
+from dhyan.model import Seq2Seq
+Seq2Seq.advance_top = lambda *arguments: time.sleep(60)
+sys.exit(main())
+"""
 
-    def __init__(self, *arguments):
-        command = [sys.executable, "-W", "error", "-m", "dhyan", "serve", *map(str, arguments), "--port", "0"]
+
+class Process:
+    """A running server, and its address. code: what runs in the place of the command."""
+
+    def __init__(self, *arguments, code=None):
+        program = ["-m", "dhyan"] if code is None else ["-c", code]
+        command = [sys.executable, "-W", "error", *program, "serve", *map(str, arguments), "--port", "0"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.line = self.process.stdout.readline()
         self.client = Client(int(self.line.rsplit(":", 1)[1].strip("/\n")))
@@ -77,6 +87,17 @@ def test_a_signal_ends_it_at_once(folder, number, code, busy):
         assert got == code and said == "dhyan: stopped\n"
         seconds.append(took)
     assert min(seconds) <= 0.2, statistics.median(seconds)
+
+
+def test_a_step_that_does_not_end_is_not_waited_for(folder):
+    server = Process(folder / "model", code=STUCK)
+    body = f'{{"text": "{SENTENCE}"}}'.encode()
+    head = f"POST /api/translate HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON['content-type']}\r\n"
+    with socket.create_connection(("127.0.0.1", server.client.port)) as raw:
+        raw.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        time.sleep(0.3)
+        seconds, code, said = server.end(signal.SIGINT)
+    assert (code, said) == (130, "dhyan: stopped\n") and seconds < 10  # of 60
 
 
 def refused(capsys, code, message, *arguments):

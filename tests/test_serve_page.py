@@ -159,13 +159,18 @@ def test_a_phone(client, browser: Browser, dark):
     assert page.run("document.getElementById('results').getBoundingClientRect().top < 0.7 * innerHeight")
     assert page.run("document.getElementById('search').open") is False
     page.click("#search summary")
-    page.click("#search details summary")
-    assert page.run("document.documentElement.scrollWidth") == 390
+    for k in (1, 2, 3):
+        page.click(f"#search details:nth-of-type({k}) summary")
+    assert page.run("document.documentElement.scrollWidth") == 390 and page.faint == []
+    page.run("document.getElementById('nbest').value = '9'")
+    type_in(page, SENTENCE)
+    page.wait("!document.getElementById('problem').hidden")
+    assert page.faint == []
     small = "[...document.querySelectorAll('form button, form input, form select, .player button')]"
     assert page.run(f"{small}.filter((e) => e.offsetParent && e.getBoundingClientRect().height < 24).length") == 0
     ground = page.run("getComputedStyle(document.querySelector('.dhyan-page')).backgroundColor")
     assert ground == ("rgb(20, 24, 31)" if dark else "rgb(255, 255, 255)")
-    assert page.problems == []
+    assert all("400" in problem for problem in page.problems)  # the browser's notes of the refusal
 
 
 def test_without_script(client, translators, browser: Browser):

@@ -103,15 +103,21 @@ def test_a_frozen_model_gives_the_same_and_cannot_be_written_to(isa: str) -> Non
     assert (copy.greedy(source[:1], lengths[:1], 3)[0] == 7).all()
 
 
+@pytest.mark.parametrize("weights, most", [("bfloat16", 2**-8), ("int8", 1 / 127)])
 @pytest.mark.parametrize("cell, order", [("gru", "bahdanau"), ("lstm", "luong")])
-def test_bfloat16_weights_take_half_the_bytes_and_give_the_same_bits(isa: str, cell: str, order: str) -> None:
+def test_rounded_weights_take_fewer_bytes_and_give_the_same_bits(
+    isa: str, cell: str, order: str, weights: str, most: float
+) -> None:
     source, lengths = sources()
     exact, rounded, halved = (model_of(1001, 37, cell=cell, order=order, layers=2) for _ in range(3))
-    halved.freeze("bfloat16")
+    exact.parameters()["output.weight"][:, 5] = rounded.parameters()["output.weight"][:, 5] = 0
+    halved.parameters()["output.weight"][:, 5] = 0  # a column without a scale
+    halved.freeze(weights)
     for name, array in rounded.parameters().items():  # the same weights, but nobody told the decoder
         array[...] = halved.parameters()[name]
         drift = np.abs(array - exact.parameters()[name]).max(initial=0.0) / np.abs(array).max(initial=1e-30)
-        assert drift <= (2**-8 if array.ndim == 2 else 0) and (array.ndim != 2 or drift > 0)
+        touched = array.ndim == 2 and not (weights == "int8" and name.endswith("_embedding"))
+        assert drift <= (most if touched else 0) and (drift > 0) == touched
     same_one_by_one(halved)
     for i in (0, 5):
         part = slice(i, i + 1)
@@ -123,7 +129,7 @@ def test_bfloat16_weights_take_half_the_bytes_and_give_the_same_bits(isa: str, c
 
 def test_freeze_refuses_in_one_line() -> None:
     model = model_of()
-    with pytest.raises(ValueError, match=r"weights is 'int4', expected 'bfloat16' or None"):
+    with pytest.raises(ValueError, match=r"weights is 'int4', expected one of: int8, bfloat16"):
         model.freeze("int4")
     with pytest.raises(ValueError, match="the model is float64, expected float32"):
         Seq2Seq(model.config, dtype="float64").freeze("bfloat16")

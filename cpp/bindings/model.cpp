@@ -249,7 +249,7 @@ py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const
 // One class for both float types: Python sees `StepWeights` and `Stepper`, whatever the model's dtype.
 class StepWeightsObject {
  public:
-  StepWeightsObject(const py::dict& parameters, py::handle table_, py::handle output_, py::handle bias_, bool halved)
+  StepWeightsObject(const py::dict& parameters, py::handle table_, py::handle output_, py::handle bias_, bool shrunk)
       : dtype(float_of(table_, "StepWeights", "target embedding")) {
     dispatch(dtype, [&](auto zero) {
       using T = decltype(zero);
@@ -260,7 +260,7 @@ class StepWeightsObject {
       const auto out = hold->template get<2>(output_, "output", "(E, V)");
       const auto bias = hold->template get<1>(bias_, "output bias", "(V,)");
       arrays = hold;
-      weights = std::make_shared<StepWeights<T>>(p, table, out, bias, halved);
+      weights = std::make_shared<StepWeights<T>>(p, table, out, bias, shrunk);
     });
   }
   Float dtype;
@@ -269,15 +269,20 @@ class StepWeightsObject {
 
 class StepperObject {
  public:
-  StepperObject(const StepWeightsObject& weights, const py::tuple& memory_) : dtype_(weights.dtype) {
+  StepperObject(const StepWeightsObject& weights, const py::tuple& memory_, py::handle ids_, py::handle allowed_)
+      : dtype_(weights.dtype) {
     dispatch(dtype_, [&](auto zero) {
       using T = decltype(zero);
       auto hold = std::make_shared<Holder<T>>(Holder<T>{{}, "Stepper", {}});
       auto lengths = std::make_shared<Input<Index>>();
       const auto memory = memory_of<T>(*hold, memory_, *lengths);
       kept_ = {hold, lengths, weights.arrays};
+      const auto ids = input<Index>(ids_, "Stepper", "shortlist");
+      const auto allowed = input<std::uint8_t>(allowed_, "Stepper", "allowed");
+      const Choices choices{ids.template view<1>("Stepper", "shortlist", "(n,)"),
+                            allowed.template view<2>("Stepper", "allowed", "(B, n)")};
       Working working;
-      stepper_ = std::make_shared<Stepper<T>>(std::static_pointer_cast<StepWeights<T>>(weights.weights), memory);
+      stepper_ = std::make_shared<Stepper<T>>(std::static_pointer_cast<StepWeights<T>>(weights.weights), memory, choices);
     });
   }
 
@@ -298,7 +303,7 @@ class StepperObject {
       in.h = hold.template get<3>(h_, "h", "(L, N, H)"), in.c = hold.template get<3>(c_, "c", "(L, N, H)");
       in.readout = hold.template get<2>(r_, "readout", "(N, E)");
       const auto &h = in.h, &c = in.c;
-      const Index N = in.token[0], K = top < 0 ? stepper.vocabulary() : std::min(top, stepper.vocabulary());
+      const Index N = in.token[0], K = top < 0 ? stepper.vocabulary() : std::min(top, stepper.choices());
       auto h1 = output<T>({h[0], h[1], h[2]}, op), c1 = output<T>({c[0], c[1], c[2]}, op);
       auto r1 = output<T>({in.readout[0], in.readout[1]}, op), weights = output<T>({N, stepper.longest()}, op);
       auto lp = output<T>({N, K}, op);
@@ -365,9 +370,10 @@ void define_model(py::module_& m) {
         py::arg("h0"), py::arg("c0"), py::arg("masks"), py::arg("dreadout"), py::arg("dweights"), py::arg("gradients"));
   py::class_<StepWeightsObject>(m, "StepWeights", "A decoder's weights in the forms its steps read.")
       .def(py::init<const py::dict&, py::handle, py::handle, py::handle, bool>(), py::arg("parameters"),
-           py::arg("table"), py::arg("output"), py::arg("output_bias"), py::arg("halved"));
+           py::arg("table"), py::arg("output"), py::arg("output_bias"), py::arg("shrunk"));
   py::class_<StepperObject>(m, "Stepper", "The decoder one step at a time.")
-      .def(py::init<const StepWeightsObject&, const py::tuple&>(), py::arg("weights"), py::arg("memory"))
+      .def(py::init<const StepWeightsObject&, const py::tuple&, py::handle, py::handle>(), py::arg("weights"),
+           py::arg("memory"), py::arg("shortlist") = py::none(), py::arg("allowed") = py::none())
       .def("step", &StepperObject::step, py::arg("token"), py::arg("sentence"), py::arg("position"), py::arg("h"),
            py::arg("c"), py::arg("readout"), py::arg("reader") = py::none(), py::arg("top") = -1)
       .def("greedy", &StepperObject::greedy, py::arg("h0"), py::arg("c0"), py::arg("begin"), py::arg("end"),

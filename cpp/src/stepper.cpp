@@ -36,15 +36,15 @@ struct StepWeights<T>::Parts {
   View<const T, 2> table, output;
   View<const T, 1> output_bias;
   Index V;
-  bool halved;
+  bool shrunk;
   mutable std::atomic<const Form*> few{nullptr}, many{nullptr};
   mutable std::atomic<const Screen*> screen_{nullptr};
   mutable std::vector<std::atomic<const T*>> tokens;  // what each adds to gates and readout, once it was read
   mutable std::atomic<Index> kept{0};
 
   Parts(const DecoderParameters<T>& parameters, View<const T, 2> t, View<const T, 2> out, View<const T, 1> bias,
-        bool half)
-      : p(parameters), table(t), output(out), output_bias(bias), V(out[1]), halved(half), tokens(out[1]) {}
+        bool small)
+      : p(parameters), table(t), output(out), output_bias(bias), V(out[1]), shrunk(small), tokens(out[1]) {}
   Parts(const Parts&) = delete;
   ~Parts() {
     delete few.load();
@@ -57,9 +57,9 @@ struct StepWeights<T>::Parts {
     const Index rows = loop_rows(sentences);  // beams multiply them by a number not known yet
     return made_once(rows > kThinRows ? many : few, [&] {
       Form made{DecoderWeights<T>(p, z, rows, rows), Weights<T>(output.data, output[0], output[1], rows)};
-      if (halved) {
-        made.decoder.halve();
-        made.output.halve();
+      if (shrunk) {
+        made.decoder.shrink();
+        made.output.shrink();
       }
       return made;
     });
@@ -120,15 +120,55 @@ struct StepWeights<T>::Parts {
 
 template <class T>
 StepWeights<T>::StepWeights(const DecoderParameters<T>& p, View<const T, 2> table, View<const T, 2> output,
-                            View<const T, 1> output_bias, bool halved) {
+                            View<const T, 1> output_bias, bool shrunk) {
   const char* op = "StepWeights";
   check_shape(op, "output", output, {{"E", p.readout[1]}, {"V", -1}});
   check_shape(op, "output bias", output_bias, {{"V", output[1]}});
   check_shape(op, "target embedding", table, {{"V", output[1]}, {"E", p.readout[1]}});
-  parts_ = std::make_unique<Parts>(p, table, output, output_bias, halved);
+  parts_ = std::make_unique<Parts>(p, table, output, output_bias, shrunk);
 }
 template <class T>
 StepWeights<T>::~StepWeights() = default;
+
+// The columns of the output layer that some sentence of a search may choose: a copy of them, small enough to be read
+// again and again, and which of them are whose. Others get no probability, so that a result does not depend on the batch.
+template <class T>
+struct Shortlist {
+  std::vector<Index> ids;             // (n) ascending; empty: the whole vocabulary
+  std::vector<std::uint8_t> allowed;  // (B,n)
+  Buffer<T> w, bias;                  // (E,n) (n)
+  Weights<T> output;
+
+  Shortlist(const typename StepWeights<T>::Parts& parts, const Choices& chosen, Index sentences, Index rows)
+      : ids(chosen.ids.data, chosen.ids.data + chosen.ids[0]),
+        allowed(chosen.allowed.data, chosen.allowed.data + chosen.allowed.count()),
+        w(parts.output[0] * chosen.ids[0]),
+        bias(chosen.ids[0]) {
+    if (ids.empty()) return;
+    const Index E = parts.output[0], n = ids.size();
+    check_shape("Stepper", "allowed", chosen.allowed, {{"B", sentences}, {"n", n}}, "to match shortlist");
+    for (Index b = 0; b < sentences; ++b)
+      if (std::find(allowed.begin() + b * n, allowed.begin() + (b + 1) * n, 1) == allowed.begin() + (b + 1) * n)
+        fail("Stepper: the shortlist allows sentence " + std::to_string(b) + " no token, expected at least 1");
+    for (Index i = 0; i < n; ++i) {
+      if (ids[i] < 0 || ids[i] >= parts.V || (i && ids[i] <= ids[i - 1]))
+        fail("Stepper: shortlist[" + std::to_string(i) + "] is " + std::to_string(ids[i]) +
+             ", expected ascending ids below V = " + std::to_string(parts.V));
+      bias.get()[i] = parts.output_bias.data[ids[i]];
+    }
+    parallel_for(E, E * n, [&](Index e) {
+      for (Index i = 0; i < n; ++i) w.get()[e * n + i] = parts.output.data[e * parts.V + ids[i]];
+    });
+    output = Weights<T>(w.get(), E, n, rows);
+  }
+  // Logits (n) of a row of this sentence: those it may not choose become -inf.
+  void restrict(Index sentence, T* logits) const {
+    const Index n = ids.size();
+    const std::uint8_t* may = allowed.data() + sentence * n;
+    for (Index i = 0; i < n; ++i)
+      if (!may[i]) logits[i] = -std::numeric_limits<T>::infinity();
+  }
+};
 
 template <class T>
 struct Stepper<T>::Parts {
@@ -137,15 +177,23 @@ struct Stepper<T>::Parts {
   PreparedMemory<T> memory;
   DecoderShape<T> z;
   const typename StepWeights<T>::Parts::Form& form;
+  Shortlist<T> shortlist;
 
-  Parts(std::shared_ptr<const StepWeights<T>> weights, const Memory<T>& m)
+  Parts(std::shared_ptr<const StepWeights<T>> weights, const Memory<T>& m, const Choices& chosen)
       : owner(std::move(weights)),
         w(owner->parts()),
         memory(w.p.scorer, m),
         z(w.p, m, memory.sources.longest),
-        form(w.form(z, m.lengths[0])) {}
+        form(w.form(z, m.lengths[0])),
+        shortlist(w, chosen, m.lengths[0], loop_rows(m.lengths[0])) {}
 
   bool thin() const { return form.output.thin(); }
+  // The output layer over what may be chosen: n columns, column i being token id(i).
+  bool whole() const { return shortlist.ids.empty(); }
+  Index columns() const { return whole() ? w.V : Index(shortlist.ids.size()); }
+  const Weights<T>& output() const { return whole() ? form.output : shortlist.output; }
+  const T* output_bias() const { return whole() ? w.output_bias.data : shortlist.bias.get(); }
+  Index id(Index column) const { return whole() ? column : shortlist.ids[column]; }
 
   // One step of `rows` rows on the calling thread; thin products find themselves more threads.
   template <class Token, class Sentence, class Position>
@@ -159,14 +207,15 @@ struct Stepper<T>::Parts {
 };
 
 template <class T>
-Stepper<T>::Stepper(std::shared_ptr<const StepWeights<T>> weights, const Memory<T>& memory) {
+Stepper<T>::Stepper(std::shared_ptr<const StepWeights<T>> weights, const Memory<T>& memory,
+                    const Choices& choices) {
   const DecoderParameters<T>& p = weights->parts().p;
   const Index B = memory.lengths[0], L = p.cells.size(), H = L ? p.cells[0].weight_hh[0] : 0;
   Index longest = 0;
   for (Index b = 0; b < B; ++b) longest = std::max(longest, memory.lengths.data[b]);
   View<const T, 3> state{nullptr, {L, B, H}};
   check_decoder("Stepper", p, memory, B, state, state, longest);
-  parts_ = std::make_unique<Parts>(std::move(weights), memory);
+  parts_ = std::make_unique<Parts>(std::move(weights), memory, choices);
 }
 
 template <class T>
@@ -180,6 +229,8 @@ template <class T>
 Index Stepper<T>::embedding() const { return parts_->z.E; }
 template <class T>
 Index Stepper<T>::vocabulary() const { return parts_->w.V; }
+template <class T>
+Index Stepper<T>::choices() const { return parts_->columns(); }
 template <class T>
 Index Stepper<T>::longest() const { return parts_->z.S; }
 template <class T>
@@ -230,13 +281,20 @@ void Stepper<T>::Parts::advance(const char* op, const StepInput<T>& in, const St
 template <class T>
 void Stepper<T>::step(const StepInput<T>& in, const StepOutput<T>& out, View<T, 2> log_probabilities) const {
   const Parts& d = *parts_;
-  const Index N = in.token[0], V = d.w.V;
+  const Index N = in.token[0], V = d.w.V, n = d.columns();
   d.advance("Stepper.step", in, out);
-  product<T>(N, out.readout.data, d.z.E, d.form.output, log_probabilities.data, V, d.w.output_bias.data);
-  parallel_for(N, 16 * N * V, [&](Index i) {
-    T total, *row = log_probabilities.data + i * V;
-    const T log_sum = dense_kernels<T>().log_sum_exp(row, V, &total);
-    for (Index v = 0; v < V; ++v) row[v] -= log_sum;
+  const Buffer<T> listed(d.whole() ? 0 : N * n);
+  T* logits = d.whole() ? log_probabilities.data : listed.get();
+  product<T>(N, out.readout.data, d.z.E, d.output(), logits, n, d.output_bias());
+  parallel_for(N, 16 * N * n, [&](Index i) {
+    T total, *row = logits + i * n;
+    if (!d.whole()) d.shortlist.restrict(in.sentence.data[i], row);
+    const T log_sum = dense_kernels<T>().log_sum_exp(row, n, &total);
+    for (Index v = 0; v < n; ++v) row[v] -= log_sum;
+    if (d.whole()) return;
+    T* all = log_probabilities.data + i * V;
+    std::fill_n(all, V, -std::numeric_limits<T>::infinity());
+    for (Index v = 0; v < n; ++v) all[d.id(v)] = row[v];
   });
 }
 
@@ -244,17 +302,20 @@ template <class T>
 void Stepper<T>::step_top(const StepInput<T>& in, const StepOutput<T>& out, View<T, 2> log_probabilities,
                           View<Index, 2> ids) const {
   const Parts& d = *parts_;
-  const Index N = in.token[0], V = d.w.V, K = ids[1];
-  if (K > V) fail("Stepper.step_top: K is " + std::to_string(K) + ", expected at most V = " + std::to_string(V));
+  const Index N = in.token[0], V = d.columns(), K = ids[1];
+  if (K > V) fail("Stepper.step_top: K is " + std::to_string(K) + ", expected at most " + std::to_string(V));
   d.advance("Stepper.step_top", in, out);
   const Buffer<T> logits(N * V);
-  product<T>(N, out.readout.data, d.z.E, d.form.output, logits.get(), V, d.w.output_bias.data);
+  product<T>(N, out.readout.data, d.z.E, d.output(), logits.get(), V, d.output_bias());
   parallel_for(N, 16 * N * V, [&](Index i) {
-    const T* row = logits.get() + i * V;
+    T* row = logits.get() + i * V;
+    if (!d.whole()) d.shortlist.restrict(in.sentence.data[i], row);
     T total;
     const T log_sum = dense_kernels<T>().log_sum_exp(row, V, &total);
     T* found = log_probabilities.data + i * K;
     dense_kernels<T>().largest(row, V, log_sum, K, found, ids.data + i * K);
+    if (!d.whole())
+      for (Index k = 0; k < K; ++k) ids.data[i * K + k] = d.id(ids.data[i * K + k]);
     if (!std::isfinite(log_sum)) std::fill_n(found, K, std::numeric_limits<T>::quiet_NaN());  // not only where it is met
   });
 }
@@ -265,7 +326,7 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
   const char* op = "Stepper.greedy";
   const Parts& d = *parts_;
   const auto& z = d.z;
-  const Index B = sentences(), V = d.w.V;
+  const Index B = sentences(), V = d.columns();
   const bool lstm = d.w.p.cell == Cell::lstm;
   check_shape(op, "h0", h0, {{"L", z.L}, {"B", B}, {"H", z.H}});
   if (lstm) check_shape(op, "c0", c0, {{"L", z.L}, {"B", B}, {"H", z.H}});
@@ -286,10 +347,10 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
     const Buffer<T> logits(active * V);
     std::vector<Index> token(active, begin);
     const auto layer = [&](Index i, Index count) {  // logits of rows i, i + 1, ...
-      product_here(count, rows_of<T>(step.readout.get() + i * z.E, z.E), d.form.output, logits.get() + i * V, V,
-                   thread_scratch<T>(), d.w.output_bias.data);
+      product_here(count, rows_of<T>(step.readout.get() + i * z.E, z.E), d.output(), logits.get() + i * V, V,
+                   thread_scratch<T>(), d.output_bias());
     };
-    const Screen* screen = d.thin() ? d.w.screen(active, z.E, ids[1]) : nullptr;
+    const Screen* screen = d.thin() && d.whole() ? d.w.screen(active, z.E, ids[1]) : nullptr;
     const auto likeliest = [&](Index i) {
       if constexpr (std::is_same_v<T, float>)
         if (screen) {
@@ -297,6 +358,7 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
           if (best >= 0) return best;
           layer(i, 1);
         }
+      if (!d.whole()) d.shortlist.restrict(sentence[i], logits.get() + i * V);
       return dense_kernels<T>().arg_max(logits.get() + i * V, V);
     };
     for (Index i = 0; i < active; ++i)
@@ -311,7 +373,7 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
       if (!screen) layer(0, active);
       Index kept = 0;
       for (Index i = 0; i < active; ++i) {
-        const Index best = likeliest(i), b = sentence[i];
+        const Index best = d.id(likeliest(i)), b = sentence[i];
         ids.data[b * ids[1] + t] = best;
         std::copy_n(step.attended_weights.get() + i * z.S, z.S, weights.data + (b * weights[1] + t) * weights[2]);
         if (best == end || t + 1 >= std::min(limit.data[b], ids[1])) {

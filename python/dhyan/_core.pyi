@@ -246,11 +246,17 @@ def decoder_backward(
 
 class StepWeights:
     def __init__(
-        self, parameters: dict[str, Any], table: _Array, output: _Array, output_bias: _Array, halved: bool
+        self, parameters: dict[str, Any], table: _Array, output: _Array, output_bias: _Array, shrunk: bool
     ) -> None: ...
 
 class Stepper:
-    def __init__(self, weights: StepWeights, memory: tuple[_Array | None, ...]) -> None: ...
+    def __init__(
+        self,
+        weights: StepWeights,
+        memory: tuple[_Array | None, ...],
+        shortlist: _Array | None = None,
+        allowed: _Array | None = None,
+    ) -> None: ...
     def step(
         self,
         token: _Array,

@@ -235,13 +235,14 @@ class DecoderState:
         return DecoderState(self.stepper, h, c, readout, position, self.reader, self.feedback.take(rows), self.copier)
 
 
-def step_weights(config: ModelConfig, p: Arrays, *, halved: bool = False) -> Any:
+def step_weights(config: ModelConfig, p: Arrays, *, shrunk: bool = False) -> Any:
     """The weights in the forms that steps read; the arrays must not change while it is in use.
 
-    halved: matrices of bfloat16 numbers are kept in two bytes a weight as well; results do not change.
+    shrunk: matrices of bfloat16 numbers are kept in two bytes a weight as well, those of bytes times a power of two for
+    each column in one; results do not change.
     """
     return _core.StepWeights(
-        _core_parameters(config, p), p["target_embedding"], p["output.weight"], p["output.bias"], halved
+        _core_parameters(config, p), p["target_embedding"], p["output.weight"], p["output.bias"], shrunk
     )
 
 
@@ -251,14 +252,20 @@ def start(
     memory: Memory,
     final: np.ndarray,
     weights: Any = None,
+    shortlist: np.ndarray | None = None,
     copies: np.ndarray | None = None,
 ) -> DecoderState:
     """The state before the first step, one row a sentence. weights: of `step_weights`, made for this search if None.
 
+    shortlist (B, V) bool: the tokens that each sentence may choose; the others have no share of the probability.
     copies (B, S): the source tokens as target ids, where the model copies.
     """
     h0, c0, _ = initial_states(config, p, final)
-    stepper = _core.Stepper(step_weights(config, p) if weights is None else weights, memory.core)
+    ids = allowed = None
+    if shortlist is not None:
+        ids = np.flatnonzero(shortlist.any(0))
+        allowed = np.ascontiguousarray(shortlist[:, ids]).view(np.uint8)
+    stepper = _core.Stepper(step_weights(config, p) if weights is None else weights, memory.core, ids, allowed)
     B = len(final)
     state = DecoderState(stepper, h0, c0, np.zeros((B, config.embedding), final.dtype), np.zeros(B, np.int64))
     if copies is not None:

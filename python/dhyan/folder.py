@@ -1,7 +1,7 @@
 """What a model folder holds and how it is written and read: config, vocabularies, best and last weights, state.
 
 config.toml  source.vocab  target.vocab  model.safetensors (best)  last.safetensors  optimizer.safetensors
-state.json   log.jsonl  manifest.json
+state.json   log.jsonl  manifest.json  shortlist.safetensors (where `dhyan shortlist` made it)
 
 For subwords source.model and target.model, of sentencepiece, stand in place of the .vocab files.
 """
@@ -22,9 +22,11 @@ from .errors import CheckpointError, DataError
 from .model import Seq2Seq
 from .optim import Optimizer
 from .parameters import parameter_shapes
+from .shortlist import Lexicon
 from .subword import AnyVocabulary, SubwordVocabulary
 from .vocab import Vocabulary
 
+SHORTLIST = "shortlist.safetensors"
 Tables = dict[str, dict[str, Any]]
 
 
@@ -134,6 +136,20 @@ def load_folder(path: str | Path) -> Loaded:
     for key, array in model.parameters().items():
         array[...] = loaded[key]
     return Loaded(model, source, target, options, data)
+
+
+def save_lexicon(out: Path, lexicon: Lexicon) -> None:
+    """What shortlists are made of, beside the model."""
+    checkpoint.save_files(out, {SHORTLIST: checkpoint.tensors_to_bytes(lexicon.arrays())})
+
+
+def load_lexicon(out: Path, config: ModelConfig) -> Lexicon:
+    """What `dhyan shortlist` left in the folder. Errors: DataError where it left nothing, CheckpointError."""
+    if not checkpoint.has_checkpoint(out, SHORTLIST):
+        raise DataError(f"{out}: there is no {SHORTLIST}; make it with: dhyan shortlist {out} TRAIN")
+    name = str(out / SHORTLIST)
+    arrays = checkpoint.tensors_from_bytes(checkpoint.load_file(out, SHORTLIST), name=name)
+    return Lexicon.of(arrays, config.source_size, config.target_size, name)
 
 
 def load_training(

@@ -16,9 +16,12 @@ from .copying import CopyCache, check_copies
 from .decoder import DecoderState
 from .dropout import Dropout, apply
 from .encoder import EncoderCache, encoder_backward, encoder_forward
+from .names import unknown_name
 from .output import CopyLoss, OutputLoss
-from .parameters import Arrays, initial_parameters, round_to_bfloat16
+from .parameters import Arrays, initial_parameters, round_to_bfloat16, round_to_bytes
 from .vocab import BEGIN, END, PAD, UNKNOWN
+
+ROUNDED_WEIGHTS = ("bfloat16", "int8")
 
 
 @dataclass(frozen=True)
@@ -75,23 +78,26 @@ class Seq2Seq:
         That is packed weights, a screen of the output layer and what each target token adds to the gates; results do
         not change. `dhyan.load` does it. Without it they are made again by every call.
         weights="bfloat16" first rounds every matrix to the nearest bfloat16 numbers (8 bits of precision, for good):
-        the model is then a slightly different one, and decoding few sentences reads half the bytes.
+        the model is then a slightly different one, and decoding few sentences reads half the bytes. "int8" rounds every
+        matrix but the embeddings to bytes times a power of two for each output, and a quarter is read.
         Errors: ValueError for another name, for a float64 model, and where the model is frozen already.
         """
-        if weights not in (None, "bfloat16"):
-            raise ValueError(f"Seq2Seq.freeze: weights is {weights!r}, expected 'bfloat16' or None (as they are)")
+        if weights is not None and weights not in ROUNDED_WEIGHTS:
+            raise unknown_name("Seq2Seq.freeze: weights", weights, ROUNDED_WEIGHTS)
         if weights is not None:
             if self.dtype != np.float32:
                 raise ValueError(f"Seq2Seq.freeze: the model is {self.dtype}, expected float32 for {weights} weights")
             if self._step_weights is not None:
                 raise ValueError(f"Seq2Seq.freeze: the model is frozen, expected {weights} weights at the first call")
-            for array in self._parameters.values():
-                if array.ndim == 2:
+            for name, array in self._parameters.items():
+                if array.ndim == 2 and weights == "bfloat16":
                     round_to_bfloat16(array)
+                elif array.ndim == 2 and not name.endswith("_embedding"):
+                    round_to_bytes(array)
         for array in (self._parameters.flat, *self._parameters.values()):
             array.flags.writeable = False
         if self._step_weights is None:
-            self._step_weights = decoder.step_weights(self.config, self._parameters, halved=weights is not None)
+            self._step_weights = decoder.step_weights(self.config, self._parameters, shrunk=weights is not None)
 
     def __getstate__(self) -> dict[str, object]:
         """A copy is not frozen."""
@@ -238,18 +244,19 @@ class Seq2Seq:
         source_lengths: np.ndarray,
         max_length: int = 50,
         alignment: np.ndarray | None = None,
+        shortlist: np.ndarray | None = None,
         copies: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest token at every step: ids (B, T) int64, end symbol included, then pad; weights (B, T, S).
 
         T is the longest output, at most max_length. A sentence's result does not depend on the batch it is in.
-        alignment (B, T, S): what the scoring "oracle" reads by. copies (B, S): the source tokens as target ids, for a
-        model that copies, whose ids from target_size on are the sentence's own words.
+        alignment (B, T, S): what the scoring "oracle" reads by. shortlist, copies: as start. Ids from target_size on are words
+        that only the sentence's source has.
         """
         if max_length < 1:
             raise ValueError(f"Seq2Seq.greedy: max_length is {max_length}, expected at least 1")
         source_lengths = np.asarray(source_lengths)
-        state = self.start(source, source_lengths, alignment, copies)
+        state = self.start(source, source_lengths, alignment, shortlist, copies)
         if state.reader is not None or state.copier is not None:
             return self._greedy_steps(state, len(source_lengths), np.shape(source)[1], max_length)
         limit = np.full(len(source_lengths), max_length, np.int64)
@@ -277,19 +284,28 @@ class Seq2Seq:
         source: np.ndarray,
         source_lengths: np.ndarray,
         alignment: np.ndarray | None = None,
+        shortlist: np.ndarray | None = None,
         copies: np.ndarray | None = None,
     ) -> DecoderState:
         """Encode the sentences; the state before the first decoder step, one row a sentence.
 
-        alignment (B, T, S): what the scoring "oracle" reads by; copies (B, S): the source tokens as target ids, for a
-        model that copies. ValueError where it is missing.
+        alignment (B, T, S): what the scoring "oracle" reads by; ValueError where it is missing. shortlist (B, V) bool:
+        the tokens that a sentence may choose, for speed (`shortlist.Lexicon` makes it); they share the probability.
+        copies (B, S): the source tokens as target ids, which a model that copies needs; it may copy any of them.
         """
         none = Dropout(0.0, self.seed, None, self.dtype)
         self._check_source(source)
         lengths = np.asarray(source_lengths)
         memory, final, _ = self._encode(source, lengths, none, alignment)
+        if shortlist is not None:
+            expected = (len(final), self.config.target_size)
+            if not isinstance(shortlist, np.ndarray) or shortlist.dtype != np.bool_ or shortlist.shape != expected:
+                raise ValueError(
+                    f"Seq2Seq: shortlist is {getattr(shortlist, 'dtype', type(shortlist).__name__)} "
+                    f"{np.shape(shortlist)}, expected bool (B, V) = {expected}"
+                )
         given = check_copies(copies, source, lengths, self.config.target_size) if self.config.copy else None
-        return decoder.start(self.config, self._parameters, memory, final, self._step_weights, given)
+        return decoder.start(self.config, self._parameters, memory, final, self._step_weights, shortlist, given)
 
     def advance(
         self, state: DecoderState, tokens: np.ndarray, sentence: np.ndarray

@@ -37,7 +37,7 @@ def get_num_threads() -> int:
 
 
 def has_bf16() -> bool:
-    """Whether `products(True)` works: the CPU has AVX512-BF16, and the instruction set in use is not below x86-64-v4."""
+    """Whether `products(True)` works: the CPU has AVX512-BF16, and no instruction set below x86-64-v4 is forced."""
     return _core.has_bf16_products()
 
 

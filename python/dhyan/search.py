@@ -50,6 +50,7 @@ def beam_search(
     alignment: np.ndarray | None = None,
     copies: np.ndarray | None = None,
     demands: Demands | None = None,
+    shortlist: np.ndarray | None = None,
     **changes: Any,
 ) -> list[list[Hypothesis]]:
     """The `nbest` best hypotheses of every sentence, best first; all sentences of the batch advance together.
@@ -64,6 +65,7 @@ def beam_search(
     the source tokens as target ids, for a model that copies. What has probability 0 is never taken.
     demands: prefixes that outputs begin with, and phrases that stand in them: an output does not end before all are
     there, and the beam is shared out between hypotheses by how far they have got (Post and Vilar 2018).
+    shortlist (B, V) bool: the tokens that each sentence may choose, for models whose start takes one.
 
     ValueError: a limit < 1, or too small for prefix and phrases; phrases while sampling; demands of another number of
     sentences; and what `SearchOptions` refuses. NumericError: the model returns NaN.
@@ -76,8 +78,8 @@ def beam_search(
     _check(limits, options, demands)
     if not len(lengths):
         return []
-    given = {name: a for name, a in (("alignment", alignment), ("copies", copies)) if a is not None}
-    state = model.start(source, lengths, **given)
+    given = {"alignment": alignment, "shortlist": shortlist, "copies": copies}
+    state = model.start(source, lengths, **{name: array for name, array in given.items() if array is not None})
     search: _Search
     if options.sample:
         search = _Sampler(lengths, limits, options, demands, Draws.of(source, lengths, options))

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast, overload
 
 import numpy as np
@@ -14,10 +15,11 @@ from .batch import Batch, alignment_of, pad
 from .copying import Shares, copied_shares, copies_of, extended_ids, token_of
 from .data import Links, two_column_tokens
 from .errors import DataError
-from .folder import load_folder
+from .folder import load_folder, load_lexicon
 from .restrictions import Demands
 from .search import Hypothesis, beam_search, step_limits
 from .search_options import SearchOptions
+from .shortlist import Lexicon
 from .subword import AnyVocabulary
 from .translation import SOURCE_END as SOURCE_END
 from .translation import Translation as Translation
@@ -37,7 +39,7 @@ class Translator:
     source may have; longer ones are refused, since time and memory grow with source times target length, and the
     scoring "location" knows no further position. So are targets to align beyond what would be written for the longest
     source. Texts get the Unicode form of the vocabularies. The scoring "oracle" reads by the links that translate and
-    align get.
+    align get. lexicon, shortlist: see load.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class Translator:
         *,
         two_columns: bool = False,
         max_source: int = 500,
+        lexicon: Lexicon | None = None,
+        shortlist: int = 0,
     ) -> None:
         config = model.config
         if config.source != "tokens":
@@ -61,6 +65,7 @@ class Translator:
                     f"Translator: {name}_vocab has {len(vocab)} ids, expected the model's {name}_size {size}"
                 )
         self.model, self.source_vocab, self.target_vocab = model, source_vocab, target_vocab
+        self.lexicon, self.shortlist = lexicon, shortlist
         known = config.max_source - 1 if config.attention == "location" else max_source
         self.two_columns, self.max_source = two_columns, min(max_source, known)
         self.max_target = int(self._usual_steps(np.array(max_source)))
@@ -155,10 +160,14 @@ class Translator:
             limits = step_limits(self._usual_steps(lengths), chosen, own)
             given = None if gold is None else [gold[i] for i in indices]
             alignment = None if given is None else _alignment(given, int(np.max(limits)), ids.shape[1])
+            listed = None
+            if self.lexicon is not None and demands is None:
+                listed = self.lexicon.choices(ids, lengths, self.model.config.target_size, self.shortlist)
             extended = None if copies is None else pad([[*copies[i][0], END] for i in indices])[0]
             found = beam_search(
-                self.model, ids, lengths, chosen, limits=limits, demands=own, alignment=alignment, copies=extended
-            )
+                self.model, ids, lengths, chosen, limits=limits, demands=own, alignment=alignment, shortlist=listed,
+                copies=extended,
+            )  # fmt: skip
             shares = None
             if extended is not None:
                 written = [[h.ids for h in hypotheses] for hypotheses in found]
@@ -351,12 +360,16 @@ class Translator:
         return Translation(text, tokens, [*source, SOURCE_END], h.score, h.weights, (), words, written)
 
 
-def load(folder: str | os.PathLike[str], *, weights: str | None = None) -> Translator:
+def load(folder: str | os.PathLike[str], *, weights: str | None = None, shortlist: int = 0) -> Translator:
     """The trained model of a folder that `dhyan train` wrote. Errors: CheckpointError naming file and part.
 
-    weights: "bfloat16" rounds them for faster decoding of few sentences, see Seq2Seq.freeze.
+    weights: "bfloat16" or "int8" rounds them for faster decoding of few sentences, see Seq2Seq.freeze.
+    shortlist: from 1 to 100, choose from so many target tokens for each source token, and as many frequent ones;
+    0: from all. It needs what `dhyan shortlist` makes (DataError), and is left aside where a prefix or constraints say
+    what to write.
     """
     loaded = load_folder(os.fspath(folder))
+    lexicon = load_lexicon(Path(folder), loaded.model.config) if shortlist else None
     loaded.model.freeze(weights)
     return Translator(
         loaded.model,
@@ -364,6 +377,8 @@ def load(folder: str | os.PathLike[str], *, weights: str | None = None) -> Trans
         loaded.target_vocabulary,
         two_columns="," in loaded.data.columns,
         max_source=loaded.data.max_length,
+        lexicon=lexicon,
+        shortlist=shortlist,
     )
 
 

@@ -1,6 +1,7 @@
 // The attention decoder over whole target sequences (training) and step by step (search).
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -86,19 +87,26 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
                       View<T, 3> dc0, View<T, 2> dkeys, View<T, 2> dvalues, DecoderGradients<T>& gradients);
 
 // A decoder's weights in the forms that steps read, each made when it is first needed and kept: packed panels, the screen
-// of the output layer, what a token adds to gates and readout; `halved`: weights that are bfloat16 numbers in two bytes.
+// of the output layer, what a token adds to gates and readout; `shrunk`: weights that are bfloat16 numbers in two bytes
+// each, and those that are a byte times a power of two of their column in one.
 // The arrays must not change while this lives. Any number of threads and steppers may share it.
 template <class T>
 class StepWeights {
  public:
   StepWeights(const DecoderParameters<T>& p, View<const T, 2> table /*(V,E) target embedding*/,
-              View<const T, 2> output /*(E,V)*/, View<const T, 1> output_bias, bool halved);
+              View<const T, 2> output /*(E,V)*/, View<const T, 1> output_bias, bool shrunk);
   ~StepWeights();
   struct Parts;
   const Parts& parts() const { return *parts_; }
 
  private:
   std::unique_ptr<Parts> parts_;
+};
+
+// Which tokens a search may choose; no ids: all. They alone share the probability.
+struct Choices {
+  View<const Index, 1> ids;             // (n) ascending
+  View<const std::uint8_t, 2> allowed;  // (B,n) 1: of this sentence
 };
 
 // Where N hypotheses stand before a step; row i reads sentence[i] at target position[i] after token[i].
@@ -119,7 +127,7 @@ struct StepOutput {
 template <class T>
 class Stepper {
  public:
-  Stepper(std::shared_ptr<const StepWeights<T>> weights, const Memory<T>& memory);
+  Stepper(std::shared_ptr<const StepWeights<T>> weights, const Memory<T>& memory, const Choices& choices);
   ~Stepper();
   // One step for N rows and the log-probabilities (N,V) of the next token.
   void step(const StepInput<T>& in, const StepOutput<T>& out, View<T, 2> log_probabilities) const;
@@ -129,7 +137,7 @@ class Stepper {
   // weights (B,T,S); h0, c0 (L,B,H). Returns the longest output, `end` included.
   Index greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, Index end, Index pad,
                View<const Index, 1> limit, View<Index, 2> ids, View<T, 3> weights) const;
-  Index layers() const, hidden() const, embedding() const, vocabulary() const, longest() const, sentences() const;
+  Index layers() const, hidden() const, embedding() const, vocabulary() const, choices() const, longest() const, sentences() const;
 
  private:
   struct Parts;

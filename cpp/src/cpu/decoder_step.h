@@ -85,10 +85,10 @@ struct DecoderWeights {
     from_state = part(p.readout, state, z.H, out);
     from_context = part(p.readout, state + z.H, z.D, out);
   }
-  void halve() {
-    for (auto& cell : cells) cell.hidden.halve();
-    for (auto& weights : below) weights.halve();
-    for (auto* weights : {&token, &fed, &query, &from_token, &from_state, &from_context}) weights->halve();
+  void shrink() {
+    for (auto& cell : cells) cell.hidden.shrink();
+    for (auto& weights : below) weights.shrink();
+    for (auto* weights : {&token, &fed, &query, &from_token, &from_state, &from_context}) weights->shrink();
   }
 };
 

@@ -52,14 +52,21 @@ class Weights {
   const T* data() const { return data_; }
   Index K() const { return K_; }
   Index N() const { return N_; }
-  // Keeps a copy of half the bytes where every weight is a bfloat16 number; products stay the same bits.
-  void halve();
+  // Keeps a copy of a quarter of the bytes where every weight is a byte times a power of two of its column, or of half
+  // of them where every weight is a bfloat16 number; products stay the same bits.
+  void shrink();
   const std::uint16_t* halves() const { return halves_.get(); }
+  const std::int8_t* bytes() const { return bytes_.get(); }
+  const float* scales() const { return scales_.get(); }
 
  private:
   const T* data_ = nullptr;
   Packed<T> packed_;
+  bool to_bytes();
+  void to_halves();
   Buffer<std::uint16_t> halves_;
+  Buffer<std::int8_t> bytes_;  // (K,N)
+  Buffer<float> scales_;       // (N)
   Index K_ = 0, N_ = 0;
   bool thin_ = true;
 };

@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "cpu/dense.h"
 
@@ -72,20 +74,64 @@ void thin_product(Index M, const T* a, Index lda, const Weights<T>& b, T* c, Ind
     static thread_local Buffer<T> sums;
     if (sums.size() < kernels.gemm_scratch) sums = Buffer<T>(kernels.gemm_scratch);
     const Index first = units * i / parts * unit, last = std::min(N, units * (i + 1) / parts * unit);
-    if constexpr (std::is_same_v<T, float>)
+    if constexpr (std::is_same_v<T, float>) {
+      if (b.bytes())
+        return active_variant().dense.gemm_thin_bytes(M, a, lda, b.bytes(), N, b.scales(), b.K(), first, last, c, ldc,
+                                                      bias, accumulate, sums.get());
       if (b.halves())
         return active_variant().dense.gemm_thin_halves(M, a, lda, b.halves(), N, b.K(), first, last, c, ldc, bias,
                                                        accumulate, sums.get());
+    }
     kernels.gemm_thin(M, a, lda, b.data(), N, b.K(), first, last, c, ldc, bias, accumulate, sums.get());
   });
 }
 
 template <class T>
-void Weights<T>::halve() {
+void Weights<T>::shrink() {
+  if (thin_ && K_ > 0 && N_ > 0 && !to_bytes()) to_halves();
+}
+
+template <class T>
+bool Weights<T>::to_bytes() {
+  if constexpr (std::is_same_v<T, float>) {
+    Buffer<float> scales(N_);
+    std::vector<float> most(N_, 0.0f);
+    for (Index k = 0; k < K_; ++k)
+      for (Index n = 0; n < N_; ++n) most[n] = std::max(most[n], std::fabs(data_[k * N_ + n]));
+    for (Index n = 0; n < N_; ++n) {
+      int exponent = 0;
+      std::frexp(most[n], &exponent);  // most <= 2^exponent, and 127 * 2^(exponent - 7) may still be below it
+      float scale = std::ldexp(1.0f, exponent - 7);
+      if (most[n] > 127 * scale) scale *= 2;
+      if (!(most[n] < 1e30f) || (most[n] != 0 && scale < 1e-30f)) return false;
+      scales.get()[n] = most[n] == 0 ? 1.0f : scale;
+    }
+    Buffer<std::int8_t> bytes(K_ * N_);
+    std::atomic<bool> exact{true};
+    const Index step = std::max<Index>(1, (1 << 16) / N_);
+    parallel_for((K_ + step - 1) / step, K_ * N_, [&](Index i) {
+      for (Index k = i * step; k < std::min(K_, (i + 1) * step) && exact; ++k)
+        for (Index n = 0; n < N_; ++n) {
+          const float code = data_[k * N_ + n] / scales.get()[n];
+          const auto byte = static_cast<std::int8_t>(code);
+          if (static_cast<float>(byte) != code) exact = false;
+          bytes.get()[k * N_ + n] = byte;
+        }
+    });
+    if (!exact) return false;
+    bytes_ = std::move(bytes);
+    scales_ = std::move(scales);
+    return true;
+  }
+  return false;
+}
+
+template <class T>
+void Weights<T>::to_halves() {
   if constexpr (std::is_same_v<T, float>) {
     const Index n = K_ * N_, piece = 1 << 16;
-    Buffer<std::uint16_t> halves(thin_ ? n : 0);
-    std::atomic<bool> exact{thin_ && n > 0};
+    Buffer<std::uint16_t> halves(n);
+    std::atomic<bool> exact{true};
     parallel_for((n + piece - 1) / piece, n, [&](Index i) {
       for (Index j = i * piece; j < std::min(n, (i + 1) * piece) && exact; ++j) {
         std::uint32_t bits;

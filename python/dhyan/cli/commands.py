@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dhyan import metrics, model_ops
+from dhyan.checkpoint import FolderLock
 from dhyan.cli.evaluate import evaluate
 from dhyan.cli.inputs import (
     check_bad_lines,
+    check_files,
     check_tokenize,
     model_and_pairs,
     note,
     note_skipped,
+    pairs_for,
     read,
     replacement_of,
     search_of,
+    speed_of,
 )
 from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
 from dhyan.cli.progress import Progress
@@ -30,7 +34,8 @@ from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml
 from dhyan.data import Line, scan_file, scan_stream
 from dhyan.errors import DataError
 from dhyan.examples import check_gold
-from dhyan.folder import load_tables
+from dhyan.folder import SHORTLIST, load_folder, load_tables, save_lexicon
+from dhyan.shortlist import Lexicon
 from dhyan.training import train
 from dhyan.translator import Translation, Translator, load
 
@@ -45,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     """Run options.command."""
     commands = {
         "demo": _demo, "train": _train, "translate": _translate, "evaluate": evaluate, "report": _report,
-        "serve": serve, "align": _align, "info": _info,
+        "serve": serve, "align": _align, "shortlist": _shortlist, "info": _info,
     }  # fmt: skip
     commands[options.command](options)
 
@@ -144,7 +149,7 @@ def _training_files(options: argparse.Namespace) -> list[tuple[str, str | None]]
 
 def _translate(options: argparse.Namespace) -> None:
     search = search_of(options)
-    translator = load(options.model)
+    translator = load(options.model, **speed_of(options))
     if translator.needs_links:
         raise DataError(
             f"translate: {options.model} is a model with attention 'oracle', which reads by gold links that text alone "
@@ -272,6 +277,21 @@ def _align(options: argparse.Namespace) -> None:
         links = [pair.links for pair in chunk] if translator.needs_links else None
         for found in translator.align([p.source for p in chunk], [p.target for p in chunk], links=links):
             print(metrics.pharaoh(found.in_words().links()))
+
+
+def _shortlist(options: argparse.Namespace) -> None:
+    check_files(options, options.pairs)
+    out = Path(options.model)
+    with FolderLock(out):
+        loaded = load_folder(out)
+        source, target = loaded.source_vocabulary, loaded.target_vocabulary
+        pairs = pairs_for(options, options.pairs, loaded.data)
+        lexicon = Lexicon.learn(
+            [source.encode(p.source_input) for p in pairs], [target.encode(p.target) for p in pairs],
+            len(source), len(target),
+        )  # fmt: skip
+        save_lexicon(out, lexicon)
+    print(f"{out / SHORTLIST}: {len(pairs)} pairs, {int((lexicon.best[:, 0] >= 0).sum())} source tokens")
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dhyan import metrics
-from dhyan.cli.inputs import check_files, check_tokenize, note, pairs_for, replacement_of, search_of
+from dhyan.cli.inputs import check_files, check_tokenize, note, pairs_for, replacement_of, search_of, speed_of
 from dhyan.config import DataConfig
 from dhyan.data import Pair, read_lines
 from dhyan.errors import DataError
@@ -32,7 +32,7 @@ def evaluate(options: argparse.Namespace) -> None:
     check_files(options, options.test)
     search = search_of(options)
     names = [options.model] + ([options.against] if options.against else [])
-    systems = [None if Path(name).is_file() else load(name) for name in names]
+    systems = [None if Path(name).is_file() else load(name, **speed_of(options)) for name in names]
     folders = [name for name, system in zip(names, systems, strict=True) if system]
     data = load_tables(Path(folders[0]))[2] if folders else DataConfig()
     reader = next((system for system in systems if system and system.needs_links), None)

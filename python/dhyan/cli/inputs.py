@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from dhyan import metrics
 from dhyan.cli.parser import UsageError
@@ -12,7 +13,10 @@ from dhyan.cli.search import search_options
 from dhyan.config import DataConfig
 from dhyan.data import Pair, check_links, read_pairs
 from dhyan.folder import load_tables
+from dhyan.model import ROUNDED_WEIGHTS
+from dhyan.names import unknown_name
 from dhyan.search_options import SearchOptions
+from dhyan.shortlist import KEPT
 from dhyan.translator import Translator, load
 from dhyan.unknown import read_dictionary
 
@@ -62,6 +66,15 @@ def pairs_for(
     if translator is not None and translator.needs_links:
         check_links(pairs, name, "the model's attention 'oracle' reads by them", **own.counted)
     return pairs
+
+
+def speed_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of how a model is loaded; UsageError for what it refuses."""
+    if options.weights not in (None, *ROUNDED_WEIGHTS):
+        raise UsageError(str(unknown_name(f"{options.command}: --weights", options.weights, ROUNDED_WEIGHTS)))
+    if not 0 <= options.shortlist <= KEPT:
+        raise UsageError(f"{options.command}: --shortlist is {options.shortlist}, expected 0 to {KEPT}")
+    return {"weights": options.weights, "shortlist": options.shortlist}
 
 
 def search_of(options: argparse.Namespace) -> SearchOptions:

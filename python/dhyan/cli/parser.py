@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "evidence cards, figures and curves of a model on a test file, as one HTML page without network",
     "serve": "a local page that translates word by word and shows the weights, and its JSON end point",
     "align": "word alignments of given pairs, Pharaoh format",
+    "shortlist": "learn which target tokens follow from which source tokens, for --shortlist of translate and evaluate",
     "info": "versions, instruction sets, threads, CUDA",
 }
 
@@ -190,6 +191,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     own["translate"].add_argument("--align", metavar="FILE", help="also write Pharaoh alignments, one line a line")
     _add_replacement(own["translate"])
     add_search(own["translate"], nbest=True)
+    _add_speed(own["translate"])
     _add_model(own["evaluate"], ", or a file of outputs, one a line")
     _add_pairs(own["evaluate"], "test")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
@@ -199,10 +201,13 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     own["evaluate"].add_argument("--json", action="store_true", help="print one JSON object")
     _add_replacement(own["evaluate"])
     add_search(own["evaluate"])
+    _add_speed(own["evaluate"])
     _add_report(own["report"])
     _add_serve(own["serve"])
     _add_model(own["align"])
     _add_pairs(own["align"], "pairs")
+    _add_model(own["shortlist"])
+    _add_pairs(own["shortlist"], "pairs")
     own["info"].add_argument("--json", action="store_true", help="print one JSON object")
     return parser, own
 
@@ -221,6 +226,15 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(option, dest=key, action=argparse.BooleanOptionalAction, help=text)
         else:
             parser.add_argument(option, dest=key, type=kind, metavar=kind.__name__.upper(), help=text)
+
+
+def _add_speed(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("speed")
+    group.add_argument("--weights", metavar="NAME", help="bfloat16 or int8: rounded, for decoding few lines at a time")
+    group.add_argument(
+        "--shortlist", type=int, default=0, metavar="N",
+        help="choose from N target tokens for each source token and N frequent ones (0: all); see dhyan shortlist",
+    )  # fmt: skip
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:

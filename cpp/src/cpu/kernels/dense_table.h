@@ -100,6 +100,10 @@ struct DenseTable {
   // gemm_thin with B as the upper halves of floats whose lower halves are 0.
   void (*gemm_thin_halves)(Index M, const float* a, Index row, const std::uint16_t* b, Index ldb, Index K, Index first,
                            Index last, float* c, Index ldc, const float* bias, bool accumulate, float* scratch);
+  // gemm_thin with B as code * scale, scale a power of two for each column.
+  void (*gemm_thin_bytes)(Index M, const float* a, Index row, const std::int8_t* b, Index ldb, const float* scale,
+                          Index K, Index first, Index last, float* c, Index ldc, const float* bias, bool accumulate,
+                          float* scratch);
 };
 
 }  // namespace dhyan

@@ -195,6 +195,7 @@ struct WholeRows {
   }
   T at(Index k, Index n) const { return data[k * ld + n]; }
   WholeRows from(Index k, Index n) const { return {data + k * ld + n, ld}; }
+  T sum_of(T sum, Index) const { return sum; }  // from a chain of column n to its share of C
 };
 // The upper halves of floats whose lower halves are 0: bfloat16, half the bytes and the same products.
 struct HalfRows {
@@ -212,6 +213,25 @@ struct HalfRows {
     return __builtin_bit_cast(float, static_cast<std::uint32_t>(data[k * ld + n]) << 16);
   }
   HalfRows from(Index k, Index n) const { return {data + k * ld + n, ld}; }
+  float sum_of(float sum, Index) const { return sum; }
+};
+// Codes of floats that are code * scale, scale a power of two for each column: a quarter of the bytes, and since such a
+// factor changes no rounding, the same products.
+struct ByteRows {
+  using Scalar = float;
+  const std::int8_t* data;
+  Index ld;
+  const float* scale;  // of the column at data
+  Lanes<float>::type load(Index k, Index n) const {
+    constexpr Index L = Lanes<float>::count;
+    typedef std::int8_t Byte __attribute__((vector_size(L), aligned(1), may_alias));
+    typedef std::int32_t Whole __attribute__((vector_size(L * 4)));
+    const Byte byte = *reinterpret_cast<const Byte*>(data + k * ld + n);
+    return __builtin_convertvector(__builtin_convertvector(byte, Whole), Lanes<float>::type);
+  }
+  float at(Index k, Index n) const { return data[k * ld + n]; }
+  ByteRows from(Index k, Index n) const { return {data + k * ld + n, ld, scale + n}; }
+  float sum_of(float sum, Index n) const { return sum * scale[n]; }
 };
 
 template <int MR, Index G, class B, class T = typename B::Scalar>
@@ -284,11 +304,11 @@ void thin(Index M, const T* a, Index row, B b, Index K, Index first, Index last,
           T* out = c + (m + i) * ldc + n0;
           const T* sum = sums + i * kStrip;
           if (accumulate || k0 > 0)
-            for (Index n = 0; n < width; ++n) out[n] += sum[n];
+            for (Index n = 0; n < width; ++n) out[n] += block.sum_of(sum[n], n);
           else if (bias)
-            for (Index n = 0; n < width; ++n) out[n] = bias[n0 + n] + sum[n];
+            for (Index n = 0; n < width; ++n) out[n] = bias[n0 + n] + block.sum_of(sum[n], n);
           else
-            for (Index n = 0; n < width; ++n) out[n] = sum[n];
+            for (Index n = 0; n < width; ++n) out[n] = block.sum_of(sum[n], n);
         }
         m += count;
       }
@@ -305,6 +325,10 @@ void gemm_thin(Index M, const T* a, Index row, const T* b, Index ldb, Index K, I
 void gemm_thin_halves(Index M, const float* a, Index row, const std::uint16_t* b, Index ldb, Index K, Index first,
                       Index last, float* c, Index ldc, const float* bias, bool accumulate, float* sums) {
   thin(M, a, row, HalfRows{b, ldb}, K, first, last, c, ldc, bias, accumulate, sums);
+}
+void gemm_thin_bytes(Index M, const float* a, Index row, const std::int8_t* b, Index ldb, const float* scale, Index K,
+                     Index first, Index last, float* c, Index ldc, const float* bias, bool accumulate, float* sums) {
+  thin(M, a, row, ByteRows{b, ldb, scale}, K, first, last, c, ldc, bias, accumulate, sums);
 }
 
 }  // namespace
