@@ -86,12 +86,16 @@ def _sequence(op: str, B: int, T: int, S: int, D: int = 0) -> Case:
 _MODEL_TINY = {"V": 7, "E": 3, "H": 4, "B": 3, "S": 5, "T": 4}
 
 
-def _model(section: str, cell: str, V: int, H: int, B: int, ST: int, must: float | None, aim: float | None) -> Case:
+def _model(
+    section: str, cell: str, V: int, H: int, B: int, ST: int, must: float | None, aim: float | None, op: str = ""
+) -> Case:
     sizes = {"V": V, "E": 64 if V == 100 else H, "H": H, "B": B, "S": ST, "T": ST}
     peers = ("eager", "eager-split", "compile-split") if section == "train" else EAGER_COMPILE
     passes = ("step",) if section == "train" else ("greedy",)
+    if op == "bf16":
+        peers += ("eager-autocast",)
     tiny = _MODEL_TINY | {"B": min(B, 3)}
-    return Case(section, section, sizes, ("dhyan",), peers, cell, must, aim, passes, tiny)
+    return Case(section, op or section, sizes, ("dhyan",), peers, cell, must, aim, passes, tiny)
 
 
 def _scoring(label: str, sizes: dict[str, int]) -> Case:
@@ -139,6 +143,13 @@ CASES: tuple[Case, ...] = (
     _model("train", "lstm", 8000, 256, 64, 25, 2, 2.5),
     _model("train", "gru", 8000, 512, 64, 25, 2.5, 3.2),
     _model("train", "lstm", 8000, 512, 64, 25, None, None),
+    # Ours with products in bfloat16; PyTorch in float32, and with autocast.
+    _model("train", "gru", 100, 128, 32, 12, None, 4, "bf16"),
+    _model("train", "lstm", 100, 128, 32, 12, None, 4, "bf16"),
+    _model("train", "gru", 8000, 256, 64, 25, None, 4, "bf16"),
+    _model("train", "lstm", 8000, 256, 64, 25, None, 4, "bf16"),
+    _model("train", "gru", 8000, 512, 64, 25, None, 4, "bf16"),
+    _model("train", "lstm", 8000, 512, 64, 25, None, 4, "bf16"),
     *(_steps(label) for label in attentions.STEPS),
     _model("decode", "gru", 8000, 256, 1, 25, 3, 5),
     _model("decode", "gru", 8000, 512, 1, 25, 5, 10),

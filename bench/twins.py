@@ -177,13 +177,14 @@ def _model_calls(case: Case, form: str, arrays: Arrays, t: Tensors) -> dict[str,
             return {"ids": net.greedy(t["source"], steps, step=step)}
 
         return {"check": greedy, "greedy": greedy}
-    split = form.endswith("split")
+    split, autocast = form.endswith("split"), form.endswith("autocast")
     model = _compiled(net) if form.startswith("compile") else net
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
 
     def backward() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss = model(t["source"], t["target"], split)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            loss = model(t["source"], t["target"], split)
         loss.backward()
         return loss.detach()
 

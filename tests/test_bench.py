@@ -22,6 +22,7 @@ import plain  # noqa: E402
 import reference_attention  # noqa: E402
 import report  # noqa: E402
 import run  # noqa: E402
+from dhyan import model_ops  # noqa: E402
 from reference_attention import Sentences  # noqa: E402
 from tape import Taped, slopes  # noqa: E402
 
@@ -75,6 +76,8 @@ def test_quick_run_checks_every_case_without_torch(tmp_path: Path) -> None:
     assert "torch" not in result["sides"]
     assert [r["name"] for r in result["results"]] == [c.name for c in run.distinct(list(cases.CASES))]
     for r in result["results"]:
+        if r["op"] == "bf16" and not model_ops.has_bf16():
+            continue
         assert any(label.startswith("dhyan/") for label in r["errors"]), r["name"]
         assert set(r["passes"]) == set(next(c for c in cases.CASES if c.name == r["name"]).passes)
         for times in r["passes"].values():
@@ -276,7 +279,8 @@ def test_twins_compute_the_same(tmp_path: Path) -> None:
         which = "check" if case.modelled else case.passes[-1]
         exact = bench.outputs(bench.sides[0], case, "float64", which, True)
         for form in side.forms(case):
+            limit = 0.05 if form.endswith("autocast") else 1e-4  # products in bfloat16
             if "compile" not in form:
                 outputs = side.prepare(tiny, form, arrays)[which]()
                 found = run.errors({n: np.asarray(x.detach()) for n, x in outputs.items()}, exact)
-                assert set(found) == set(exact) and max(found.values()) < 1e-4, (case.name, form, found)
+                assert set(found) == set(exact) and max(found.values()) < limit, (case.name, form, found)

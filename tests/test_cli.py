@@ -16,6 +16,7 @@ from dhyan.cli.parser import COMMANDS, SCORINGS, TRAIN_OPTIONS, UsageError, pars
 from dhyan.config import TABLES, read_toml
 from dhyan.data import parse_links
 from dhyan.scoring import scorings
+from dhyan.translator import SOURCE_END, load
 
 SMALL = ["--hidden", "16", "--embedding", "16", "--batch", "16", "--seed", "3"]
 
@@ -546,6 +547,31 @@ def test_align_writes_pharaoh(folder, tmp_path, capsys):
     assert capsys.readouterr().out.count("\n") == 1
     (tmp_path / "t").write_text("I am\nmore\n", encoding="utf-8")
     fails(capsys, 1, "has 1 lines", "align", folder / "model", "--source", tmp_path / "s", "--target", tmp_path / "t")
+
+
+def test_align_of_two_columns_counts_their_tokens(tmp_path, capsys):
+    """Of `--columns 1,2:3` a source is the first column's characters and then the tags, and links count those."""
+    rows = [
+        f"{verb}ar\tpos=V,per={n}\t{verb}{end}" for verb in ("habl", "am", "fij") for n, end in enumerate("oasn", 1)
+    ]
+    (tmp_path / "x.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    path, model = str(tmp_path / "x.tsv"), str(tmp_path / "model")
+    levels = ["--source-level", "char", "--target-level", "char", "--columns", "1,2:3"]
+    assert main(["train", path, path, "--out", model, "--epochs", "2", *levels, *SMALL]) == 0
+    capsys.readouterr()
+    assert main(["align", model, path]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(rows)
+    translator = load(model)
+    for line, row in zip(lines, rows, strict=True):
+        first, second, target = row.split("\t")
+        (found,) = translator.align([f"{first}\t{second}"], [target])
+        assert found.source_tokens == [*first, *second.split(","), SOURCE_END] and found.tokens == list(target)
+        links = [(source, at) for source, at, _ in parse_links(line)]
+        assert links == sorted(found.links()) and all(source < len(found.source_tokens) - 1 for source, _ in links)
+        assert len({at for _, at in links}) == len(links)  # at most one link a target token
+    assert main(["evaluate", model, path, "--json", "--beam", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["by_length"][0]["from"] == 2  # words of both columns
 
 
 def test_a_damaged_model_is_named(folder, tmp_path, capsys):

@@ -63,3 +63,12 @@ def test_two_systems(translator):
     assert measures["exact_match"]["score"] == one.result["exact_match"] and measures["exact_match"]["against"] == 1
     assert measures["token_error_rate"]["score"] == pytest.approx(one.result["token_error_rate"])
     assert compare(two, two, PAIRS)["measures"]["exact_match"]["p_value"] == 1
+
+
+def test_references_have_the_form_of_the_first_system():
+    """A model of NFKC text is compared in it: ﬁ is fi."""
+    vocab = Vocabulary.build(["fi x"], "word", normalization="nfkc")
+    pairs = [Pair("a", "ﬁ x")]
+    one = measure_texts(["fi x"], pairs, vocab=vocab)
+    assert one.result["exact_match"] == 1 and compare(one, one, pairs)["measures"]["exact_match"]["score"] == 1
+    assert compare(measure_texts(["fi x"], pairs), one, pairs)["measures"]["exact_match"]["score"] == 0

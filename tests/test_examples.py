@@ -1,4 +1,4 @@
-"""What a run learns from: pairs read and checked, too long ones left out, vocabularies, batches of ids."""
+"""What a run learns from: pairs read and checked, batches of ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from dhyan import DataConfig, DataError, ModelConfig
 from dhyan.data import Pair
 from dhyan.examples import Encoded, pairs_of, positions_of
-from dhyan.prepare import short_enough, vocabularies
+from dhyan.prepare import vocabularies
 
 PAIRS = [Pair("a b c", "x"), Pair("a", "x y"), Pair("a b", "y x z", ((0, 1, True),))]
 CONFIG = ModelConfig(source_size=4, target_size=4, attention="location")
@@ -25,19 +25,6 @@ def test_pairs_come_from_a_list_or_a_file(tmp_path: Path, capsys: pytest.Capture
     assert "1 bad lines skipped" in capsys.readouterr().err
     with pytest.raises(DataError, match="the validation data hold no pair"):
         pairs_of([], DataConfig(), "validation")
-
-
-def test_what_is_too_long_is_left_out_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    assert short_enough(PAIRS, DataConfig(max_length=2)) == PAIRS[1:2]
-    assert "2 training pairs longer than 2 tokens left out" in capsys.readouterr().err
-    assert short_enough(PAIRS, DataConfig(max_length=3)) == PAIRS and not capsys.readouterr().err
-    with pytest.raises(DataError, match="every training pair is longer than max_length = 1"):
-        short_enough(PAIRS[:1], DataConfig(max_length=1))
-
-
-def test_vocabularies_follow_the_options() -> None:
-    source, target = vocabularies(PAIRS, DataConfig(min_count=2, target_vocabulary=5))
-    assert source.tokens[4:] == ("a", "b") and target.tokens[4:] == ("x",)
 
 
 def test_encoded_examples_make_batches() -> None:

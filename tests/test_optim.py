@@ -96,6 +96,31 @@ def test_adam_on_a_model_follows_the_formula() -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.parametrize("kind", [dhyan.Adam, dhyan.AdamW, dhyan.SGD])
+def test_a_predicted_window_moves_by_a_tenth(kind: type[dhyan.Adam]) -> None:
+    """Its two parameters and no other: whole steps drive the centre to one end of the sentence, where it stays."""
+    config, sizes = dhyan.ModelConfig, {"source_size": 7, "target_size": 6, "embedding": 3, "hidden": 4}
+    model = dhyan.Seq2Seq(config(**sizes, attention="general", window="predictive:2"), seed=3, dtype="float64")
+    plain = dhyan.Seq2Seq(config(**sizes, attention="general"), seed=3, dtype="float64")
+    assert kind(plain)._slow == []
+    optimizer, rng = kind(model, lr=0.01), np.random.default_rng(0)
+    before = {name: value.copy() for name, value in model.parameters().items()}
+    arrays = model._parameters.like()
+    arrays.flat[...] = rng.standard_normal(model.flat.size)
+    optimizer.step(arrays)
+    moved = {name: value - before[name] for name, value in model.parameters().items()}
+    # The same step of a model without slow parameters: the first one of each method is a function of the gradient.
+    other = dhyan.Seq2Seq(model.config, seed=3, dtype="float64")
+    whole = kind(other, lr=0.01)
+    whole._slow = []
+    whole.step(arrays)
+    for name, value in other.parameters().items():
+        share = 0.1 if name in ("attention.window_query", "attention.window_v") else 1
+        np.testing.assert_allclose(moved[name], share * (value - before[name]), atol=1e-15, err_msg=name)
+        assert np.abs(moved[name]).max() > 0
+    assert (optimizer.m == whole.m).all()  # the running means know nothing of it
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_bad_gradients_are_refused_and_named(poison: float) -> None:
     model, batch = tiny_model()

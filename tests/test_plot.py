@@ -62,6 +62,8 @@ def test_svg_escapes_every_token(nasty):
 def test_a_lone_combining_mark_gets_a_dotted_circle():
     assert svg.label("ा") == "◌ा" and svg.label("्") == "◌्"
     assert svg.label("खा") == "खा" and svg.label(" ") == "␣" and svg.label("") == "∅" and svg.label("\x07") == "\ufffd"
+    assert svg.label("\u202ea\u2066b\u2069") == "\ufffda\ufffdb\ufffd"  # what follows would be turned around
+    assert svg.label("क्\u200dष\u200c") == "क्\u200dष\u200c"  # joiners belong to the word
 
 
 def test_colours_run_from_light_to_dark_in_one_hue():

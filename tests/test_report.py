@@ -229,6 +229,18 @@ def test_ranges_of_length_fit_the_test(pairs, ranges):
     assert len(test.edges) == ranges
 
 
+def test_lengths_are_counted_in_what_the_model_reads(folder):
+    pairs = [Pair("खा गया", "x"), Pair("ab\tpos=V,per=1", "x", source_tokens=("a", "b", "pos=V", "per=1"))]
+    assert evidence.Sentences("t", pairs).lengths == [2, 2]
+    assert evidence.Sentences("t", pairs, unit="characters").lengths == [6, 4]
+    translator = load(folder / "model")
+    assert evidence.unit_of(translator) == "words"
+    vocab = Vocabulary.build(["a"], "char")
+    model = Seq2Seq(ModelConfig(source_size=len(vocab), target_size=len(vocab), embedding=8, hidden=8))
+    assert evidence.unit_of(Translator(model, vocab, vocab)) == "characters"
+    assert evidence.unit_of(Translator(model, vocab, vocab, two_columns=True)) == "tokens"
+
+
 def test_what_is_said_of_an_output():
     result = translation(
         source_tokens=["मैं", "eating", "खा", "रहा", "हूँ", SOURCE_END], weights=WEIGHTS[:, [0, 2, 1, 3, 4, 5]]
@@ -310,6 +322,8 @@ def test_the_page(folder, tmp_path, capsys):
     assert len([w for w in document.words("li") if w.startswith("weak evaluation")]) == len(cards)
     assert document.words("figcaption") == ["BLEU by source length", "Loss while training", "Validation while training"]
     assert all(definition in document.words("dd") for definition in FAILURES.values())
+    assert "20 sentences of 4 to 12 words" in " ".join(document.words("dd"))
+    assert re.search(r"source words, \d+( to \d+)? pairs each<", text)
     assert "output of other" in document.words("dt") and "evidence: attention, additive" in document.words("li")
     result = evaluate(load(folder / "model"), read_pairs(folder / "test.tsv"), beam=2)
     rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td>', text)

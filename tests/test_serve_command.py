@@ -119,11 +119,13 @@ def test_what_it_refuses_to_serve(folder, tmp_path, capsys):
     refused(capsys, 1, "cannot listen at port 0 of 192.0.2.1", model, "--host", "192.0.2.1", "--port", "0")
     for port in ("65536", "-1", "http", "", "٣"):
         refused(capsys, 2, f"argument --port: got {port!r}, expected 0 to 65535", model, f"--port={port}")
+    refused(capsys, 2, "serve: --weights is 'int4', expected one of: int8", model, "--weights", "int4")
+    refused(capsys, 1, "shortlist", model, "--shortlist", "5", "--port", "0")
     refused(capsys, 2, "unknown option '--prot', did you mean: --port", model, "--prot", "1")
 
 
 def test_other_machines_are_let_in_with_a_warning(folder):
-    server = Process(folder / "model", "--host", "0.0.0.0", "--against", folder / "model")
+    server = Process(folder / "model", "--weights", "bfloat16", "--host", "0.0.0.0", "--against", folder / "model")
     assert server.client.send("GET", "/", headers={"host": "evil.example"})[0] == 403
     assert server.client.send("GET", "/", headers={"host": "192.0.2.1"})[0] == 200
     _, code, said = server.end(signal.SIGINT)

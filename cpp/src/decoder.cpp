@@ -376,8 +376,11 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
       if (masks) dense_kernels<T>().multiply(N * z.H, masks.data + (l - 1) * N * z.H, input.get());
       weight_gradient<T>(N, input.get(), z.H, z.H, dl, width, g.weight_ih.data, nullptr);
     }
-    weight_gradient<T>(N, d.before[l].get(), z.H, z.H, p.cell == Cell::gru ? d.dhidden[l].get() : dl, width,
-                       g.weight_hh.data, g.bias_hh.data);
+    const T* dhidden = p.cell == Cell::gru ? d.dhidden[l].get() : dl;
+    const bool packed = l == 0 && dhidden == dgates;
+    if (packed) weight_gradient<T>(d.before[l].get(), z.H, z.H, gates_panels, g.weight_hh.data);
+    weight_gradient<T>(N, d.before[l].get(), z.H, z.H, dhidden, width, packed ? nullptr : g.weight_hh.data,
+                       g.bias_hh.data);
   }
   if (p.scorer.query)
     weight_gradient<T>(N, d.query_state.get(), z.H, z.H, d.dquery.get(), z.U, gradients.query.data, nullptr);

@@ -9,7 +9,7 @@
 namespace dhyan {
 namespace {
 
-constexpr Index kTileRows = 512;  // the K block of a product: 16 MiB of float logits at V = 8,000
+constexpr Index kTileRows = 256;  // half of the K block of a product: 8 MiB of float logits at V = 8,000
 
 template <class T>
 void check_loss(const char* op, View<const T, 2> r, View<const T, 2> w, View<const T, 1> b,

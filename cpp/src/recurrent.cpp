@@ -150,8 +150,13 @@ void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, cons
 
   // Everything that the next step did not need, as one product each over all tokens.
   const T* hidden = cell == Cell::gru ? dhidden.get() : dgates.get();
-  weight_gradient<T>(N, x.data, I, I, dgates.get(), width, gradients.weight_ih.data, gradients.bias_ih.data);
-  weight_gradient<T>(N, before.get(), H, H, hidden, width, gradients.weight_hh.data, gradients.bias_hh.data);
+  const bool same = cell != Cell::gru;  // the recurrent half of the gates has the input half's gradient
+  const Packed<T> packed = Packed<T>::of(dgates.get(), N, width);
+  const Packed<T> recurrent = same ? Packed<T>() : Packed<T>::of(hidden, N, width);
+  weight_gradient<T>(x.data, I, I, packed, gradients.weight_ih.data);
+  weight_gradient<T>(before.get(), H, H, same ? packed : recurrent, gradients.weight_hh.data);
+  column_sums(N, width, static_cast<const T*>(dgates.get()), gradients.bias_ih.data);
+  column_sums(N, width, hidden, gradients.bias_hh.data);
   if (dx)
     product(N, rows_of<T>(dgates.get(), width), Packed<T>::transposed(p.weight_ih.data, width, I), dx.data, I);
 }

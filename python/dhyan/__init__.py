@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from .optim import AdamW as AdamW
     from .scoring import scorings as scorings
     from .search_options import SearchOptions as SearchOptions
+    from .subword import SubwordVocabulary as SubwordVocabulary
     from .training import train as train
-    from .translator import Translation as Translation
+    from .translation import Translation as Translation
     from .translator import Translator as Translator
     from .translator import load as load
     from .vocab import Vocabulary as Vocabulary
@@ -48,8 +49,9 @@ _HOMES = {
     "SGD": "optim",
     "SearchOptions": "search_options",
     "Seq2Seq": "model",
+    "SubwordVocabulary": "subword",
     "TrainConfig": "config",
-    "Translation": "translator",
+    "Translation": "translation",
     "Translator": "translator",
     "Vocabulary": "vocab",
     "Window": "windows",

@@ -20,13 +20,14 @@ from .vocab import normalize, tokenize
 class Measured:
     """One system on one test: its texts, the same as tokens with what is known of them, and the figures.
 
-    found: the translations, [] where the texts came from elsewhere.
+    found: the translations, [] where the texts came from elsewhere. normalization: the Unicode form the references got.
     """
 
     texts: list[str]
     outputs: list[Output]
     result: dict[str, Any]
     found: list[Translation] = field(default_factory=list)
+    normalization: str = "nfc"
 
 
 def evaluate(
@@ -62,9 +63,10 @@ def measure(
     options: SearchOptions | None = None,
     tokenize: str = "13a",
     edges: Sequence[int] | None = None,
+    lengths: Sequence[int] | None = None,
     replace_unknown: bool | Mapping[str, str] = False,
 ) -> Measured:
-    """As `evaluate`, with the translations that were measured."""
+    """As `evaluate`, with the translations that were measured. lengths: of the sources, for by_length (in words)."""
     sources = [pair.source for pair in pairs]
     references = [normalize(pair.target, translator.target_vocab.normalization) for pair in pairs]
     links = [pair.links for pair in pairs] if translator.needs_links else None
@@ -72,10 +74,9 @@ def measure(
     forced = translator.align(sources, references, links=links)
     outputs = [_output(*three) for three in zip(pairs, found, forced, strict=True)]
     texts = [f.text for f in found]
-    result = evaluate_report(
-        texts, references, outputs, _words(pairs), tokenize=tokenize, edges=edges, loss=_loss(forced)
-    )
-    return Measured(texts, outputs, result, found)
+    lengths = _words(pairs) if lengths is None else lengths
+    result = evaluate_report(texts, references, outputs, lengths, tokenize=tokenize, edges=edges, loss=_loss(forced))
+    return Measured(texts, outputs, result, found, translator.target_vocab.normalization)
 
 
 def measure_texts(
@@ -95,15 +96,19 @@ def measure_texts(
     def cut(text: str) -> list[str]:
         return vocab.compared(vocab.tokenize(text)) if vocab else _words_of(text)
 
-    references = [normalize(pair.target, vocab.normalization if vocab else "nfc") for pair in pairs]
+    normalization = vocab.normalization if vocab else "nfc"
+    references = [normalize(pair.target, normalization) for pair in pairs]
     outputs = [Output(cut(text), cut(reference)) for text, reference in zip(texts, references, strict=True)]
     result = evaluate_report(texts, references, outputs, _words(pairs), tokenize=tokenize, edges=edges)
-    return Measured(list(texts), outputs, result)
+    return Measured(list(texts), outputs, result, normalization=normalization)
 
 
 def compare(first: Measured, second: Measured, pairs: Sequence[Pair], *, tokenize: str = "13a") -> dict[str, Any]:
-    """Paired bootstrap resampling of two systems on the same pairs, see `significance.paired_bootstrap`."""
-    references = [pair.target for pair in pairs]
+    """Paired bootstrap resampling of two systems on the same pairs, see `significance.paired_bootstrap`.
+
+    The references are in the form that the first system's got.
+    """
+    references = [normalize(pair.target, first.normalization) for pair in pairs]
     return paired_bootstrap(first.texts, second.texts, references, first.outputs, second.outputs, tokenize=tokenize)
 
 

@@ -18,6 +18,7 @@ class Optimizer(ABC):
     """What all have in common: the gradient is clipped to global norm `clip` first (Pascanu et al. 2013; 0: it is not).
 
     `lr` may be set between steps; `steps` counts the updates made; `state()` is all else that an exact resume needs.
+    The parameters of a predictive window move by a tenth of the step (`predictive.RATE` says why).
     weight_decay: the subclass says what it does.
     Errors: ValueError for a learning rate that is not positive and finite, weight_decay < 0, clip < 0.
     """
@@ -29,6 +30,8 @@ class Optimizer(ABC):
             self._check_not_negative(key, value)
         self.lr = lr
         self.steps = 0
+        parameters = model.parameters()
+        self._slow = [(parameters[f"attention.{name}"], rate) for name, rate in model.config.plan.rates().items()]
 
     @property
     def lr(self) -> float:
@@ -55,12 +58,15 @@ class Optimizer(ABC):
         Errors: NumericError naming parameter and step where a gradient is not finite; nothing is changed then.
         """
         flat = gradients.flat if isinstance(gradients, Arrays) else self._flatten(gradients)
+        before = [array.copy() for array, _ in self._slow]
         try:
             norm = self._update(flat)
         except NumericError:
             bad = [name for name, g in gradients.items() if not np.isfinite(g).all()]
             what = f"the gradient of {bad[0]} is not finite" if bad else "the norm of the gradient overflows"
             raise NumericError(f"{self._name}: {what} at step {self.steps + 1}; the step was not made") from None
+        for (array, rate), old in zip(self._slow, before, strict=True):
+            array[...] = old + rate * (array - old)
         self.steps += 1
         return norm
 

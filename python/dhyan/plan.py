@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .names import unknown_name
+from .predictive import RATE
 from .scoring import scoring
 from .scoring_base import Parameters, Scorer, Scoring, Shapes, Sizes
 from .windows import AnyWindow, PredictiveWindow
@@ -90,6 +91,11 @@ class Plan:
         if self.normalize == "monotonic":
             shapes["threshold"] = (1,)
         return shapes
+
+    def rates(self) -> dict[str, float]:
+        """Parameter -> the share of an optimiser's step that it moves by, where that is not all of it."""
+        slow = ("window_query", "window_v") if isinstance(self.window, PredictiveWindow) else ()
+        return dict.fromkeys(slow, RATE)
 
     def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         """The initial value of one parameter."""

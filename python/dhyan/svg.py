@@ -24,6 +24,7 @@ SVG_FONTS = (
     "'Helvetica Neue',Arial,'DejaVu Sans',sans-serif"
 )
 CELL, FONT = 46, 15  # pixels
+DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # of Unicode's bidirectional classes
 
 
 # ---------------------------------------------------------------- what all pictures share
@@ -43,12 +44,19 @@ def hex_colour(rgb: tuple[int, int, int]) -> str:
 
 
 def label(token: str) -> str:
-    """A token as it can be shown alone: a bare combining mark sits on a dotted circle, white space becomes visible."""
+    """A token as it can be shown alone: a bare combining mark sits on a dotted circle, white space becomes visible, and
+    what would turn the text around it, or is no text, a replacement character.
+    """
     if not token:
         return "∅"
     visible = {" ": "␣", "\t": "⇥", "\n": "⏎", "\r": "⏎"}
-    shown = "".join(visible.get(c, "\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c) for c in token)
+    shown = "".join(visible.get(c, "\ufffd" if _bends(c) else c) for c in token)
     return "◌" + shown if unicodedata.category(shown[0])[0] == "M" else shown
+
+
+def _bends(c: str) -> bool:
+    """A control, a surrogate, or an embedding, override or isolate of text direction."""
+    return unicodedata.category(c) in ("Cc", "Cs") or unicodedata.bidirectional(c) in DIRECTIONS
 
 
 def check(what: str, weights: Any, source: Sequence[str], target: Sequence[str]) -> np.ndarray:

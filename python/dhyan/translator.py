@@ -239,15 +239,17 @@ class Translator:
         return tokens
 
     def _dictionary(self, replace_unknown: bool | Mapping[str, str]) -> Mapping[str, str] | None:
-        if replace_unknown is False:
+        if isinstance(replace_unknown, bool) and not replace_unknown:
             return None
         attention = self.model.config.attention
         if attention in UNATTENTIVE:
             raise ValueError(f"translate: replace_unknown with attention {attention!r}, which looks at no word")
-        if not isinstance(replace_unknown, bool | Mapping):
+        if isinstance(replace_unknown, bool):
+            return {}
+        if not isinstance(replace_unknown, Mapping):
             kind = type(replace_unknown).__name__
             raise TypeError(f"translate: replace_unknown is a {kind}, expected true, false or a dictionary")
-        return {} if replace_unknown is True else replace_unknown
+        return replace_unknown
 
     def _numbered(self, where: str, index: int, text: str) -> list[str]:
         try:

@@ -54,13 +54,13 @@ def word_weights(weights: np.ndarray, source: Words | None, target: Words | None
     result = np.asarray(weights)
     dtype = result.dtype
     if source is not None:
-        index = list(source.index)
-        columns = [*index, *range(len(source.texts), len(source.texts) + result.shape[1] - len(index))]
-        summed = np.zeros((len(result), max(columns, default=-1) + 1))
-        np.add.at(summed, (slice(None), columns), result)
-        result = summed
+        more = result.shape[1] - len(source.index)
+        columns = np.array([*source.index, *range(len(source.texts), len(source.texts) + more)], dtype=np.int64)
+        summed = np.zeros((len(source.texts) + more, len(result)))
+        np.add.at(summed, columns, result.T)
+        result = summed.T
     if target is not None:
-        index = list(target.index)
+        index = np.array(target.index, dtype=np.int64)
         summed = np.zeros((len(target.texts), result.shape[1]))
         np.add.at(summed, index, result.astype(np.float64))
         result = summed / np.maximum(np.bincount(index, minlength=len(target.texts)), 1)[:, None]

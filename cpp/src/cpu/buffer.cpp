@@ -1,6 +1,7 @@
 #include "cpu/buffer.h"
 
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
@@ -20,7 +21,8 @@ constexpr std::size_t kKept = std::size_t(512) << 20;  // bytes that may wait he
 
 struct Pool {
   std::mutex lock;  // also held over a fork, so that a child never inherits it taken
-  std::unordered_map<std::size_t, std::vector<void*>> free;
+  std::map<std::size_t, std::vector<void*>> free;
+  std::unordered_map<void*, std::size_t> larger;  // sizes of blocks that serve a smaller request
   std::size_t kept = 0;
 };
 
@@ -49,11 +51,14 @@ void* take_block(std::size_t bytes) {
   if (size >= kSmallest) {
     Pool& p = pool();
     const std::lock_guard<std::mutex> held(p.lock);
-    const auto found = p.free.find(size);
-    if (found != p.free.end() && !found->second.empty()) {
+    // The next larger block will do, up to half as much again: a step asks for many sizes, few of them at a time, and a
+    // block a size took a fifth more memory.
+    for (auto found = p.free.lower_bound(size); found != p.free.end() && found->first <= size + size / 2; ++found) {
+      if (found->second.empty()) continue;
       void* block = found->second.back();
+      if (found->first > size) p.larger.emplace(block, found->first);
       found->second.pop_back();
-      p.kept -= size;
+      p.kept -= found->first;
       return block;
     }
   }
@@ -71,10 +76,14 @@ void* take_block(std::size_t bytes) {
 }
 
 void give_block(void* block, std::size_t bytes) {
-  const std::size_t size = rounded(bytes);
+  std::size_t size = rounded(bytes);
   if (size >= kSmallest) {
     Pool& p = pool();
     const std::lock_guard<std::mutex> held(p.lock);
+    if (const auto known = p.larger.find(block); known != p.larger.end()) {
+      size = known->second;
+      p.larger.erase(known);
+    }
     if (p.kept + size <= kKept) {
       try {
         p.free[size].push_back(block);

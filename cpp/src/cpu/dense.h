@@ -104,7 +104,12 @@ void product_here(Index M, Operand<T> a, const Weights<T>& b, T* c, Index ldc, T
   product_here(M, a, b.packed(), c, ldc, scratch, bias, accumulate);
 }
 
-// dw (I,O) = x^T dy over N rows, db (O) = the sum of the rows of dy (null: not wanted).
+// dw (I,O) = x^T dy over the N rows of dy, packed once where several inputs meet it.
+template <class T>
+void weight_gradient(const T* x, Index ldx, Index I, const Packed<T>& dy, T* dw) {
+  product(I, columns_of(x, ldx), dy, dw, dy.N());
+}
+// The same, and db (O) = the sum of the rows of dy (null: not wanted).
 template <class T>
 void weight_gradient(Index N, const T* x, Index ldx, Index I, const T* dy, Index O, T* dw, T* db);
 

@@ -49,9 +49,12 @@ void product(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, const T
   // Many rows to a tile, so that a block of B is fetched once for all of them (128 rows: 136 GFLOP/s a core, limited by
   // the third-level cache); fewer where there would be too few tiles to deal.
   Index tile_m = 512;
-  const Index tile_j = std::max<Index>(1, 512 / panels.nr), columns = (panels.count() + tile_j - 1) / tile_j;
-  while (tile_m > 64 && (M + tile_m - 1) / tile_m * columns < 4 * num_threads()) tile_m /= 2;
-  const Index rows = (M + tile_m - 1) / tile_m;
+  Index tile_j = std::max<Index>(1, 512 / panels.nr);
+  const auto tiles = [&] { return (M + tile_m - 1) / tile_m * ((panels.count() + tile_j - 1) / tile_j); };
+  while (tile_m > 64 && tiles() < 4 * num_threads()) tile_m /= 2;
+  // Small products too are for all threads: one tile of 64 x 512 was a fifth of a small training step.
+  while (tile_j > 2 && tiles() < 2 * num_threads()) tile_j /= 2;
+  const Index rows = (M + tile_m - 1) / tile_m, columns = (panels.count() + tile_j - 1) / tile_j;
   parallel_for(rows * columns, 2 * M * panels.N * panels.K, [&](Index tile) {
     static thread_local Buffer<T> scratch;
     if (scratch.size() < need) scratch = Buffer<T>(need);

@@ -238,7 +238,8 @@ def _report(options: argparse.Namespace) -> None:
     test = _without_references(options)
     if test is None:
         translator, pairs = model_and_pairs(options, options.test)
-        test = evidence.Sentences(options.test or f"{options.source}, {options.target}", pairs)
+        name = options.test or f"{options.source}, {options.target}"
+        test = evidence.Sentences(name, pairs, unit=evidence.unit_of(translator))
     else:
         translator = load(options.model)
         note(f"{test.name}: no references, so nothing is measured")

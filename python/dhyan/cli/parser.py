@@ -266,6 +266,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--against", metavar="DIR", help="a second model to compare with")
     parser.add_argument("--examples", metavar="FILE", help="text or TSV file whose first lines the page offers to try")
+    _add_speed(parser)
 
 
 def _add_model(parser: argparse.ArgumentParser, more: str = "") -> None:

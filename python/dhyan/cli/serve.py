@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dhyan.cli.inputs import note
+from dhyan.cli.inputs import note, speed_of
 from dhyan.errors import DataError
 from dhyan.translator import load
 
@@ -23,9 +23,10 @@ def serve(options: argparse.Namespace) -> None:
     from dhyan.serve.guard import machine_names
     from dhyan.serve.work import Served, Worker, names_of, read_examples
 
+    speed = speed_of(options)
     with server.listen(options.host, options.port) as made:
         folders = [options.model, *([options.against] if options.against else [])]
-        served = [Served(name, load(folder)) for name, folder in zip(names_of(folders), folders, strict=True)]
+        served = [Served(name, load(folder, **speed)) for name, folder in zip(names_of(folders), folders, strict=True)]
         _check(served, folders)
         examples = read_examples(options.examples, served[0].translator) if options.examples else []
         anywhere = not server.is_loopback(made)

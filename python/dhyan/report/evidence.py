@@ -36,22 +36,28 @@ CHOICES = ("failures", "worst", "longest", "best", "first")
 
 @dataclass(frozen=True)
 class Sentences:
-    """The sentences of a report; without references every pair's target is empty."""
+    """The sentences of a report; without references every pair's target is empty.
+
+    unit: of source lengths: words; characters where the model reads those, or tokens of two joined columns.
+    """
 
     name: str
     pairs: Sequence[Pair]
     has_references: bool = True
+    unit: str = "words"
 
     @property
-    def words(self) -> list[int]:
-        """Length of each source in words."""
-        return [len(pair.source.split()) for pair in self.pairs]
+    def lengths(self) -> list[int]:
+        """Length of each source in units."""
+        if self.unit == "words":
+            return [len(pair.source.split()) for pair in self.pairs]
+        return [len(pair.source if pair.source_tokens is None else pair.source_tokens) for pair in self.pairs]
 
     @property
     def edges(self) -> list[int]:
-        """Ranges of source words for BLEU by length: of 100 pairs or more, or four of a small test of at least 40."""
-        words = self.words
-        return length_edges(words, least=min(100, max(len(words) // 4, 10)))
+        """Ranges of source lengths for BLEU: of 100 pairs or more, or four of a small test of at least 40."""
+        lengths = self.lengths
+        return length_edges(lengths, least=min(100, max(len(lengths) // 4, 10)))
 
     @property
     def weakness(self) -> str:
@@ -116,7 +122,9 @@ def run(
     pairs = test.pairs
     training, log = load_tables(Path(folder))[1], read_log(folder)
     if test.has_references:
-        measured = measure(translator, pairs, options=options, tokenize=tokenize, edges=test.edges)
+        measured = measure(
+            translator, pairs, options=options, tokenize=tokenize, lengths=test.lengths, edges=test.edges
+        )
         return Run(folder, translator, measured.found, measured.outputs, measured.result, log, training)
     links = [pair.links for pair in pairs] if translator.needs_links else None
     found = translator.translate([pair.source for pair in pairs], options=options, links=links)
@@ -127,12 +135,20 @@ def compared(runs: Sequence[Run], test: Sentences, *, tokenize: str = "13a") -> 
     """Measure -> p-value of the difference of the first two runs (`paired_bootstrap`); {} without two or references."""
     if len(runs) < 2 or any(run.result is None for run in runs):
         return {}
-    one, two = (Measured([f.text for f in run.found], run.outputs, run.result or {}) for run in runs[:2])
+    form = runs[0].translator.target_vocab.normalization
+    one, two = (Measured([f.text for f in run.found], run.outputs, {}, run.found, form) for run in runs[:2])
     found = compare(one, two, test.pairs, tokenize=tokenize)
     return {name: measure["p_value"] for name, measure in found["measures"].items()}
 
 
 # ---------------------------------------------------------------- which sentences
+
+
+def unit_of(translator: Translator) -> str:
+    """In what the lengths of this model's sources are counted."""
+    if translator.two_columns:
+        return "tokens"
+    return "characters" if translator.source_vocab.level == "char" else "words"
 
 
 def check_choices(names: Sequence[str]) -> None:

@@ -96,7 +96,7 @@ def report_html(
         f"<h1>{escaped(title)}</h1>{weak}",
         _section("Model and data", _facts(runs, test, beam)),
         _section("Figures", _figures(runs, p_values or {})),
-        _section("Curves", _curves(runs)),
+        _section("Curves", _curves(runs, test)),
         _section("Sentences", _cards(runs, test, chosen)),
         _section("Definitions", _definitions()),
         "</main>",
@@ -109,8 +109,8 @@ def _section(name: str, content: str) -> str:
 
 
 def _facts(runs: Sequence[Run], test: Sentences, beam: int) -> str:
-    words = test.words
-    facts = [("test", f"{test.name}: {len(words)} sentences of {min(words)} to {max(words)} words")]
+    lengths = test.lengths
+    facts = [("test", f"{test.name}: {len(lengths)} sentences of {min(lengths)} to {max(lengths)} {test.unit}")]
     for run, role in zip(runs, ("model", "against"), strict=False):
         facts.append((role, f"{run.name}: {_model(run)}; beam {beam}"))
     source, target = runs[0].translator.source_vocab, runs[0].translator.target_vocab
@@ -179,7 +179,7 @@ def _shown(value: Any, pattern: str) -> str:
     return "–" if value is None else pattern.format(value)
 
 
-def _curves(runs: Sequence[Run]) -> str:
+def _curves(runs: Sequence[Run], test: Sentences) -> str:
     figures = []
     rows = [run.result["by_length"] for run in runs if run.result and run.result["bleu"] is not None]
     if rows:
@@ -188,7 +188,7 @@ def _curves(runs: Sequence[Run]) -> str:
         places = [bucket_name(row) for row in rows[0]]
         counts = [row["pairs"] for row in rows[0]]
         held = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
-        axis = f"source words, {held} pairs each"
+        axis = f"source {test.unit}, {held} pairs each"
         figures.append(chart_html("BLEU by source length", places, curves, axis=axis, top=100))
     log = runs[0].log
     epochs = [str(row.get("epoch", "?"))[:12] for row in log]

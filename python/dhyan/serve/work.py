@@ -150,7 +150,7 @@ def answer(served: Served, found: Translation, seconds: float, card: bool = Fals
 def _card(found: Translation, unknown: Sequence[str]) -> str:
     """The evidence card of notebooks, as `dhyan report` has them too."""
     card = found._card()
-    more = [("unknown words", ", ".join(unknown))] if unknown else []
+    more = [("unknown words", ", ".join(map(label, unknown)))] if unknown else []
     return card_html(replace(card, notes=[*card.notes, *more]))
 
 
