@@ -4,7 +4,7 @@ A decoder writes "the cat sat on the mat" and has to find each word in six encod
 "the" stands there twice, and the state of "sat" is three times as long as the others. Functions without parameters are
 used as they are; the others learn from random sentences, by a loss on the weights alone, to look at the right word.
 
-Run: python examples/alignment_functions.py [--quick] [--out alignments.png]     (half a minute; --quick: seconds)
+Run: python examples/alignment_functions.py [--quick] [--out alignments.png]  (15 s; --quick: seconds)
 """
 
 import argparse
@@ -29,7 +29,7 @@ FUNCTIONS = [
     ("location_sensitive", {"score": "location_sensitive"}, "knows where it was: the second 'the' is found"),
     ("coverage", {"score": "coverage"}, "knows how much of each is read: the tie stays"),
     ("additive, window 1", {"score": "additive", "window": dhyan.Window(1)}, "local-m: the neighbours of t"),
-    ("additive, predictive", {"score": "additive", "window": dhyan.PredictiveWindow(2)}, "local-p: it predicts where"),
+    ("additive, predictive", {"score": "additive", "window": dhyan.PredictiveWindow(3)}, "local-p: it predicts where"),
     ("scaled_dot, sparsemax", {"score": "scaled_dot", "normalize": "sparsemax"}, "the soft one with exact zeros"),
 ]
 

@@ -3,7 +3,7 @@
 The task is pure memory: random digits are to be said as words, "7 4 1" as "seven four one". No word can be guessed from
 its neighbours. The first model has only the encoder's last state to read them from, the second looks back at all.
 
-Run: python examples/bottleneck.py [--quick] [--out by-length.svg]      (a minute; --quick: seconds, shorter sentences)
+Run: python examples/bottleneck.py [--quick] [--out by-length.svg]  (half a minute; --quick: seconds)
 """
 
 import argparse

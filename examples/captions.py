@@ -4,7 +4,7 @@ One to four handwritten digits stand in a 2 x 2 grid, each somewhere in its cell
 feature vectors, glimpses of 8 x 8 pixels that overlap by half; the decoder says the digits in reading order and looks,
 for every word, at some of them. Nobody tells it where the digits are. The digits are scikit-learn's.
 
-Run: python examples/captions.py [--quick] [--out captions.png]     (a minute; --quick: seconds, with mistakes)
+Run: python examples/captions.py [--quick] [--out captions.png]  (half a minute; --quick: seconds, with mistakes)
 """
 
 import argparse
@@ -116,18 +116,13 @@ args = parser.parse_args()
 
 digits = load_digits()
 images, labels = digits.images.astype(np.float32) / 16, digits.target  # (1797, 8, 8), 0 to 1
-F = PATCH**2 + len(CORNERS)
+hidden, steps = (32, 500) if args.quick else (48, 4000)
 config = dhyan.ModelConfig(
-    source_size=F,
-    target_size=FIRST + 10,
-    source="features",
-    embedding=16,
-    hidden=32 if args.quick else 64,
-    cell="gru",
-    dropout=0.0,
-)
+    source="features", source_size=PATCH**2 + len(CORNERS), target_size=FIRST + len(WORDS), embedding=16, hidden=hidden,
+    cell="gru", dropout=0.1,
+)  # fmt: skip
 model = dhyan.Seq2Seq(config)
-train(model, images[:1400], labels[:1400], 500 if args.quick else 3000)
+train(model, images[:1400], labels[:1400], steps)
 held_out = images[1400:], labels[1400:]  # by other writers
 captions, right, inside = evaluate(model, *held_out)
 print(f"\n400 pictures of digits it has never seen: {captions:.1%} of the captions right, {right:.1%} of the digits")

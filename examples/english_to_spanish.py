@@ -3,7 +3,7 @@
 The two languages run side by side and still differ: the adjective follows its noun, "I am" is inside one verb, a
 question opens with a mark that English puts at its end. The weights show each of these.
 
-Run: python examples/english_to_spanish.py [--quick] [--out links.svg]   (a minute; --quick: seconds, half right)
+Run: python examples/english_to_spanish.py [--quick] [--out links.svg]  (half a minute; --quick: seconds, half right)
 """
 
 import argparse

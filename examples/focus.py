@@ -3,7 +3,7 @@
 Weights are not a property of a word: they answer a question. Here four encoder states stay as they are and only the
 decoder's question changes: what it asks for, how sure it is, and step by step from one word to the next.
 
-Run: python examples/focus.py [--out focus.svg]     (an instant)
+Run: python examples/focus.py [--out focus.svg]  (an instant)
 """
 
 import argparse

@@ -3,7 +3,7 @@
 The verb ends a Hindi sentence and stands second in an English one: the heat-map shows the jump (Bahdanau et al. 2014,
 figure 3). The pronoun and the auxiliary are read from two ends of the Hindi sentence.
 
-Run: python examples/hindi_to_english.py [--quick] [--out heatmap.svg]   (a minute; --quick: seconds, half right)
+Run: python examples/hindi_to_english.py [--quick] [--out heatmap.svg]  (half a minute; --quick: seconds, half right)
 """
 
 import argparse

@@ -4,7 +4,7 @@ Four models learn the same Hindi-English sentences and differ only in how the de
 words, a learned alignment, and the true one. What the learned one lacks to the oracle is lost by looking at wrong
 words; what the oracle lacks to 100 % is lost elsewhere. (Bahdanau et al. 2014 has the first and the third.)
 
-Run: python examples/oracle.py [--quick] [--out oracle.svg]     (a minute and a half; --quick: seconds, all are worse)
+Run: python examples/oracle.py [--quick] [--out oracle.svg]  (a minute; --quick: seconds, all are worse)
 """
 
 import argparse
@@ -21,7 +21,7 @@ parser.add_argument("--quick", action="store_true", help="few sentences, to see 
 parser.add_argument("--out", help="draw what the learned model read beside the gold links: .svg, or .png")
 args = parser.parse_args()
 
-pairs = corpus.generate(1120 if args.quick else 8400, clauses=(1, 1 if args.quick else 2))
+pairs = corpus.generate(1120 if args.quick else 6400)
 train, valid, test = corpus.split(pairs, test=100 if args.quick else 300, valid=20 if args.quick else 100)
 hidden, epochs, batch, lr = (40, 7, 16, 8e-3) if args.quick else (96, 6, 32, 4e-3)
 options = dhyan.TrainConfig(epochs=epochs, batch=batch, lr=lr, schedule="cosine", label_smoothing=0)

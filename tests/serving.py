@@ -22,9 +22,9 @@ JSON = {"content-type": "application/json"}
 SENTENCE = "मैं खाना खा रहा हूँ"
 
 
-def make_translator(texts: Sequence[str], seed: int = 1, **changes: Any) -> Translator:
+def make_translator(texts: Sequence[str], seed: int = 1, vocabulary: Any = None, **changes: Any) -> Translator:
     """Words of the texts to the same words, by random weights; it writes on until it is cut."""
-    vocabulary = Vocabulary.build(texts, "word")
+    vocabulary = Vocabulary.build(texts, "word") if vocabulary is None else vocabulary
     sizes = {"source_size": len(vocabulary), "target_size": len(vocabulary), "embedding": 8, "hidden": 8}
     model = Seq2Seq(ModelConfig(**(sizes | changes)), seed=seed)
     for array in model.parameters().values():

@@ -11,7 +11,7 @@ from dhyan.cli import main
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "bench"))
 
-import decoding  # noqa: E402
+import decoding
 
 
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

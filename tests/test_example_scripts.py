@@ -24,7 +24,7 @@ def run(tmp_path: Path, name: str, *arguments: str) -> str:
         cwd=tmp_path,
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1", "MPLBACKEND": "Agg"},
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -87,7 +87,7 @@ def test_alignment_functions(tmp_path: Path) -> None:
     for name in ("dot", "scaled_dot", "cosine"):
         assert table[name][0] > 0.3 > table[name][1]
     assert table["location_sensitive"][0] > tie + 0.05  # the second "the" is found by where the reader was
-    assert table["additive, window 1"][0] > 0.95
+    assert table["additive, window 1"][0] > 0.95 and table["additive, predictive"][0] > 0.85
     assert (tmp_path / "alignments.png").read_bytes()[:8] == PNG
 
 
@@ -132,8 +132,8 @@ def test_time_series(tmp_path: Path) -> None:
     """Most phones are heard right and where they sound."""
     printed = run(tmp_path, "time_series.py", "--quick", "--out", "listening.png")
     (row,) = rows(printed, r"^location_sensitive +.*")
-    error, longer, inside = percents(row[0])
-    assert error < 30 and longer < 60 and inside > 60
+    error, _, inside = percents(row[0])
+    assert error < 25 and inside > 75
     assert (tmp_path / "listening.png").read_bytes()[:8] == PNG
 
 

@@ -67,8 +67,22 @@ def test_steps_of_every_kind_of_search(client, translator):
         tokens, weights = replayed(steps)
         assert set(tokens) <= set(translator.target_vocab.tokens) and len(tokens) == 7
         np.testing.assert_allclose(np.sum(weights, axis=1), 1, rtol=0, atol=1e-5)  # six decimals each
-    status, message = client.refused("POST", "/api/translate", json.dumps({"text": "a", "prefix": "zzz"}), JSON)
-    assert status == 400 and "zzz" in message
+    for stream in (True, False):
+        body = json.dumps({"text": "a", "prefix": "zzz", "stream": stream})
+        status, message = client.refused("POST", "/api/translate", body, JSON)
+        assert status == 400 and "zzz" in message
+
+
+def test_pieces_of_words():
+    pytest.importorskip("sentencepiece", reason="needs the extra dhyan[text]")
+    from dhyan.subword import SubwordVocabulary
+
+    pieces = SubwordVocabulary.train([SENTENCE, "I am eating"] * 20)
+    with serving({"m": make_translator([], vocabulary=pieces)}) as found:
+        first, *steps, last = found.stream(text=SENTENCE, beam=1, max_length=9, card=True)
+        assert first["source_tokens"][:-1] == pieces.tokenize(SENTENCE) and len(steps) == 8
+        assert steps[-1]["text"] == pieces.join(replayed(steps)[0]) and last["result"]["card"]
+        assert "at most 500 tokens" in found.send("GET", "/")[2].decode().lower()
 
 
 def test_every_step_comes_as_a_line(client, translator):

@@ -51,11 +51,12 @@ def paired_bootstrap(
         raise ValueError(f"paired_bootstrap: samples is {samples}, expected at least 1")
     measures, signature = _by_sacrebleu(hypotheses, others, references, tokenize, samples)
     hits = [[_tokens(h) == _tokens(r) for h, r in zip(one, references, strict=True)] for one in (hypotheses, others)]
-    measures["exact_match"] = resampled(*(np.array(one)[:, None] for one in hits), lambda s, n: s[0] / n, samples)
+    first, second = (np.array(one)[:, None] for one in hits)
+    measures["exact_match"] = resampled(first, second, lambda s, n: s[0] / n, samples)
     same = all(list(a.reference) == list(b.reference) for a, b in zip(outputs, other_outputs, strict=True))
     if same:
-        edits = [np.array([_edits(o) for o in one]) for one in (outputs, other_outputs)]
-        measures["token_error_rate"] = resampled(*edits, lambda s, n: s[0] / max(s[1], 1), samples)
+        first, second = (np.array([_edits(o) for o in one]) for one in (outputs, other_outputs))
+        measures["token_error_rate"] = resampled(first, second, lambda s, n: s[0] / max(s[1], 1), samples)
     return {"samples": samples, "signature": signature, "measures": measures}
 
 
@@ -103,9 +104,13 @@ def _by_sacrebleu(
     from sacrebleu.significance import PairedTest
 
     # The second system is sacreBLEU's baseline; two systems of one name would be one.
-    named = [("against", list(map(_nfc, others))), ("system", list(map(_nfc, hypotheses)))]
+    named: list[tuple[str, Sequence[str]]] = [
+        ("against", list(map(_nfc, others))),
+        ("system", list(map(_nfc, hypotheses))),
+    ]
     test = PairedTest(named, metrics, [list(map(_nfc, references))], test_type="bs", n_samples=samples)
-    signatures, found = test()
+    answer: Any = test()
+    signatures, found = answer
     names = {"bleu": "BLEU", "chrf": "chrF2", "ter": "TER"}
     measures = {}
     for key, name in names.items():

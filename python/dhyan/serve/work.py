@@ -47,18 +47,18 @@ class Served:
     @property
     def facts(self) -> dict[str, Any]:
         """What a client may want to know of the model."""
-        config, source, target = (getattr(self.translator, n) for n in ("model", "source_vocab", "target_vocab"))
-        config = config.config
+        translator = self.translator
+        config = translator.model.config
         return {
             "name": self.name,
             "attention": config.attention,
             "cell": config.cell,
             "layers": config.layers,
             "hidden": config.hidden,
-            "source_level": source.level,
-            "target_level": target.level,
-            "two_columns": self.translator.two_columns,
-            "max_source": self.translator.max_source,
+            "source_level": translator.source_vocab.level,
+            "target_level": translator.target_vocab.level,
+            "two_columns": translator.two_columns,
+            "max_source": translator.max_source,
         }
 
 
@@ -70,6 +70,7 @@ class Job:
         self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.cancelled = threading.Event()
         self._loop, self._until, self._told = loop, time.monotonic() + SECONDS, list[str]()
+        self._source, self._first = list[str](), dict[str, Any]()
 
     def run(self) -> None:
         """Translate; in the worker's thread. Nothing is raised: what goes wrong is the last event."""
@@ -95,20 +96,27 @@ class Job:
             tokens = self._source = translator.tokenize(text)
         except DataError as error:
             raise Refused(400, f"translate: {error}") from None
-        if self.ask.stream:
+        if self.ask.stream:  # told with the first step: what is refused until then has a status of its own
             source = [*tokens, SOURCE_END]
-            self._tell({"source_tokens": source, "labels": [label(t) for t in source], "lang": language(text)})
+            self._first = {"source_tokens": source, "labels": [label(t) for t in source], "lang": language(text)}
         watched = copy.copy(translator)  # the same model and vocabularies
         watched.model = Watched(translator.model, self._check, self._step if self.ask.stream else None)
         found = watched.translate(
             text, options=self.ask.search, prefix=self.ask.prefix, constraints=list(self.ask.constraints) or None,
             replace_unknown=self.ask.replace_unknown,
         )  # fmt: skip
+        self._announce()
         seconds = time.monotonic() - begin
         return answer(self.served, found, seconds, self.ask.card)
 
+    def _announce(self) -> None:
+        if self._first:
+            self._tell(self._first)
+            self._first = {}
+
     def _step(self, ids: list[int], weights: np.ndarray) -> None:
         """Tell what is new since the step before. A better hypothesis may have taken the place of that one."""
+        self._announce()
         hypothesis = Hypothesis(ids, 0.0, weights, finished=False)
         found = self.served.translator.written(self._source, [hypothesis], self.ask.replace_unknown)
         before, self._told = self._told, found.tokens

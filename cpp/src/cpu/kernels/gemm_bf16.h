@@ -94,6 +94,8 @@ inline __attribute__((always_inline)) void pair_tile(Index pairs, const Pair* a,
   for (Index p = 0; p < pairs; ++p) {
     const __m512bh b0 = (__m512bh)_mm512_loadu_si512(panel + p * 2 * L);
     const __m512bh b1 = (__m512bh)_mm512_loadu_si512(panel + p * 2 * L + L);
+    __builtin_prefetch(panel + (p + 16) * 2 * L);
+    __builtin_prefetch(panel + (p + 16) * 2 * L + L);
 #pragma GCC unroll 12
     for (int i = 0; i < MR; ++i) {
       const __m512bh x = (__m512bh)_mm512_set1_epi32(static_cast<int>(Tiled ? a[p * MR + i] : a[i * pairs + p]));
