@@ -173,7 +173,9 @@ class Translator:
                 written = [[h.ids for h in hypotheses] for hypotheses in found]
                 shares = copied_shares(self.model, (ids, lengths, extended), written, given)
             for k, (i, hypotheses) in enumerate(zip(indices, found, strict=True)):
-                results[i] = self._translation(sources[i], hypotheses, dictionary, shares and shares[k])
+                results[i] = self._translation(
+                    sources[i], hypotheses, dictionary, None if shares is None else shares[k]
+                )
         return results[0] if isinstance(text, str) else results
 
     def align(self, sources: Sequence[str], targets: Sequence[str], *, links: GoldLinks = None) -> list[Translation]:
