@@ -116,10 +116,10 @@ args = parser.parse_args()
 
 digits = load_digits()
 images, labels = digits.images.astype(np.float32) / 16, digits.target  # (1797, 8, 8), 0 to 1
-hidden, steps = (32, 500) if args.quick else (48, 4000)
+hidden, steps = (32, 500) if args.quick else (64, 3000)
 config = dhyan.ModelConfig(
     source="features", source_size=PATCH**2 + len(CORNERS), target_size=FIRST + len(WORDS), embedding=16, hidden=hidden,
-    cell="gru", dropout=0.1,
+    cell="gru", dropout=0.0,
 )  # fmt: skip
 model = dhyan.Seq2Seq(config)
 train(model, images[:1400], labels[:1400], steps)

@@ -4,7 +4,7 @@ Four models learn the same Hindi-English sentences and differ only in how the de
 words, a learned alignment, and the true one. What the learned one lacks to the oracle is lost by looking at wrong
 words; what the oracle lacks to 100 % is lost elsewhere. (Bahdanau et al. 2014 has the first and the third.)
 
-Run: python examples/oracle.py [--quick] [--out oracle.svg]  (a minute; --quick: seconds, all are worse)
+Run: python examples/oracle.py [--quick] [--out oracle.svg]  (half a minute; --quick: seconds, all are worse)
 """
 
 import argparse

@@ -448,6 +448,26 @@ def test_the_largest_and_of_equals_the_lower_id() -> None:
         np.testing.assert_array_equal(values, np.take_along_axis(log_p, order, 1))
 
 
+def test_an_ensemble_copies_where_all_its_models_do() -> None:
+    """p is the mean over the models, for own words too; one model is itself."""
+    (one, source, copies), (other, *_) = search_case(), search_case(seed=4, attention="dot", cell="lstm")
+    both = dhyan.Ensemble([one, other])
+    (found,) = beam_search(both, source[:1], LENGTHS[:1], beam=3, max_length=6, copies=copies[:1])
+    ids = np.array([[1, *found[0].ids, 2]])
+    batch = Batch(source[:1], LENGTHS[:1], ids, np.array([ids.shape[1]]), None, copies[:1])
+    log_p, _, p_gen, copied = both.force_copying(batch)
+    parts = [model.force_copying(batch) for model in (one, other)]
+    np.testing.assert_allclose(np.exp(log_p), np.mean([np.exp(part[0]) for part in parts], 0), rtol=1e-12)
+    np.testing.assert_allclose(p_gen, np.mean([part[2] for part in parts], 0), rtol=1e-12)
+    written = np.mean([np.exp(part[0]) * part[3] for part in parts], 0)
+    np.testing.assert_allclose(copied, written / np.exp(log_p), rtol=1e-12)
+    for same, alone in zip(dhyan.Ensemble([one]).force_copying(batch), one.force_copying(batch), strict=True):
+        np.testing.assert_allclose(same, alone, rtol=1e-15)
+    plain = Seq2Seq(dataclasses.replace(one.config, copy=False), dtype="float64")
+    with pytest.raises(ValueError, match="copy of model 2 is False, expected True of the first"):
+        dhyan.Ensemble([one, plain])
+
+
 # ------------------------------------------------------------------------------------------------ bad input
 
 

@@ -77,7 +77,7 @@ def test_a_batch_shares_nothing(translator: Translator) -> None:
 def test_prefixes_and_phrases_may_be_words_of_the_source(translator: Translator) -> None:
     result = translator.translate("the zorba met quux", prefix="quux was", constraints=["zorba"])
     assert result.tokens[:2] == ["quux", "was"] and "zorba" in result.tokens
-    with pytest.raises(DataError, match="prefix of text 0 holds 'nobody', which the model's vocabulary lacks"):
+    with pytest.raises(DataError, match="prefix of text 0: got 'nobody', expected tokens of the model's"):
         translator.translate("the zorba met quux", prefix="nobody")
 
 

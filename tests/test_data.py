@@ -290,6 +290,13 @@ def test_links_that_are_needed(write):
         with pytest.raises(DataError, match=f"^f.tsv: pair 1: a link names {message}"):
             check_links([Pair("a", "x", ()), Pair("a", "x", (link,))], "f.tsv", "why", every=False)
     check_links([Pair("ab", "x", ((1, 0, True),))], "f.tsv", "why", levels=("char", "word"))
+    check_links([Pair("a b", "x", ((1, 0, True),))], "f.tsv", "why", levels=("subword", "word"))  # they count words
+    pair = Pair("e\u0301", "x", ((1, 0, True),))
+    check_links([pair], "f.tsv", "why", levels=("char", "word"), normalization="none")
+    with pytest.raises(DataError, match="names source token 1, but the source has 1 tokens"):
+        check_links([pair], "f.tsv", "why", levels=("char", "word"))
+    with pytest.raises(ValueError, match="normalization is 'nfd'"):
+        check_links([pair], "f.tsv", "why", normalization="nfd")
     check_links([Pair("a\tb,c", "x", ((2, 0, True),), ("a", "b", "c"))], "f.tsv", "why")
 
 
@@ -313,6 +320,8 @@ def test_two_source_columns_become_characters_and_tags(write):
 
 def test_two_column_tokens():
     assert two_column_tokens("e\u0301\tA,,B,") == ("é", "A", "B")
+    assert two_column_tokens("ﬁ\tＡ", "nfkc") == ("f", "i", "A")
+    assert two_column_tokens("e\u0301\tA", "none") == ("e", "\u0301", "A")
     for text in ("fijar", "fijar\t", "\tV", "a\tb\tc"):
         refused("expected two filled ones", two_column_tokens, text)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference_model as reference
 from dhyan import Batch, ModelConfig, NumericError, Seq2Seq
+from dhyan.restrictions import Demands
 from dhyan.search import Hypothesis, beam_search
 
 LENGTHS = np.array([4, 1, 3, 6])
@@ -295,3 +296,77 @@ def test_a_model_of_nan_is_refused() -> None:
     model.parameters()["output.bias"][3] = np.nan
     with pytest.raises(NumericError, match="NaN at step 1"):
         beam_search(model, sources(), LENGTHS)
+
+
+class Watched:
+    """A model that notes what a search asks of it."""
+
+    def __init__(self, model: Seq2Seq) -> None:
+        self.model, self.states, self.full, self.top = model, list[Any](), 0, list[int]()
+
+    def start(self, *arguments: Any) -> Any:
+        self.states.append(self.model.start(*arguments))
+        return self.states[-1]
+
+    def advance(self, state: Any, tokens: np.ndarray, sentence: np.ndarray) -> Any:
+        self.full += 1
+        self.states.append(state)
+        return self.model.advance(state, tokens, sentence)
+
+    def advance_top(self, state: Any, tokens: np.ndarray, sentence: np.ndarray, k: int) -> Any:
+        self.top.append(k)
+        self.states.append(state)
+        return self.model.advance_top(state, tokens, sentence, k)
+
+
+SEARCHES: dict[str, tuple[dict[str, Any], Any]] = {
+    "plain": ({}, None),
+    "rules": (dict(min_length=3, no_repeat_ngram=2, no_unknown=True, coverage_penalty=0.2), None),
+    "prefix": ({}, Demands.of([(4, 5)] * 4)),
+    "phrases": ({}, Demands.of(None, [[(4, 5)]] * 4)),
+    "samples": (dict(sample=True, nbest=5), None),
+}
+
+
+@pytest.mark.parametrize("case", SEARCHES.values(), ids=SEARCHES)
+def test_the_memory_is_shared_by_all_hypotheses(case: Any) -> None:
+    """The encoder runs once; every step reads the memory it made, and no hypothesis' state grows with the source."""
+    changes, demands = case
+    sizes = []
+    for S in (6, 60):
+        watched = Watched(model_of())
+        source = np.random.default_rng(0).integers(3, 8, (4, S))
+        beam_search(watched, source, np.full(4, S), beam=5, limits=np.full(4, 6), demands=demands, **changes)
+        first, *others = watched.states
+        assert len(others) > 2 and all(state.stepper is first.stepper for state in others)
+        sizes.append([sum(a.nbytes for a in (s.h, s.readout, s.position)) // len(s.position) for s in watched.states])
+    assert len({size for own in sizes for size in own}) == 1
+
+
+def test_no_more_is_asked_of_the_model_than_can_win() -> None:
+    """All log-probabilities only while a prefix or a phrase is open; else the beam, and as many as are banned."""
+    asked = {}
+    for name, (changes, demands) in SEARCHES.items():
+        watched = Watched(model_of())
+        beam_search(watched, sources(), LENGTHS, beam=5, limits=np.full(4, 12), demands=demands, **changes)
+        asked[name] = watched.full, watched.top
+    assert asked["plain"][0] == 0 and max(asked["plain"][1]) == 5
+    assert asked["rules"][0] == 0 and max(asked["rules"][1]) <= 5 + 2 + 10
+    assert asked["prefix"][0] == 2 and max(asked["prefix"][1]) == 5
+    assert asked["phrases"][0] > 0
+    assert asked["samples"][0] > 0 and not asked["samples"][1]  # any token may be drawn
+
+
+def test_greedy_refuses_a_model_of_nan() -> None:
+    """As beam search does, whether the core goes the whole way or step by step."""
+    for choices in (dict(), STEP_BY_STEP["coverage"]):
+        for value in (np.nan, np.inf):
+            model = model_of(**choices)
+            model.parameters()["output.bias"][3] = value
+            with pytest.raises(NumericError, match="greedy: the model gave NaN at step 1"):
+                model.greedy(sources(), LENGTHS)
+            with pytest.raises(NumericError, match="NaN at step 1"):
+                beam_search(model, sources(), LENGTHS)
+        model = model_of(**choices)
+        model.parameters()["output.bias"][3] = -np.inf  # never written, which is no fault
+        assert (model.greedy(sources(), LENGTHS)[0] != 3).all()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
-from dhyan import ModelConfig, Seq2Seq
+from dhyan import ModelConfig, NumericError, Seq2Seq
 from dhyan import model_ops as ops
-from dhyan.search import beam_search
+from dhyan.search import Hypothesis, beam_search
 
 SENTENCES = 12  # more than are decoded on weights that are not packed
 
@@ -79,7 +80,12 @@ def test_the_screen_gives_way_where_it_cannot_tell(isa: str, case: str) -> None:
             w[3, 17] = np.inf
         case _:
             b[40], b[41] = 1e9, -1e9
-    same_one_by_one(model, 6)
+    if case in ("nan", "inf"):  # and there is nothing to tell
+        for rows in (slice(0, 1), slice(None)):
+            with pytest.raises(NumericError, match="greedy: the model gave NaN at step"):
+                model.greedy(*(a[rows] for a in sources()), 6)
+    else:
+        same_one_by_one(model, 6)
 
 
 def test_a_frozen_model_gives_the_same_and_cannot_be_written_to(isa: str) -> None:
@@ -164,3 +170,68 @@ def test_the_largest_show_a_nan_wherever_it_is() -> None:
         source, lengths = (a[:1] for a in sources())
         values = model.advance_top(model.start(source, lengths), np.array([1]), np.array([0]), 2)[0]
         assert np.isnan(values).all()
+
+
+class Stepwise:
+    """A model that search has to lead step by step."""
+
+    def __init__(self, model: Seq2Seq) -> None:
+        self.start, self.advance, self.advance_top = model.start, model.advance, model.advance_top
+
+
+def same_searches(model: Seq2Seq, rows: slice = slice(None), **options: Any) -> list[list[Hypothesis]]:
+    source, lengths = (a[rows] for a in sources())
+    in_core, outside = (beam_search(m, source, lengths, **options) for m in (model, Stepwise(model)))
+    for one, other in zip(in_core, outside, strict=True):
+        assert [(h.ids, h.score, h.finished) for h in one] == [(h.ids, h.score, h.finished) for h in other]
+        for a, b in zip(one, other, strict=True):
+            assert a.weights.tobytes() == b.weights.tobytes() and a.weights.dtype == b.weights.dtype
+            assert a.weights.shape == b.weights.shape and a.weights.base is None
+    return in_core
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("choices", [
+    dict(cell="gru"), dict(cell="lstm", layers=2), dict(cell="lstm", order="luong"), dict(cell="rnn", attention="none"),
+    dict(cell="gru", order="luong", input_feeding=False, attention="dot", window=2),
+], ids=str)  # fmt: skip
+def test_beam_search_in_the_core_is_that_of_python(isa: str, choices: dict[str, Any], dtype: str) -> None:
+    """The same decisions to the bit: few sentences and many, all widths, early ends and none."""
+    model = Seq2Seq(model_of(40, 8, **choices).config, seed=5, dtype=dtype)
+    model.parameters()["output.weight"][...] *= 9
+    ends = 0
+    for bias in (-3, 0, 2):
+        model.parameters()["output.bias"][2] = bias
+        for beam, nbest, penalty in ((1, 1, 1.0), (3, 2, 0.0), (4, 4, 0.6), (50, 50, 1.0)):
+            options = dict(beam=beam, nbest=nbest, length_penalty=penalty, max_length=9)
+            found = same_searches(model, **options)
+            ends += sum(h.finished for own in found for h in own)
+            for i in (0, 7):
+                alone = same_searches(model, slice(i, i + 1), **options)[0]
+                assert [(h.ids, h.score) for h in alone] == [(h.ids, h.score) for h in found[i]]
+    assert ends
+    same_searches(model, beam=3, limits=np.arange(1, 13))
+    same_searches(model, beam=3, nbest=3, length_form="gnmt")
+
+
+def test_beam_search_in_the_core_of_a_large_vocabulary() -> None:
+    model = model_of()
+    for rows in (slice(0, 1), slice(None)):
+        for tied in (False, True):
+            w, b = model.parameters()["output.weight"], model.parameters()["output.bias"]
+            if tied:  # the lower id, then the earlier hypothesis
+                w[:, 1::2] = w[:, ::2]
+                b[1::2] = b[::2]
+            same_searches(model, rows, beam=4, nbest=4, max_length=15)
+    model.freeze("bfloat16")
+    same_searches(model, slice(0, 2), beam=5, max_length=15)
+
+
+def test_beam_search_in_the_core_shows_nan_with_its_step() -> None:
+    model = model_of(101, 8)
+    source, lengths = sources()
+    first = model.greedy(source[:1], lengths[:1], 3)[0][0]
+    model.parameters()["target_embedding"][first[1]] = np.nan  # read at the third step
+    for one in (model, Stepwise(model)):
+        with pytest.raises(NumericError, match="beam_search: the model gave NaN at step 3"):
+            beam_search(one, source[:1], lengths[:1], beam=1)

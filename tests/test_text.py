@@ -99,6 +99,19 @@ def test_two_runs_give_the_same_folder_and_a_stopped_one_goes_on(tmp_path):
         train(tmp_path / "c", DataConfig(**other), True)
 
 
+def test_fine_tuning_keeps_the_subwords(folder, tmp_path):
+    more = [Pair("नमस्ते ☃", "hello ☃")] * 3
+    options = TrainConfig(updates=2, batch=16, fine_tune=str(folder / "model"))
+    dhyan.train(MODEL, more, more, tmp_path / "m", options=options, data=SUBWORDS)
+    names = ("source.model", "target.model")
+    assert digests(tmp_path / "m", names) == digests(folder / "model", names)
+    other = DataConfig(**SUBWORDS.to_dict() | {"normalization": "none"})
+    with pytest.raises(DataError, match="normalization is 'none', expected 'nfc', that of the vocabulary in"):
+        dhyan.train(MODEL, more, more, tmp_path / "n", options=options, data=other)
+    with pytest.raises(DataError, match="source_level is 'word', expected 'subword'"):
+        dhyan.train(MODEL, more, more, tmp_path / "n", options=options)
+
+
 @pytest.mark.parametrize("name", ["source.model", "target.model"])
 def test_a_damaged_model_file_is_named(folder, tmp_path, name):
     for path in (folder / "model").iterdir():

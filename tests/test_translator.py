@@ -10,6 +10,7 @@ from dhyan.evaluation import evaluate
 from dhyan.model import Seq2Seq
 from dhyan.optim import Adam
 from dhyan.scoring import scorings
+from dhyan.search_options import SearchOptions
 from dhyan.translator import SOURCE_END, Translation, Translator
 from dhyan.vocab import Vocabulary
 
@@ -292,3 +293,82 @@ def test_evaluate_reports_every_field(translator):
 
 def test_evaluate_without_links_has_no_aer(translator):
     assert evaluate(translator, [Pair(HINDI[0], ENGLISH[0])])["aer"] is None
+
+
+# ---------------------------------------------------------------- options of decoding
+
+
+def test_options_are_one_table(translator):
+    options = SearchOptions(beam=3, nbest=2, min_length=4)
+    found = translator.translate(HINDI, options=options)
+    assert all(len(result.tokens) >= 4 and len(result.nbest) == 2 for result in found)
+    assert [r.text for r in translator.translate(HINDI, 3, nbest=2, min_length=4)] == [r.text for r in found]
+    assert len(translator.translate(HINDI[0], nbest=3, options=options).nbest) == 3  # what is given as well wins
+    with pytest.raises(ValueError, match="the option is 'min_lenght', expected one of: min_length, "):
+        translator.translate(HINDI[0], min_lenght=3)
+
+
+def test_a_prefix_is_written_and_read(translator):
+    result = translator.translate(HINDI[0], prefix="the girl")
+    assert result.tokens[:2] == ["the", "girl"]
+    check(result, HINDI[0], translator)
+    both = translator.translate(HINDI, prefix=["", "I am", "the", "I"])
+    assert [r.text for r in both] == ENGLISH  # what it would have said anyway
+    for one, plain in zip(both, translator.translate(HINDI), strict=True):
+        assert one.score == pytest.approx(plain.score, rel=1e-6)
+        np.testing.assert_allclose(one.weights, plain.weights, atol=1e-6)
+    assert translator.translate("", prefix="the").text == ""
+
+
+def test_constraints_are_written(translator):
+    result = translator.translate(HINDI[0], constraints=["apple", "the girl"])
+    assert "apple" in result.tokens and "the girl" in result.text
+    check(result, HINDI[0], translator)
+    own = translator.translate(HINDI, constraints=[["apple"], [], ["I am"], []])
+    assert "apple" in own[0].tokens and "I am" in own[2].text
+    assert [own[i].text for i in (1, 3)] == [ENGLISH[i] for i in (1, 3)]
+    for beam in (1, 2, 8):
+        assert "sleeping" in translator.translate(HINDI[0], beam=beam, constraints=["sleeping"]).tokens
+    # Room for them is made where the usual limit is too short.
+    many = ["eating an apple", "the girl is", "I am sleeping", "apple apple apple apple apple apple"] * 3
+    text = translator.translate("मैं", constraints=many).text
+    assert all(phrase in text for phrase in many)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda t: t.translate("x", prefix="the zebra"),
+            DataError,
+            "translate: prefix of text 0: got 'zebra'",
+        ),
+        (lambda t: t.translate(["x"], prefix=["a", "b"]), DataError, "prefix of text 0: got 'a'"),
+        (lambda t: t.translate(["x"], prefix=["", ""]), ValueError, "translate: prefix of 2 texts, expected 1"),
+        (lambda t: t.translate(["x"], prefix=[3]), TypeError, "translate: prefix: text 0 is a int, expected str"),
+        (lambda t: t.translate("x", constraints="the"), TypeError, "constraints is of mixed types, expected a list"),
+        (lambda t: t.translate("x", constraints=["the", ["I"]]), TypeError, "constraints is of mixed types"),
+        (lambda t: t.translate(["x"], constraints=[[], []]), ValueError, "constraints of 2 texts, expected 1"),
+        (lambda t: t.translate("x", constraints=["zebra"]), DataError, "constraint of text 0: got 'zebra'"),
+        (lambda t: t.translate("x", constraints=["the"], sample=True), ValueError, "need a beam, got sample = True"),
+        (
+            lambda t: t.translate("x", constraints=["the girl"], max_length=2),
+            ValueError,
+            "expected at least 3 for prefix",
+        ),
+    ],
+)
+def test_bad_demands(translator, call, error, message):
+    with pytest.raises(error, match=message):
+        call(translator)
+    assert translator.translate(HINDI[0]).text == ENGLISH[0]
+
+
+def test_samples_are_translations(translator):
+    result = translator.translate(HINDI[0], sample=True, nbest=20, temperature=3.0, seed=1)
+    assert len(result.nbest) == 20 and len({one.text for one in result.nbest}) > 1
+    for one in result.nbest:
+        check(one, HINDI[0], translator)
+    again = translator.translate([HINDI[1], HINDI[0]], sample=True, nbest=20, temperature=3.0, seed=1)[1]
+    assert [one.text for one in again.nbest] == [one.text for one in result.nbest]
+    assert translator.translate(HINDI, sample=True, temperature=0.01)[2].text == ENGLISH[2]

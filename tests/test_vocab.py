@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 from dhyan.errors import DataError
-from dhyan.vocab import SPECIALS, Vocabulary, tokenize
+from dhyan.vocab import SPECIALS, Vocabulary, normalize, tokenize
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +52,25 @@ def test_nfc_joins_what_looks_the_same():
     assert tokenize("e\u0301 x", "word") == ["é", "x"]
     # The nukta letters are excluded from composition: U+095C becomes two code points, in every text alike.
     assert tokenize("\u095c", "char") == ["\u0921", "\u093c"]
+
+
+def test_other_unicode_forms():
+    assert [normalize("ﬁ e\u0301", form) for form in ("nfc", "nfkc", "none")] == ["ﬁ é", "fi é", "ﬁ e\u0301"]
+    assert tokenize("ﬁ\u00a0Ａ", "char", "nfkc") == ["f", "i", " ", "A"]
+    assert tokenize("e\u0301", "char", "none") == ["e", "\u0301"]
+    vocabulary = Vocabulary.build(["ﬁn"], "word", normalization="nfkc")
+    assert vocabulary.encode("fin") == vocabulary.encode("ﬁn") == [4]
+    assert Vocabulary.from_text(vocabulary.to_text(), normalization="nfkc") == vocabulary
+    assert Vocabulary.from_text(vocabulary.to_text()) != vocabulary
+    for act in (lambda: normalize("a", "nfd"), lambda: Vocabulary([], "word", "nfd")):
+        with pytest.raises(ValueError, match="normalization is 'nfd', expected one of: nf"):
+            act()
+
+
+def test_words_of_subwords_are_split_at_their_mark_too():
+    assert tokenize("a▁b c", "subword") == ["a", "b", "c"] and tokenize("a▁b c", "word") == ["a▁b", "c"]
+    with pytest.raises(ValueError, match="level is 'subword', expected one of char, word"):
+        Vocabulary([], "subword")
 
 
 def test_words_split_at_any_unicode_white_space():

@@ -349,6 +349,39 @@ class StepperObject {
     });
   }
 
+  // norm[n]: what the sum of n symbols is divided by.
+  py::tuple beam(py::handle h0_, py::handle c0_, Index begin, Index end, Index beam, Index nbest, py::handle limit_,
+                 py::handle norm_) const {
+    const char* op = "Stepper.beam";
+    return dispatch(dtype_, [&](auto zero) -> py::tuple {
+      using T = decltype(zero);
+      const auto& stepper = *std::static_pointer_cast<Stepper<T>>(stepper_);
+      Holder<T> hold{{}, op, {}};
+      const auto h0 = hold.template get<3>(h0_, "h0", "(L, B, H)"), c0 = hold.template get<3>(c0_, "c0", "(L, B, H)");
+      const auto limit_in = required<Index>(limit_, op, "limit");
+      const auto limit = limit_in.template view<1>(op, "limit", "(B,)");
+      const auto norm_in = required<double>(norm_, op, "norm");
+      const auto norm = norm_in.template view<1>(op, "norm", "(n,)");
+      const Index B = stepper.sentences(), T_ = longest_of(limit);
+      if (norm[0] <= T_)
+        throw py::value_error(where(op, "norm") + " has " + std::to_string(norm[0]) +
+                              " numbers, expected more than the largest limit " + std::to_string(T_));
+      auto ids = output<Index>({B, beam, T_}, op), steps = output<Index>({B, beam}, op);
+      auto finished = output<Index>({B, beam}, op);
+      auto weights = output<T>({B, beam, T_, stepper.longest()}, op);
+      auto total = output<double>({B, beam}, op);
+      const BeamOutput<T> out{view<Index, 3>(ids), view<T, 4>(weights), view<double, 2>(total), view<Index, 2>(steps),
+                              view<Index, 2>(finished)};
+      const BeamOptions options{begin, end, beam, nbest, limit, norm.data};
+      Index nan;
+      {
+        Working working;
+        nan = stepper.beam(h0, c0, options, out);
+      }
+      return py::make_tuple(ids, weights, total, steps, finished, nan);
+    });
+  }
+
  private:
   Float dtype_;
   std::vector<std::shared_ptr<void>> kept_;
@@ -377,7 +410,9 @@ void define_model(py::module_& m) {
       .def("step", &StepperObject::step, py::arg("token"), py::arg("sentence"), py::arg("position"), py::arg("h"),
            py::arg("c"), py::arg("readout"), py::arg("reader") = py::none(), py::arg("top") = -1)
       .def("greedy", &StepperObject::greedy, py::arg("h0"), py::arg("c0"), py::arg("begin"), py::arg("end"),
-           py::arg("pad"), py::arg("limit"));
+           py::arg("pad"), py::arg("limit"))
+      .def("beam", &StepperObject::beam, py::arg("h0"), py::arg("c0"), py::arg("begin"), py::arg("end"), py::arg("beam"),
+           py::arg("nbest"), py::arg("limit"), py::arg("norm"));
 }
 
 }  // namespace dhyan::bindings

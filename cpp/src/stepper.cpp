@@ -4,6 +4,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "cpu/beam.h"
 #include "cpu/decoder_step.h"
 #include "cpu/screen.h"
 
@@ -320,6 +321,14 @@ void Stepper<T>::step_top(const StepInput<T>& in, const StepOutput<T>& out, View
   });
 }
 
+// NaN or infinity: the row is no logits of a distribution, and has no likeliest.
+template <class T>
+bool unusable(const T* row, Index n) {
+  int bad = 0;
+  for (Index i = 0; i < n; ++i) bad |= !(row[i] < std::numeric_limits<T>::infinity());
+  return bad;
+}
+
 template <class T>
 Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, Index end, Index pad,
                          View<const Index, 1> limit, View<Index, 2> ids, View<T, 3> weights) const {
@@ -359,7 +368,8 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
           layer(i, 1);
         }
       if (!d.whole()) d.shortlist.restrict(sentence[i], logits.get() + i * V);
-      return dense_kernels<T>().arg_max(logits.get() + i * V, V);
+      // Where the screen answers, everything is finite.
+      return unusable(logits.get() + i * V, V) ? Index(-1) : dense_kernels<T>().arg_max(logits.get() + i * V, V);
     };
     for (Index i = 0; i < active; ++i)
       for (Index l = 0; l < z.L; ++l) {
@@ -373,10 +383,10 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
       if (!screen) layer(0, active);
       Index kept = 0;
       for (Index i = 0; i < active; ++i) {
-        const Index best = d.id(likeliest(i)), b = sentence[i];
+        const Index found = likeliest(i), best = found < 0 ? found : d.id(found), b = sentence[i];
         ids.data[b * ids[1] + t] = best;
         std::copy_n(step.attended_weights.get() + i * z.S, z.S, weights.data + (b * weights[1] + t) * weights[2]);
-        if (best == end || t + 1 >= std::min(limit.data[b], ids[1])) {
+        if (best == end || best < 0 || t + 1 >= std::min(limit.data[b], ids[1])) {
           longest[s] = std::max(longest[s], t + 1);
           continue;
         }
@@ -396,6 +406,80 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
     }
   });
   return slices ? *std::max_element(longest.begin(), longest.end()) : 0;
+}
+
+template <class T>
+Index Stepper<T>::beam(View<const T, 3> h0, View<const T, 3> c0, const BeamOptions& options,
+                       const BeamOutput<T>& out) const {
+  const char* op = "Stepper.beam";
+  const Parts& d = *parts_;
+  const auto& z = d.z;
+  const Index B = sentences(), V = d.columns(), K = std::min(options.beam, V);
+  const bool lstm = d.w.p.cell == Cell::lstm;
+  check_shape(op, "h0", h0, {{"L", z.L}, {"B", B}, {"H", z.H}});
+  if (lstm) check_shape(op, "c0", c0, {{"L", z.L}, {"B", B}, {"H", z.H}});
+  check_shape(op, "limit", options.limit, {{"B", B}});
+  if (options.beam < 1 || options.nbest < 1) fail(std::string(op) + ": beam and nbest are expected to be at least 1");
+  if (d.w.p.scorer.rule == Rule::read) fail(std::string(op) + ": a scoring with a reader goes step by step");
+  std::fill_n(out.steps.data, out.steps.count(), Index(0));
+  // As in greedy: threads own sentences, unless they share the columns of every product.
+  const Index work = options.beam * (loop_work(z, d.w.p.cell, B) + 2 * B * z.E * V);
+  const Index slices = d.thin() ? 1 : slice_count(B, work);
+  std::vector<Index> nan(slices, 0);
+  parallel_for(slices, work * 16, [&](Index s) {
+    std::vector<Index> own;
+    for (Index b = B * s / slices; b < B * (s + 1) / slices; ++b)
+      if (options.limit.data[b] > 0) own.push_back(b);
+    const Index most = own.size() * options.beam;
+    DecoderStep<T> step(d.w.p, d.form.decoder, d.memory, z, most);
+    const Buffer<T> logits(most * V), best(most * K), spare(most * std::max(z.H, z.E));
+    std::vector<Index> ids(most * K);
+    for (Index i = 0; i < Index(own.size()); ++i)
+      for (Index l = 0; l < z.L; ++l) {
+        std::copy_n(h0.data + (l * B + own[i]) * z.H, z.H, step.cells[l].h.get() + i * z.H);
+        if (lstm) std::copy_n(c0.data + (l * B + own[i]) * z.H, z.H, step.cells[l].c.get() + i * z.H);
+      }
+    Beam<T> open(options, out, std::move(own), z.S);
+    for (Index t = 0; !open.sentence.empty(); ++t) {
+      check_interrupt();
+      const Index rows = open.sentence.size();
+      d.step(
+          step, rows, [&](Index i) { return open.token[i]; }, [&](Index i) { return open.sentence[i]; },
+          [&](Index) { return t; });
+      product_here(rows, rows_of<T>(step.readout.get(), z.E), d.output(), logits.get(), V, thread_scratch<T>(),
+                   d.output_bias());
+      std::atomic<bool> good{true};
+      parallel_for(rows, 16 * rows * V, [&](Index i) {
+        T total, *row = logits.get() + i * V;
+        if (!d.whole()) d.shortlist.restrict(open.sentence[i], row);
+        const T log_sum = dense_kernels<T>().log_sum_exp(row, V, &total);
+        dense_kernels<T>().largest(row, V, log_sum, K, best.get() + i * K, ids.data() + i * K);
+        if (!d.whole())
+          for (Index k = 0; k < K; ++k) ids[i * K + k] = d.id(ids[i * K + k]);
+        if (!std::isfinite(log_sum)) good = false;
+      });
+      if (!good) {
+        nan[s] = t + 1;
+        return;
+      }
+      open.step(best.get(), ids.data(), K, step.attended_weights.get());
+      const auto reorder = [&](T* data, Index width) {
+        const auto& parents = open.parents();
+        for (std::size_t i = 0; i < parents.size(); ++i)
+          std::copy_n(data + parents[i] * width, width, spare.get() + Index(i) * width);
+        std::copy_n(spare.get(), Index(parents.size()) * width, data);
+      };
+      for (Index l = 0; l < z.L; ++l) {
+        reorder(step.cells[l].h.get(), z.H);
+        if (lstm) reorder(step.cells[l].c.get(), z.H);
+      }
+      reorder(step.readout.get(), z.E);
+    }
+  });
+  Index first = 0;
+  for (const Index t : nan)
+    if (t > 0 && (first == 0 || t < first)) first = t;
+  return first;
 }
 
 template class StepWeights<float>;

@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     from . import ops as ops
     from .attending import attend as attend
     from .attention import Attention as Attention
+    from .averaging import average as average
     from .batch import Batch as Batch
     from .config import DataConfig as DataConfig
     from .config import ModelConfig as ModelConfig
     from .config import TrainConfig as TrainConfig
+    from .ensemble import Ensemble as Ensemble
     from .errors import CheckpointError as CheckpointError
     from .errors import DataError as DataError
     from .errors import NumericError as NumericError
@@ -43,6 +45,7 @@ _HOMES = {
     "CheckpointError": "errors",
     "DataConfig": "config",
     "DataError": "errors",
+    "Ensemble": "ensemble",
     "ModelConfig": "config",
     "NumericError": "errors",
     "PredictiveWindow": "windows",
@@ -56,6 +59,7 @@ _HOMES = {
     "Vocabulary": "vocab",
     "Window": "windows",
     "attend": "attending",
+    "average": "averaging",
     "get_num_threads": "model_ops",
     "load": "translator",
     "scorings": "scoring",

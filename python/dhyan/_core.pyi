@@ -271,3 +271,14 @@ class Stepper:
     def greedy(
         self, h0: _Array, c0: _Array | None, begin: int, end: int, pad: int, limit: _Array
     ) -> tuple[_Array, _Array, int]: ...
+    def beam(
+        self,
+        h0: _Array,
+        c0: _Array | None,
+        begin: int,
+        end: int,
+        beam: int,
+        nbest: int,
+        limit: _Array,
+        norm: _Array,
+    ) -> tuple[_Array, _Array, _Array, _Array, _Array, int]: ...

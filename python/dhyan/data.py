@@ -108,8 +108,7 @@ def check_links(
 ) -> None:
     """Raise DataError unless the pairs have gold links inside their sentences: all of them, or with every=False any.
 
-    name: of the file or the data, with which the message begins; why: who needs the links. levels, normalization: as in
-    read_pairs.
+    name: of the file or the data, begins the message; why: who needs the links. levels, normalization: as read_pairs.
     """
     tokens, linked = _Tokens(levels, normalization), 0
     for number, pair in enumerate(pairs):

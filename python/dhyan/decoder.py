@@ -19,6 +19,7 @@ from .parameters import Arrays
 from .reader import SequenceReader, StepReader, padded_memory
 from .reading import NO_FEEDBACK, Feedback
 from .scoring_base import KeysGradient, Rows, Scorer
+from .vocab import BEGIN, END
 
 
 def _cell(group: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -302,6 +303,22 @@ def advance_top(
         return *largest(log_probabilities, k), weights, after
     (log_probabilities, ids), weights, after = _advance(state, tokens, sentence, k)
     return log_probabilities, ids, weights, after
+
+
+def beam(
+    state: DecoderState, beam: int, nbest: int, limits: np.ndarray, norm: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int] | None:
+    """Plain beam search from the first state in the core; None where the core does not read by itself.
+
+    limits (B,): most steps of each sentence; norm[n]: what the sum of n log-probabilities is divided by. Returns ids
+    (B, beam, T) with the end symbol, weights (B, beam, T, S), sums, steps (0: no hypothesis) and finished (B, beam),
+    and the first step that gave NaN, 0 without one.
+    """
+    if state.reader is not None:
+        return None
+    found: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
+    found = state.stepper.beam(state.h, state.c, BEGIN, END, beam, nbest, limits, norm)
+    return found
 
 
 def _advance(

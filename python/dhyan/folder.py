@@ -138,6 +138,22 @@ def load_folder(path: str | Path) -> Loaded:
     return Loaded(model, source, target, options, data)
 
 
+def check_same_text(where: str, first: Loaded, other: Loaded, known: str, folder: str) -> None:
+    """CheckpointError unless both models read and write the same tokens by the same ids."""
+    for name in ("source", "target"):
+        expected, got = getattr(first, f"{name}_vocabulary"), getattr(other, f"{name}_vocabulary")
+        if got != expected:
+            raise CheckpointError(
+                f"{where}: the {name} vocabulary of {folder} ({got}) differs from that of {known} ({expected}), "
+                "expected the same tokens by the same ids"
+            )
+    if ("," in first.data.columns) != ("," in other.data.columns):
+        raise CheckpointError(
+            f"{where}: columns of {folder} are {other.data.columns!r}, expected a source as in {first.data.columns!r} "
+            f"of {known}"
+        )
+
+
 def save_lexicon(out: Path, lexicon: Lexicon) -> None:
     """What shortlists are made of, beside the model."""
     checkpoint.save_files(out, {SHORTLIST: checkpoint.tensors_to_bytes(lexicon.arrays())})

@@ -16,6 +16,7 @@ from .copying import CopyCache, check_copies
 from .decoder import DecoderState
 from .dropout import Dropout, apply
 from .encoder import EncoderCache, encoder_backward, encoder_forward
+from .errors import NumericError
 from .names import unknown_name
 from .output import CopyLoss, OutputLoss
 from .parameters import Arrays, initial_parameters, round_to_bfloat16, round_to_bytes
@@ -250,8 +251,8 @@ class Seq2Seq:
         """The likeliest token at every step: ids (B, T) int64, end symbol included, then pad; weights (B, T, S).
 
         T is the longest output, at most max_length. A sentence's result does not depend on the batch it is in.
-        alignment (B, T, S): what the scoring "oracle" reads by. shortlist, copies: as start. Ids from
-        target_size on are words that only the sentence's source has.
+        alignment (B, T, S): what the scoring "oracle" reads by. shortlist, copies: as start. Ids from target_size on are
+        words that only the sentence's source has. NumericError where the model gives NaN.
         """
         if max_length < 1:
             raise ValueError(f"Seq2Seq.greedy: max_length is {max_length}, expected at least 1")
@@ -261,6 +262,8 @@ class Seq2Seq:
             return self._greedy_steps(state, len(source_lengths), np.shape(source)[1], max_length)
         limit = np.full(len(source_lengths), max_length, np.int64)
         ids, weights, used = state.stepper.greedy(state.h, state.c, BEGIN, END, PAD, limit)
+        if (ids < 0).any():
+            raise _nan(int((ids < 0).any(0).argmax()))
         padded = np.zeros((len(ids), used, np.shape(source)[1]), self.dtype)
         padded[:, :, : weights.shape[2]] = weights[:, :used]
         return ids[:, :used], padded
@@ -271,6 +274,8 @@ class Seq2Seq:
         sentence, tokens, used = np.arange(B), np.full(B, BEGIN, np.int64), 0
         while len(sentence) and used < max_length:
             log_probabilities, read, state = self.advance(state, tokens, sentence)
+            if np.isnan(log_probabilities).any():
+                raise _nan(used)
             tokens = log_probabilities.argmax(1)
             ids[sentence, used] = tokens
             weights[sentence, used, : read.shape[1]] = read
@@ -324,6 +329,10 @@ class Seq2Seq:
         """advance with the min(k, V) largest log-probabilities of each row and their ids (N, k), largest first."""
         return decoder.advance_top(state, tokens, sentence, k)
 
+    def beam(self, state: DecoderState, beam: int, nbest: int, limits: np.ndarray, norm: np.ndarray) -> Any:
+        """Plain beam search from `start` on in one call, see `decoder.beam`; None where it has to go step by step."""
+        return decoder.beam(state, beam, nbest, limits, norm)
+
     def _encode(
         self, source: np.ndarray, lengths: np.ndarray, dropout: Dropout, alignment: np.ndarray | None = None
     ) -> tuple[decoder.Memory, np.ndarray, EncoderCache]:
@@ -371,3 +380,7 @@ class Seq2Seq:
         lines = [f"{name:32s} {array.shape!s:>16s} {array.size:>12,d}" for name, array in self._parameters.items()]
         total = sum(array.size for array in self._parameters.values())
         return "\n".join([*lines, f"{'total':32s} {'':>16s} {total:>12,d}"])
+
+
+def _nan(step: int) -> NumericError:
+    return NumericError(f"greedy: the model gave NaN at step {step + 1}, expected log-probabilities")

@@ -63,6 +63,11 @@ class Demands:
         pairs = zip(self.prefixes, self.phrases, strict=True)
         return np.array([len(prefix) + phrases.size + 1 for prefix, phrases in pairs], np.int64)
 
+    def least(self) -> np.ndarray:
+        """(B,) steps without which they have no room even where they overlap."""
+        parts = [[prefix, *own.phrases] for prefix, own in zip(self.prefixes, self.phrases, strict=True)]
+        return np.array([max(map(len, own)) + 1 for own in parts], np.int64)
+
 
 class Restrictions:
     """The rules, and of every open hypothesis (row) what it has written, which they depend on."""

@@ -72,6 +72,8 @@ def beam_search(
     """
     options = SearchOptions.of(options, **changes)
     lengths = np.asarray(source_lengths, dtype=np.int64)
+    if demands is not None and len(demands) != len(lengths):
+        raise ValueError(f"beam_search: demands are of {len(demands)} sentences, expected B = {len(lengths)}")
     if limits is None:
         limits = step_limits(2 * lengths + 10, options, demands)
     limits = np.broadcast_to(limits, lengths.shape)
@@ -80,6 +82,10 @@ def beam_search(
         return []
     given = {"alignment": alignment, "shortlist": shortlist, "copies": copies}
     state = model.start(source, lengths, **{name: array for name, array in given.items() if array is not None})
+    if demands is None and options.plain and hasattr(model, "beam"):
+        whole = _whole(model, state, lengths, limits, options)
+        if whole is not None:
+            return whole
     search: _Search
     if options.sample:
         search = _Sampler(lengths, limits, options, demands, Draws.of(source, lengths, options))
@@ -106,15 +112,41 @@ def _check(limits: np.ndarray, options: SearchOptions, demands: Demands | None) 
         raise ValueError(f"beam_search: max_length is {limits.min()}, expected at least 1")
     if demands is None:
         return
-    if len(demands) != len(limits):
-        raise ValueError(f"beam_search: demands are of {len(demands)} sentences, expected B = {len(limits)}")
     if demands.constrained and options.sample:
         raise ValueError("beam_search: phrases that must be written need a beam, got sample = True")
-    for limit, least in zip(limits, demands.steps(), strict=True):
+    for limit, least in zip(limits, demands.least(), strict=True):
         if limit < least:
             raise ValueError(
                 f"beam_search: max_length is {limit}, expected at least {least} for prefix, phrases and end symbol"
             )
+
+
+def _whole(
+    model: Any, state: Any, lengths: np.ndarray, limits: np.ndarray, options: SearchOptions
+) -> list[list[Hypothesis]] | None:
+    """Plain beam search in one call of the model: what `_Search` finds, bit for bit, without its cost a step."""
+    norm = np.array([1.0, *(options.length_norm(n) for n in range(1, int(limits.max()) + 1))])
+    done = model.beam(state, options.beam, options.nbest, np.ascontiguousarray(limits, np.int64), norm)
+    if done is None:
+        return None
+    ids, weights, totals, steps, finished, nan = done
+    if nan:
+        raise _nan(nan)
+    results = []
+    for b, length in enumerate(lengths):
+        scores = totals[b] / norm[steps[b]]
+        order = sorted(np.flatnonzero(steps[b]), key=lambda i: (not finished[b, i], -scores[i]))
+        own = []
+        for i in order[: options.nbest]:
+            count = steps[b, i] - finished[b, i]
+            rows = weights[b, i, :count, :length].copy()
+            own.append(Hypothesis(ids[b, i, :count].tolist(), float(scores[i]), rows, bool(finished[b, i])))
+        results.append(own)
+    return results
+
+
+def _nan(step: int) -> NumericError:
+    return NumericError(f"beam_search: the model gave NaN at step {step}, expected log-probabilities")
 
 
 # Candidates of a step: row, token and log-probability of each.
@@ -177,8 +209,7 @@ class _Search:
 
     def _refuse_nan(self, log_probabilities: np.ndarray) -> None:
         if np.isnan(log_probabilities).any():
-            step = len(self.history) + 1
-            raise NumericError(f"beam_search: the model gave NaN at step {step}, expected log-probabilities")
+            raise _nan(len(self.history) + 1)
 
     # ------------------------------------------------------------ what becomes of it
 
@@ -249,7 +280,7 @@ class _Search:
         np.maximum.at(best, sentence, sums)
         # Sums only fall; divided by the largest length they can reach they bound the final score from above. What is
         # added for coverage is 0 at most.
-        bound = best / self.options.length_norm(self.limits.astype(float))
+        bound = best / np.array([self.options.length_norm(n) for n in self.limits.tolist()])
         nbest = self.options.nbest
         for b in np.unique(sentence):
             scores = sorted((h.score for _, h in self.closed[b] if h.finished), reverse=True)

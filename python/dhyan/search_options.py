@@ -98,6 +98,11 @@ class SearchOptions:
         """True where some token may be refused at some step, whatever the sentence."""
         return bool(self.min_length or self.no_repeat_ngram or self.no_unknown)
 
+    @property
+    def plain(self) -> bool:
+        """True for beam search that nothing but lengths decides about."""
+        return not (self.restricted or self.sample or self.coverage_penalty)
+
     def length_norm(self, n: Any) -> Any:
         """lp(n) of a number of symbols, or of an array of them."""
         return (n if self.length_form == "power" else (5 + n) / 6) ** self.length_penalty

@@ -12,10 +12,12 @@ from typing import Any, cast, overload
 import numpy as np
 
 from .batch import Batch, alignment_of, pad
+from .config import ModelConfig
 from .copying import Shares, copied_shares, copies_of, extended_ids, token_of
 from .data import Links, two_column_tokens
+from .ensemble import Ensemble
 from .errors import DataError
-from .folder import load_folder, load_lexicon
+from .folder import check_same_text, load_folder, load_lexicon
 from .restrictions import Demands
 from .search import Hypothesis, beam_search, step_limits
 from .search_options import SearchOptions
@@ -66,14 +68,18 @@ class Translator:
                 )
         self.model, self.source_vocab, self.target_vocab = model, source_vocab, target_vocab
         self.lexicon, self.shortlist = lexicon, shortlist
-        known = config.max_source - 1 if config.attention == "location" else max_source
-        self.two_columns, self.max_source = two_columns, min(max_source, known)
+        known = [c.max_source - 1 for c in self._configs() if c.attention == "location"]
+        self.two_columns, self.max_source = two_columns, min([max_source, *known])
         self.max_target = int(self._usual_steps(np.array(max_source)))
 
     @property
     def needs_links(self) -> bool:
         """True where the model reads by gold links and cannot do without."""
-        return bool(self.model.config.attention == "oracle")
+        return any(config.attention == "oracle" for config in self._configs())
+
+    def _configs(self) -> list[ModelConfig]:
+        """Of the model, or of all models of an ensemble."""
+        return [model.config for model in getattr(self.model, "models", [self.model])]
 
     @property
     def copies(self) -> bool:
@@ -314,13 +320,23 @@ class Translator:
                 raise ValueError(f"translate: {name} of {len(found)} texts, expected {count}")
         return Demands.of(prefixes, phrases)
 
-    def _writable(self, what: str, index: int, text: str, own: Sequence[str]) -> list[int]:
-        tokens = self.target_vocab.tokenize(_text(what, index, text))
+    def writable(self, text: str, own: Sequence[str] = ()) -> list[int]:
+        """The ids of a text that an output may be asked to hold. DataError for a token the model cannot write.
+
+        own: words that only the source has, which a model that copies can write.
+        """
+        tokens = self.target_vocab.tokenize(text)
         ids = extended_ids(tokens, self.target_vocab, own)
         if UNKNOWN in ids:
             token = tokens[ids.index(UNKNOWN)]
-            raise DataError(f"translate: {what} of text {index} holds {token!r}, which the model's vocabulary lacks")
+            raise DataError(f"got {token!r}, expected tokens of the model's target vocabulary")
         return ids
+
+    def _writable(self, what: str, index: int, text: str, own: Sequence[str]) -> list[int]:
+        try:
+            return self.writable(_text(f"translate: {what}", index, text), own)
+        except DataError as error:
+            raise DataError(f"translate: {what} of text {index}: {error}") from None
 
     def _usual_steps(self, lengths: np.ndarray) -> np.ndarray:
         levels = self.source_vocab.level, self.target_vocab.level
@@ -364,23 +380,36 @@ class Translator:
         return Translation(text, tokens, [*source, SOURCE_END], h.score, h.weights, (), words, written)
 
 
-def load(folder: str | os.PathLike[str], *, weights: str | None = None, shortlist: int = 0) -> Translator:
-    """The trained model of a folder that `dhyan train` wrote. Errors: CheckpointError naming file and part.
+def load(
+    folder: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    weights: str | None = None,
+    shortlist: int = 0,
+) -> Translator:
+    """The trained model of a folder that `dhyan train` wrote; of several folders their ensemble, see `Ensemble`.
 
     weights: "bfloat16" or "int8" rounds them for faster decoding of few sentences, see Seq2Seq.freeze.
     shortlist: from 1 to 100, choose from so many target tokens for each source token, and as many frequent ones;
-    0: from all. It needs what `dhyan shortlist` makes (DataError), and is left aside where a prefix or constraints say
-    what to write.
+    0: from all. It needs what `dhyan shortlist` made of the first folder (DataError), and is left aside where a prefix
+    or constraints say what to write.
+    Errors: CheckpointError naming file and part, or the vocabulary in which two folders differ; ValueError for none.
     """
-    loaded = load_folder(os.fspath(folder))
-    lexicon = load_lexicon(Path(folder), loaded.model.config) if shortlist else None
-    loaded.model.freeze(weights)
+    folders = [os.fspath(one) for one in ([folder] if isinstance(folder, str | os.PathLike) else folder)]
+    if not folders:
+        raise ValueError("load: got no folder, expected at least one")
+    parts = [load_folder(one) for one in folders]
+    first = parts[0]
+    for name, part in zip(folders[1:], parts[1:], strict=True):
+        check_same_text("load", first, part, folders[0], name)
+    lexicon = load_lexicon(Path(folders[0]), first.model.config) if shortlist else None
+    for part in parts:
+        part.model.freeze(weights)
     return Translator(
-        loaded.model,
-        loaded.source_vocabulary,
-        loaded.target_vocabulary,
-        two_columns="," in loaded.data.columns,
-        max_source=loaded.data.max_length,
+        first.model if len(parts) == 1 else Ensemble([part.model for part in parts]),
+        first.source_vocabulary,
+        first.target_vocabulary,
+        two_columns="," in first.data.columns,
+        max_source=min(part.data.max_length for part in parts),
         lexicon=lexicon,
         shortlist=shortlist,
     )

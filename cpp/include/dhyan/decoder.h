@@ -123,6 +123,23 @@ struct StepOutput {
   View<T, 2> readout, weights;  // (N,E) (N,S)
 };
 
+// Beam search: `beam` hypotheses a sentence, of which the `nbest` best are wanted; limit (B): most steps of each;
+// norm[n]: what the summed log-probability of n symbols is divided by, n up to the largest limit.
+struct BeamOptions {
+  Index begin, end, beam, nbest;
+  View<const Index, 1> limit;
+  const double* norm;
+};
+// Closed hypotheses, in any order: ids (B,beam,T) with the end symbol, weights (B,beam,T,S), summed log-probability,
+// steps (B,beam; 0: there is none), and whether the end symbol was written.
+template <class T>
+struct BeamOutput {
+  View<Index, 3> ids;
+  View<T, 4> weights;
+  View<double, 2> total;
+  View<Index, 2> steps, finished;
+};
+
 // The decoder one step at a time over the sentences of a memory.
 template <class T>
 class Stepper {
@@ -134,9 +151,12 @@ class Stepper {
   // The same for the K <= V largest of every row, (N,K), largest first, of equals the lower id.
   void step_top(const StepInput<T>& in, const StepOutput<T>& out, View<T, 2> log_probabilities, View<Index, 2> ids) const;
   // Arg-max decoding of every sentence until `end` or limit[b] tokens. ids (B,T), filled with `pad` after the end;
-  // weights (B,T,S); h0, c0 (L,B,H). Returns the longest output, `end` included.
+  // weights (B,T,S); h0, c0 (L,B,H). A sentence ends with the id -1 where its logits are NaN or infinite. Returns the
+  // longest output, `end` included.
   Index greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, Index end, Index pad,
                View<const Index, 1> limit, View<Index, 2> ids, View<T, 3> weights) const;
+  // Beam search without further options. Returns 0, or the first step (from 1) that gave NaN.
+  Index beam(View<const T, 3> h0, View<const T, 3> c0, const BeamOptions& options, const BeamOutput<T>& out) const;
   Index layers() const, hidden() const, embedding() const, vocabulary() const, choices() const, longest() const, sentences() const;
 
  private:

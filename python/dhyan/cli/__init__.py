@@ -1,4 +1,4 @@
-"""The command line: `dhyan demo | train | translate | evaluate | align | report | serve | info`.
+"""The command line: `dhyan demo | train | translate | evaluate | report | serve | average | align | info`.
 
 Results go to stdout, everything else to stderr. Exit codes: 0; 1 for data, file and numeric errors, one line each;
 2 for usage; 130 after Ctrl-C, 143 after SIGTERM. Nothing heavy is imported before a command runs.

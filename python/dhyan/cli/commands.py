@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dhyan import metrics, model_ops
+from dhyan.averaging import average
 from dhyan.checkpoint import FolderLock
 from dhyan.cli.evaluate import evaluate
 from dhyan.cli.inputs import (
@@ -30,6 +31,7 @@ from dhyan.cli.inputs import (
 from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
 from dhyan.cli.progress import Progress
 from dhyan.cli.serve import serve
+from dhyan.cli.wishes import Wishes
 from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml, to_toml
 from dhyan.data import Line, scan_file, scan_stream
 from dhyan.errors import DataError
@@ -50,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
     """Run options.command."""
     commands = {
         "demo": _demo, "train": _train, "translate": _translate, "evaluate": evaluate, "report": _report,
-        "serve": serve, "align": _align, "shortlist": _shortlist, "info": _info,
+        "serve": serve, "average": _average, "align": _align, "shortlist": _shortlist, "info": _info,
     }  # fmt: skip
     commands[options.command](options)
 
@@ -149,12 +151,13 @@ def _training_files(options: argparse.Namespace) -> list[tuple[str, str | None]]
 
 def _translate(options: argparse.Namespace) -> None:
     search = search_of(options)
-    translator = load(options.model, **speed_of(options))
+    translator = load([options.model, *options.ensemble], **speed_of(options))
     if translator.needs_links:
         raise DataError(
             f"translate: {options.model} is a model with attention 'oracle', which reads by gold links that text alone "
             "does not have; evaluate and align take a TSV file with links in the third column"
         )
+    wishes = Wishes(options, translator)
     unknown = replacement_of(options, translator)
     interactive = options.input in (None, "-") and sys.stdin.isatty()
     name = "stdin" if options.input in (None, "-") else options.input
@@ -162,7 +165,9 @@ def _translate(options: argparse.Namespace) -> None:
         align = stack.enter_context(open(options.align, "w", encoding="utf-8")) if options.align else None
         count = 0
         for lines in _chunks(_checked(_input(options.input), name, translator), 1 if interactive else CHUNK):
-            found = translator.translate([line.text for line in lines], options=search, replace_unknown=unknown)
+            asked = wishes.of(len(lines))
+            texts = [line.text for line in lines]
+            found = translator.translate(texts, options=search, replace_unknown=unknown, **asked)
             for line, translation in zip(lines, found, strict=True):
                 _write(translation, line.text, count, options)
                 count += 1
@@ -293,6 +298,11 @@ def _shortlist(options: argparse.Namespace) -> None:
         )  # fmt: skip
         save_lexicon(out, lexicon)
     print(f"{out / SHORTLIST}: {len(pairs)} pairs, {int((lexicon.best[:, 0] >= 0).sum())} source tokens")
+
+
+def _average(options: argparse.Namespace) -> None:
+    average(options.models, options.out)
+    print(f"{options.out}: the mean of {len(options.models)} models")
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from dhyan import metrics
 from dhyan.cli.inputs import check_files, check_tokenize, note, pairs_for, replacement_of, search_of, speed_of
+from dhyan.cli.parser import UsageError
 from dhyan.config import DataConfig
 from dhyan.data import Pair, read_lines
 from dhyan.errors import DataError
@@ -32,7 +33,11 @@ def evaluate(options: argparse.Namespace) -> None:
     check_files(options, options.test)
     search = search_of(options)
     names = [options.model] + ([options.against] if options.against else [])
-    systems = [None if Path(name).is_file() else load(name, **speed_of(options)) for name in names]
+    if options.ensemble and Path(options.model).is_file():
+        raise UsageError(f"evaluate: --ensemble joins model folders, got the file {options.model}")
+    parts = [options.ensemble, []]  # of the first system
+    how = speed_of(options)
+    systems = [None if Path(n).is_file() else load([n, *more], **how) for n, more in zip(names, parts, strict=False)]
     folders = [name for name, system in zip(names, systems, strict=True) if system]
     data = load_tables(Path(folders[0]))[2] if folders else DataConfig()
     reader = next((system for system in systems if system and system.needs_links), None)

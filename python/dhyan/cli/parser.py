@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from dhyan.cli.search import add_search, at_least_1
+from dhyan.cli.search import add_ensemble, add_search, add_wishes, at_least_1
 from dhyan.names import nearest_first
 
 COMMANDS = {
@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "measure a model on a test file",
     "report": "evidence cards, figures and curves of a model on a test file, as one HTML page without network",
     "serve": "a local page that translates word by word and shows the weights, and its JSON end point",
+    "average": "write a model whose weights are the mean of those of several folders",
     "align": "word alignments of given pairs, Pharaoh format",
     "shortlist": "learn which target tokens follow from which source tokens, for --shortlist of translate and evaluate",
     "info": "versions, instruction sets, threads, CUDA",
@@ -190,8 +191,10 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     own["translate"].add_argument("--jsonl", action="store_true", help="one JSON object a line, weights included")
     own["translate"].add_argument("--align", metavar="FILE", help="also write Pharaoh alignments, one line a line")
     _add_replacement(own["translate"])
+    add_ensemble(own["translate"])
     add_search(own["translate"], nbest=True)
     _add_speed(own["translate"])
+    add_wishes(own["translate"])
     _add_model(own["evaluate"], ", or a file of outputs, one a line")
     _add_pairs(own["evaluate"], "test")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
@@ -199,6 +202,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         "--against", metavar="DIR2", help="a second one, compared by paired bootstrap resampling (Koehn 2004)"
     )
     own["evaluate"].add_argument("--json", action="store_true", help="print one JSON object")
+    add_ensemble(own["evaluate"])
     _add_replacement(own["evaluate"])
     add_search(own["evaluate"])
     _add_speed(own["evaluate"])
@@ -206,6 +210,8 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     _add_serve(own["serve"])
     _add_model(own["align"])
     _add_pairs(own["align"], "pairs")
+    own["average"].add_argument("models", nargs="+", metavar="DIR", help="model folders of one configuration")
+    own["average"].add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
     _add_model(own["shortlist"])
     _add_pairs(own["shortlist"], "pairs")
     own["info"].add_argument("--json", action="store_true", help="print one JSON object")

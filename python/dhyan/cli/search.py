@@ -51,6 +51,26 @@ def add_search(parser: argparse.ArgumentParser, *, nbest: bool = False) -> None:
             group.add_argument("--nbest", type=at_least_1, default=1, metavar="N", help="write N outputs a line (1)")
 
 
+def add_wishes(parser: argparse.ArgumentParser) -> None:
+    """--prefix, --include and their files, see `dhyan.cli.wishes`."""
+    group = parser.add_argument_group("what outputs hold")
+    prefixes = group.add_mutually_exclusive_group()
+    prefixes.add_argument("--prefix", metavar="TEXT", help="every output begins with this text")
+    prefixes.add_argument("--prefix-file", metavar="FILE", help="one prefix a line of input; an empty line asks none")
+    group.add_argument(
+        "--include", action="append", default=[], metavar="PHRASE", help="every output holds this phrase; repeatable"
+    )
+    group.add_argument("--include-file", metavar="FILE", help="phrases for each line of input, tabs between them")
+
+
+def add_ensemble(parser: argparse.ArgumentParser) -> None:
+    """--ensemble."""
+    parser.add_argument(
+        "--ensemble", nargs="+", default=[], metavar="DIR",
+        help="further model folders with the same vocabularies: the mean of all models' probabilities decides",
+    )  # fmt: skip
+
+
 def search_options(options: argparse.Namespace) -> SearchOptions:
     """What the command line says of decoding. Errors: ValueError."""
     from dhyan.search_options import SearchOptions
