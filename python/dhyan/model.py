@@ -251,8 +251,8 @@ class Seq2Seq:
         """The likeliest token at every step: ids (B, T) int64, end symbol included, then pad; weights (B, T, S).
 
         T is the longest output, at most max_length. A sentence's result does not depend on the batch it is in.
-        alignment (B, T, S): what the scoring "oracle" reads by. shortlist, copies: as start. Ids from target_size on are
-        words that only the sentence's source has. NumericError where the model gives NaN.
+        alignment (B, T, S): what the scoring "oracle" reads by. shortlist, copies: as start. Ids from target_size
+        on are words that only the sentence's source has. NumericError where the model gives NaN.
         """
         if max_length < 1:
             raise ValueError(f"Seq2Seq.greedy: max_length is {max_length}, expected at least 1")
