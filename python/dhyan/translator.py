@@ -1,4 +1,7 @@
-"""From text to text with a trained model, keeping for every output token the weights it was read with."""
+"""From text to text with a trained model, keeping for every output token the weights it was read with.
+
+One file, as translating and aligning share how texts become ids, are checked and batched, and come back as words.
+"""
 
 from __future__ import annotations
 
