@@ -307,13 +307,13 @@ def advance_top(
 def beam(
     state: DecoderState, beam: int, nbest: int, limits: np.ndarray, norm: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int] | None:
-    """Plain beam search from the first state in the core; None where the core does not read by itself.
+    """Plain beam search from the first state in the core; None where it does not read by itself, or the model copies.
 
     limits (B,): most steps of each sentence; norm[n]: what the sum of n log-probabilities is divided by. Returns ids
     (B, beam, T) with the end symbol, weights (B, beam, T, S), sums, steps (0: no hypothesis) and finished (B, beam),
     and the first step that gave NaN, 0 without one.
     """
-    if state.reader is not None:
+    if state.reader is not None or state.copier is not None:
         return None
     found: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
     found = state.stepper.beam(state.h, state.c, BEGIN, END, beam, nbest, limits, norm)
