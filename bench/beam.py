@@ -58,7 +58,7 @@ def main() -> None:
     print(f"| model | greedy | beam 1 | beam {options.beam} | beam / greedy |\n|---|--:|--:|--:|--:|")
     for cell in ("gru", "lstm"):
         for V, H in ((300, 16),) if options.quick else ((8000, 256), (8000, 512)):
-            for weights in (None, "bfloat16"):
+            for weights in (None, "bfloat16", "int8"):
                 found = measure(cell, V, H, options.beam, 3 if options.quick else 15, weights)
                 name = f"{cell.upper()} V{V} E{H} H{H}{f', {weights}' if weights else ''}"
                 print(

@@ -81,23 +81,37 @@ def log_softmax(logits: Array) -> Array:
 # ------------------------------------------------------------------------------------------------ recurrent layers
 
 
-def rnn_cell(x: Array, h: Array, c: Array | None, p: Parameters) -> tuple[Array, Array | None]:
+def summed(x: Array, p: Parameters, which: str) -> Array:
+    """x W + b; with a gain LN(x W) gain + b, normalised over all gates' numbers together (Ba 2016), 1e-5 the least."""
+    y = linear(x, p[f"weight_{which}"])
+    if f"gain_{which}" in p:
+        y = y - y.mean(-1, keepdims=True)
+        y = y / np.sqrt((y * y).mean(-1, keepdims=True) + 1e-5) * p[f"gain_{which}"][..., None, :]
+    return y + p[f"bias_{which}"][..., None, :]
+
+
+# What h W_hh reads is h times `mask` (B, H), variational dropout of the state (Gal and Ghahramani 2016); 1 is none.
+
+
+def rnn_cell(x: Array, h: Array, c: Array | None, p: Parameters, mask: Array | float = 1) -> tuple[Array, Array | None]:
     """h' = tanh(x W_ih + b_ih + h W_hh + b_hh)  (Elman 1990)."""
-    return np.tanh(linear(x, p["weight_ih"], p["bias_ih"]) + linear(h, p["weight_hh"], p["bias_hh"])), None
+    return np.tanh(summed(x, p, "ih") + summed(h * mask, p, "hh")), None
 
 
-def lstm_cell(x: Array, h: Array, c: Array | None, p: Parameters) -> tuple[Array, Array | None]:
+def lstm_cell(
+    x: Array, h: Array, c: Array | None, p: Parameters, mask: Array | float = 1
+) -> tuple[Array, Array | None]:
     """Gates i f g o; c' = f c + i g, h' = o tanh(c')  (Hochreiter and Schmidhuber 1997, Gers 2000)."""
-    gates = linear(x, p["weight_ih"], p["bias_ih"]) + linear(h, p["weight_hh"], p["bias_hh"])
+    gates = summed(x, p, "ih") + summed(h * mask, p, "hh")
     i, f, g, o = np.split(gates, 4, axis=-1)
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
     return sigmoid(o) * np.tanh(c), c
 
 
-def gru_cell(x: Array, h: Array, c: Array | None, p: Parameters) -> tuple[Array, Array | None]:
+def gru_cell(x: Array, h: Array, c: Array | None, p: Parameters, mask: Array | float = 1) -> tuple[Array, Array | None]:
     """Gates r z n, the reset gate after the product: n = tanh(x_n + r h_n), h' = (1 - z) n + z h  (Cho 2014)."""
-    xr, xz, xn = np.split(linear(x, p["weight_ih"], p["bias_ih"]), 3, axis=-1)
-    hr, hz, hn = np.split(linear(h, p["weight_hh"], p["bias_hh"]), 3, axis=-1)
+    xr, xz, xn = np.split(summed(x, p, "ih"), 3, axis=-1)
+    hr, hz, hn = np.split(summed(h * mask, p, "hh"), 3, axis=-1)
     r, z = sigmoid(xr + hr), sigmoid(xz + hz)
     n = np.tanh(xn + r * hn)
     return (1 - z) * n + z * h, None
@@ -116,6 +130,7 @@ def recurrent(
     reverse: bool = False,
     h0: Array | None = None,
     c0: Array | None = None,
+    state_mask: Array | float = 1,
 ) -> tuple[Array, Array, Array | None]:
     """x (B, S, I) -> output (B, S, H), final h (B, H), final c (B, H) or None.
 
@@ -129,7 +144,7 @@ def recurrent(
     outputs: dict[int, Array] = {}
     for s in reversed(range(steps)) if reverse else range(steps):
         alive = (s < lengths)[:, None]
-        new_h, new_c = CELLS[cell](np.where(alive, x[..., s, :], 0), h, c, p)
+        new_h, new_c = CELLS[cell](np.where(alive, x[..., s, :], 0), h, c, p, state_mask)
         outputs[s] = np.where(alive, new_h, 0)
         h = np.where(alive, new_h, h)
         if new_c is not None:
@@ -150,15 +165,21 @@ def encoder(x: Array, lengths: Array, p: Parameters, config: Any, masks: Masks |
     """Embedded source (B, S, I) -> memory (B, S, D) and the final h (B, H) of the top layer.
 
     Both directions are joined [forward; backward]; the final state is the backward one where there is one.
-    Dropout follows every layer; the recurrence and the final state do not see it.
+    Dropout follows every layer; the recurrence and the final state do not see it. Residual: what a layer reads is added
+    to what it hands on, from the second layer on.
     """
     for layer in range(config.layers):
-        output, final, _ = recurrent(x, lengths, part(p, f"encoder.{layer}.forward"), cell=config.cell)
-        if config.bidirectional:
-            weights = part(p, f"encoder.{layer}.backward")
-            backward, final, _ = recurrent(x, lengths, weights, cell=config.cell, reverse=True)
-            output = np.concatenate([output, backward], axis=-1)
-        x = drop(output, masks, f"encoder {layer}")
+        output, final = np.zeros((*x.shape[:-1], 0)), None
+        for direction in ("forward", "backward")[: 1 + config.bidirectional]:
+            name = f"encoder.{layer}.{direction}"
+            mask = (masks or {}).get(f"encoder {layer} {direction}, state", 1)
+            one, final, _ = recurrent(
+                x, lengths, part(p, name), cell=config.cell, reverse=direction == "backward", state_mask=mask
+            )
+            output = concatenate(output, one)
+        handed_on = drop(output, masks, f"encoder {layer}")
+        x = x + handed_on if config.residual and layer else handed_on
+    assert final is not None
     return x, final
 
 
@@ -371,7 +392,8 @@ def decoder_step(
 
     Bahdanau 2014: read with the previous state, then the cell on [y; c].
     Luong 2015: the cell on [y; r_{t-1}] (or y), then read.
-    Dropout stands between layers; the state and the readout handed to the next step do not see it.
+    Dropout stands between layers; the state and the readout handed to the next step do not see it. Residual: what a
+    layer reads is added to what it hands on, from the second layer on; the query is the state alone.
     """
     h, c, fed, past = state
     noise = (masks or {}).get(f"alignment, step {t}", 0.0)
@@ -389,15 +411,18 @@ def decoder_step(
         x = y
     new_h, new_c = [], []
     for layer in range(config.layers):
-        top, cell_state = CELLS[config.cell](x, h[layer], c[layer], part(p, f"decoder.{layer}"))
+        mask = (masks or {}).get(f"decoder layer {layer}, state", 1)
+        top, cell_state = CELLS[config.cell](x, h[layer], c[layer], part(p, f"decoder.{layer}"), mask)
         new_h.append(top)
         new_c.append(cell_state)
-        x = drop(top, masks, f"decoder layer {layer}, step {t}")
+        passed = x if config.residual and layer else 0
+        x = passed + drop(top, masks, f"decoder layer {layer}, step {t}")
+        out = passed + top
     if config.order == "bahdanau":
-        seen = concatenate(y, top, context)
+        seen = concatenate(y, out, context)
     else:
         context, weights, past_and_now = attend(top)
-        seen = concatenate(top, context)
+        seen = concatenate(out, context)
     r = np.tanh(linear(seen, p["readout.weight"], p["readout.bias"]))
     return r, weights, State(new_h, new_c, r, past_and_now)
 
@@ -417,6 +442,16 @@ def encode(
     return memory, initial_state(final, p, config, memory.shape[-2])
 
 
+def untied(p: Parameters, config: Any) -> Parameters:
+    """Each matrix of words on its own: rows of a shared table E are read times sqrt(width), the output layer is E^T."""
+    if config.tie == "none":
+        return p
+    table = p["target_embedding"]
+    rows = table * config.embedding**0.5
+    names = ("target_embedding", "source_embedding") if config.tie == "all" else ("target_embedding",)
+    return {**p, **dict.fromkeys(names, rows), "output.weight": table.swapaxes(-1, -2)}
+
+
 def force(
     p: Parameters,
     config: Any,
@@ -431,6 +466,7 @@ def force(
 
     alignment (B, T, S): what the scoring "oracle" reads by. hard: the monotonic alignment of decoding.
     """
+    p = untied(p, config)
     memory, state = encode(p, config, source, source_lengths, masks)
     log_probabilities, weights = [], []
     for t in range(target.shape[1] - 1):
@@ -470,10 +506,13 @@ def loss(
 ) -> Array:
     """The whole model: mean negative log-likelihood per target token, in nats, and losses on the weights.
 
-    batch as dhyan.Batch. guided, coverage: what guided_loss and coverage_loss are multiplied with.
+    batch as dhyan.Batch; its `read` (B, T+1), where it has one, is read in the place of target.
+    guided, coverage: what guided_loss and coverage_loss are multiplied with.
     """
     alignment = getattr(batch, "alignment", None)
-    log_p, weights = force(p, config, batch.source, batch.source_lengths, batch.target, alignment, masks)
+    log_p, weights = force(
+        p, config, batch.source, batch.source_lengths, getattr(batch, "read", batch.target), alignment, masks
+    )
     counted = np.arange(batch.target.shape[1] - 1) < batch.target_lengths[:, None] - 1
     targets = np.where(counted, batch.target[:, 1:], -1)
     total = token_losses(log_p, targets, smoothing).sum((-2, -1)) / counted.sum()
@@ -506,6 +545,7 @@ def greedy(
 
     alignment (B, T, S) for oracle; later steps than T have no links.
     """
+    p = untied(p, config)
     ids: list[list[int]] = []
     weights: list[Array] = []
     for i in range(len(lengths)):
@@ -640,10 +680,11 @@ def parameter_shapes(config: Any) -> dict[str, tuple[int, ...]]:
 
     def cell(prefix: str, inputs: int) -> dict[str, tuple[int, ...]]:
         shapes = {"weight_ih": (inputs, g), "weight_hh": (h, g), "bias_ih": (g,), "bias_hh": (g,)}
+        shapes |= {"gain_ih": (g,), "gain_hh": (g,)} if config.layer_norm else {}
         return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
 
     shapes: dict[str, tuple[int, ...]] = {}
-    if config.source == "tokens":
+    if config.source == "tokens" and config.tie != "all":
         shapes["source_embedding"] = (config.source_size, e)
     shapes["target_embedding"] = (config.target_size, e)
     for layer in range(config.layers):
@@ -664,7 +705,8 @@ def parameter_shapes(config: Any) -> dict[str, tuple[int, ...]]:
     for layer in range(layers):
         shapes |= cell(f"decoder.{layer}", h if layer else below)
     shapes |= {"readout.weight": (h + d + (e if bahdanau else 0), e), "readout.bias": (e,)}
-    return shapes | {"output.weight": (e, config.target_size), "output.bias": (config.target_size,)}
+    output = {"output.weight": (e, config.target_size)} if config.tie == "none" else {}
+    return shapes | output | {"output.bias": (config.target_size,)}
 
 
 # ------------------------------------------------------------------------------------------------ comparing

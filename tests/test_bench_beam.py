@@ -15,5 +15,5 @@ def test_it_prints_a_table() -> None:
     )
     assert done.returncode == 0 and done.stderr == "", done.stderr
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert rows[0] == ["model", "greedy", "beam 1", "beam 3", "beam / greedy"] and len(rows) == 5
+    assert rows[0] == ["model", "greedy", "beam 1", "beam 3", "beam / greedy"] and len(rows) == 7
     assert all(float(cell) > 0 for row in rows[1:] for cell in row[1:])

@@ -147,3 +147,15 @@ def test_bleu_by_length_is_a_table_and_a_plot(tmp_path: Path) -> None:
     assert "| 6-10 | 100 | 38.00 | 12.00 |" in published_table.table(records)
     published_table.plot(records, tmp_path / "lengths.svg")
     assert "additive" in (tmp_path / "lengths.svg").read_text(encoding="utf-8")
+
+
+def test_an_ensemble_joins_the_models_of_all_seeds(data: Path, tmp_path: Path) -> None:
+    where = ("--data", data, "--out", tmp_path / "out", "--options", TINY)
+    done = start("--only", "g2p/hin", *where)
+    assert done.returncode == 0, done.stderr
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((tmp_path / "out").glob("g2p-hin-*.json"))]
+    *models, joined = kept
+    assert [r["name"] for r in kept] == ["g2p/hin/1", "g2p/hin/2", "g2p/hin/3", "g2p/hin/ensemble"]
+    assert joined["train"] == [] and joined["epochs"] == 3 and joined["figures"]["pairs"] == 25
+    assert joined["train_cpu_seconds"] == pytest.approx(sum(r["train_cpu_seconds"] for r in models))
+    assert "hin, ensemble of 3 |" in done.stdout

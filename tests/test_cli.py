@@ -97,6 +97,8 @@ def test_help_lists_the_commands(capsys):
         (["train", "a", "b", "--out", "x", "--optimizer", "sdg"], "optimizer is 'sdg', expected one of: sgd, "),
         (["train", "a", "b", "--out", "x", "--schedule", "inverse"], "'inverse', expected one of: inverse_sqrt, "),
         (["train", "a", "b", "--out", "x", "--momentum", "1"], "momentum is 1.0, expected 0 <= momentum < 1"),
+        (["train", "a", "b", "--out", "x", "--residual"], "residual is true with layers = 1, expected at least 2"),
+        (["train", "a", "b", "--out", "x", "--tie", "outptu"], "tie is 'outptu', expected one of: output, "),
         (["train", "a", "b", "--out", "x", "--cell", "lstn"], "cell is 'lstn', expected one of: lstm, "),
         (["train", "a", "b", "--out", "x", "--attention", "bahdanu"], "'bahdanu', expected one of: "),
         (["train", "a", "b", "--out", "x", "--attention", "aditive"], "'aditive', expected one of: additive, "),

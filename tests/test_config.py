@@ -30,6 +30,7 @@ INTEGERS = [
     (TrainConfig, "updates", 0),
     (TrainConfig, "warmup", 0),
     (TrainConfig, "seed", 0),
+    (TrainConfig, "sampling_ramp", 0),
     (DataConfig, "source_vocabulary", 0),
     (DataConfig, "target_vocabulary", 0),
     (DataConfig, "min_count", 1),
@@ -39,6 +40,8 @@ INTEGERS = [
 # name, inside, outside
 NUMBERS = [
     (ModelConfig, "dropout", (0, 0.0, 0.999), (-0.1, 1, 1.0)),
+    (ModelConfig, "recurrent_dropout", (0, 0.5), (-0.1, 1, 1.0)),
+    (ModelConfig, "embedding_dropout", (0, 0.5), (-0.1, 1, 1.0)),
     (ModelConfig, "temperature", (1, 0.1, 1e30), (0, 0.0, -1.0)),
     (TrainConfig, "lr", (1e-30, 1, 1e30), (0, 0.0, -1e-3)),
     (TrainConfig, "lr_decay", (0.1, 0.99), (0.0, 1.0, -0.5)),
@@ -49,6 +52,7 @@ NUMBERS = [
     (TrainConfig, "beta1", (0, 0.9), (1.0, -0.1)),
     (TrainConfig, "beta2", (0, 0.999), (1.0, -0.1)),
     (TrainConfig, "label_smoothing", (0, 0.1), (1.0, -0.1)),
+    (TrainConfig, "scheduled_sampling", (0, 0.5), (1.0, -0.1)),
     (TrainConfig, "momentum", (0, 0.9), (1.0, -0.1)),
 ]
 
@@ -58,6 +62,7 @@ NAMES = [
     (ModelConfig, "order", "bahdanu", "bahdanau"),
     (ModelConfig, "normalize", "sofmax", "softmax"),
     (ModelConfig, "source", "feature", "features"),
+    (ModelConfig, "tie", "outputs", "output"),
     (TrainConfig, "schedule", "cosin", "cosine"),
     (TrainConfig, "schedule", "inverse", "inverse_sqrt"),
     (TrainConfig, "optimizer", "sdg", "sgd"),
@@ -110,7 +115,10 @@ def test_unknown_names_list_the_nearest_first(table: type, name: str, wrong: str
 
 
 BOOLEANS = [
-    *((ModelConfig, name) for name in ("bidirectional", "input_feeding", "normalized")),
+    *(
+        (ModelConfig, name)
+        for name in ("bidirectional", "input_feeding", "normalized", "variational", "residual", "layer_norm")
+    ),
     (DataConfig, "byte_fallback"),
 ]
 
@@ -151,6 +159,9 @@ def test_heads_is_an_integer_of_at_least_1() -> None:
         ("attention 'dot': normalized is true, expected false", dict(normalized=True, attention="dot")),
         ("window with normalize 'monotonic'", dict(window=2, normalize="monotonic")),
         ("window with normalize 'monotonic'", dict(window="predictive:2", normalize="monotonic")),
+        ("residual is true with layers = 1, expected at least 2", dict(residual=True)),
+        ("tie is 'all' with source 'tokens', source_size 6 and target_size 7", dict(tie="all")),
+        ("tie is 'all' with source 'features'", dict(tie="all", source="features", source_size=7)),
         ("attention 'uniform'.*normalize is 'sparsemax'", dict(attention="uniform", normalize="sparsemax")),
     ],
 )
@@ -222,6 +233,7 @@ def test_memory_size_is_the_width_of_both_directions() -> None:
         dict(model=dict(window="predictive:3", heads=4, temperature=0.3, normalized=True)),
         dict(model=dict(attention="location", max_source=40, normalize="sparsemax"), train=dict(guided=1 / 3)),
         dict(model=dict(normalize="monotonic"), train=dict(coverage=2)),
+        dict(model=dict(residual=True, layers=2, tie="output", variational=True, embedding_dropout=0.1)),
         dict(train=dict(lr=1e-300, clip=1e22, weight_decay=5e-324, seed=2**53 + 1, lr_decay=0.1 + 0.2)),
         dict(train=dict(lr=1, clip=0, schedule="cosine", precision="float64")),
         dict(train=dict(optimizer="sgd", momentum=0.5, schedule="inverse_sqrt", fine_tune='a "b" \\ c')),

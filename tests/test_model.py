@@ -393,25 +393,45 @@ def test_cache_may_be_used_again(choices: dict[str, Any]) -> None:
 
 def padded_masks(config: ModelConfig, batch: Batch, seed: int, step: int) -> dict[str, np.ndarray]:
     """The masks of the model as the reference wants them: a row per token becomes (B, S) or one array per step."""
-    dropout = Dropout(config.dropout, seed, step, np.dtype("float64"))
+    dropout = Dropout.of(config, seed, step, np.dtype("float64"))
     source = np.arange(batch.source.shape[1]) < batch.source_lengths[:, None]
     target = np.arange(batch.target.shape[1] - 1) < batch.target_lengths[:, None] - 1
 
-    def spread(site: str, where: np.ndarray, width: int, layers: int = 1) -> np.ndarray:
-        shape = (int(where.sum()), width)
-        mask = dropout.mask(site, shape if site != "decoder layers" else (layers, *shape))
-        assert mask is not None
-        out = np.ones((layers, *where.shape, width))
-        out[:, where] = mask
+    def spread(site: str, where: np.ndarray, width: int, layers: int | None = None) -> np.ndarray:
+        """(layers, B, S, width) of a mask of tokens, which is one of the whole sentence or one of each token."""
+        first = () if layers is None else (layers,)
+        tokens = where.shape if config.variational else (int(where.sum()),)
+        mask = dropout.mask(site, (*first, *(tokens[:1] if config.variational else tokens), width))
+        out = np.ones((layers or 1, *where.shape, width))
+        if mask is not None and config.variational:
+            out *= mask.reshape(layers or 1, len(where), 1, width)
+        elif mask is not None:
+            out[:, where] = mask
         return out
 
-    masks = {"source embedding": spread("source embedding", source, config.embedding)[0]}
+    def types(site: str, size: int, ids: np.ndarray) -> np.ndarray | float:
+        mask = dropout.mask(f"{site}, types", (size, 1), config.embedding_dropout)
+        return 1.0 if mask is None else mask[ids]
+
+    tokens = config.source == "tokens"
+    width = config.embedding if tokens else config.source_size
+    masks = {"source embedding": spread("source embedding", source, width)[0]}
+    if tokens:
+        masks["source embedding"] *= types("source embedding", config.source_size, batch.source)
     for layer in range(config.layers):
         masks[f"encoder {layer}"] = spread(f"encoder {layer}", source, config.memory_size)[0]
+        for direction in ("forward", "backward")[: 1 + config.bidirectional]:
+            state = dropout.state(f"encoder {layer} {direction}", (batch.size, config.hidden))
+            masks |= {} if state is None else {f"encoder {layer} {direction}, state": state}
+    states = dropout.state("decoder", (config.layers, batch.size, config.hidden))
+    for layer, state in enumerate([] if states is None else states):
+        masks[f"decoder layer {layer}, state"] = state
     between = spread("decoder layers", target, config.hidden, config.layers - 1) if config.layers > 1 else []
+    words = types("target embedding", config.target_size, batch.target[:, :-1])
     for t in range(target.shape[1]):
         for site in ("target embedding", "readout"):
-            masks[f"{site}, step {t}"] = spread(site, target, config.embedding)[0][:, t]
+            of_words = words if site == "target embedding" else np.ones((*target.shape, 1))
+            masks[f"{site}, step {t}"] = (spread(site, target, config.embedding)[0] * of_words)[:, t]
         for layer, mask in enumerate(between):
             masks[f"decoder layer {layer}, step {t}"] = mask[:, t]
     return masks

@@ -177,3 +177,32 @@ def test_embeddings_are_standard_normal() -> None:
     table = initial_parameters(dataclasses.replace(CONFIG, source_size=2000), 0, np.float64)["source_embedding"]
     n = table.size
     assert abs(table.mean()) < 5 * n**-0.5 and abs(table.var() - 1) < 5 * (2 / n) ** 0.5
+
+
+def test_options_change_what_is_there_and_nothing_else() -> None:
+    """Gains start at 1, a shared table as small as an output layer; without options nothing has moved."""
+    plain = parameter_shapes(CONFIG)
+    normal = dataclasses.replace(CONFIG, layer_norm=True)
+    more = parameter_shapes(normal)
+    gains = {name for name in more if ".gain" in name}
+    assert set(more) - set(plain) == gains and len(gains) == 2 * (4 + 2)  # cells: two directions and a decoder, twice
+    for name, array in initial_parameters(normal, 0, np.float32).items():
+        assert name not in gains or ((array == 1).all() and array.shape == more[name.replace("gain", "bias")])
+    tied = dataclasses.replace(CONFIG, source_size=20, tie="all")
+    assert set(plain) - set(parameter_shapes(tied)) == {"source_embedding", "output.weight"}
+    table = initial_parameters(tied, 0, np.float64)["target_embedding"]
+    assert abs(table.std() * CONFIG.embedding**0.5 - 1) < 0.2
+    for other in (
+        dict(residual=True),
+        dict(variational=True),
+        dict(recurrent_dropout=0.5),
+        dict(embedding_dropout=0.5),
+    ):
+        assert parameter_shapes(dataclasses.replace(CONFIG, **other)) == plain
+
+
+def test_arrays_beside_others() -> None:
+    arrays = Arrays({"a.x": (2,), "b": (3,)}, np.float32)
+    both = arrays.beside({"b": np.ones(4), "a.y": np.ones(1)})
+    assert both["a.x"] is arrays["a.x"] and both["b"].shape == (4,) and both.flat is arrays.flat
+    assert set(both.group("a")) == {"x", "y"} and set(arrays.group("a")) == {"x"} and arrays["b"].shape == (3,)

@@ -162,6 +162,44 @@ def test_linear_names_the_shapes() -> None:
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("shape", SHAPES[1:5], ids=str)
+def test_a_mask_of_the_state(isa: str, shape: tuple[int, int, int, int], cell: str, reverse: bool) -> None:
+    """What h W_hh reads is masked at every step, what is handed on is not."""
+    inputs, parameters, lengths = case(cell, shape)
+    rng = np.random.default_rng(1)
+    mask = 2.0 * (rng.random((shape[0], shape[3])) < 0.5)
+
+    def reference_run(a: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        p = {name: a[name] for name in parameters}
+        return reference.recurrent(
+            a["x"], lengths, p, cell=cell, reverse=reverse, h0=a["h0"], c0=a.get("c0"), state_mask=mask
+        )
+
+    states = {name: value for name, value in inputs.items() if name != "x"}
+    output, final_h, final_c, cache = ops.recurrent_forward(
+        inputs["x"], lengths, parameters, cell=cell, reverse=reverse, state_mask=mask, **states
+    )
+    for actual, value in zip((output, final_h, final_c), reference_run(inputs | parameters), strict=True):
+        if value is not None:
+            np.testing.assert_allclose(actual, value, atol=1e-13)
+    doutput, dh, dc = douts = random_douts(cell, shape, rng)
+
+    def projected(a: dict[str, np.ndarray]) -> np.ndarray:
+        out, h, c = reference_run(a)
+        total = (out * doutput).sum((-3, -2, -1)) + (h * dh).sum((-2, -1))
+        return total if dc is None else total + (c * dc).sum((-2, -1))
+
+    reference.assert_gradients(projected, inputs | parameters, run_backward(cell, douts, cache), rng)
+    ones, _, _, _ = ops.recurrent_forward(
+        inputs["x"], lengths, parameters, cell=cell, reverse=reverse, state_mask=np.ones_like(mask), **states
+    )
+    np.testing.assert_array_equal(ones, run(cell, inputs, parameters, lengths, reverse=reverse)[0])
+    with pytest.raises(ValueError, match=r"recurrent_forward: state_mask has shape"):
+        ops.recurrent_forward(inputs["x"], lengths, parameters, cell=cell, state_mask=mask[:, :-1].copy())
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_recurrent_values_and_gradients(isa: str, shape: tuple[int, int, int, int], cell: str, reverse: bool) -> None:
     inputs, parameters, lengths = case(cell, shape)
@@ -356,3 +394,64 @@ def test_recurrent_refuses_transposed_weights() -> None:
     parameters["weight_hh"] = parameters["weight_hh"].T.copy()
     with pytest.raises(ValueError, match=r"weight_.* has shape .*expected"):
         ops.recurrent_forward(np.zeros((2, 4, 3)), np.array([4, 2]), parameters, cell="gru")
+
+
+# ------------------------------------------------------------------------------------------------ layer normalisation
+
+
+def with_gains(parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(7)
+    width = parameters["bias_ih"].shape
+    return parameters | {name: 1 + 0.3 * rng.standard_normal(width) for name in ("gain_ih", "gain_hh")}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
+def test_layer_normalisation_values_and_gradients(
+    isa: str, shape: tuple[int, int, int, int], cell: str, reverse: bool
+) -> None:
+    """From zero states too: the sums are then 0, and so is what is left of them after the mean."""
+    inputs, parameters, lengths = case(cell, shape)
+    parameters = with_gains(parameters)
+    rng = np.random.default_rng(1)
+
+    def reference_run(a: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        p = {name: a[name] for name in parameters}
+        return reference.recurrent(a["x"], lengths, p, cell=cell, reverse=reverse, h0=a["h0"], c0=a.get("c0"))
+
+    for zero in (False, True):
+        if zero:
+            inputs["h0"] = np.zeros_like(inputs["h0"])
+        output, final_h, final_c, cache = run(cell, inputs, parameters, lengths, reverse=reverse)
+        for actual, value in zip((output, final_h, final_c), reference_run(inputs | parameters), strict=True):
+            if value is not None:
+                np.testing.assert_allclose(actual, value, atol=1e-12)
+        doutput, dh, dc = douts = random_douts(cell, shape, rng)
+
+        def projected(
+            a: dict[str, np.ndarray], doutput: np.ndarray = doutput, dh: np.ndarray = dh, dc: np.ndarray | None = dc
+        ) -> np.ndarray:
+            out, h, c = reference_run(a)
+            total = (out * doutput).sum((-3, -2, -1)) + (h * dh).sum((-2, -1))
+            return total if dc is None else total + (c * dc).sum((-2, -1))
+
+        gradients = run_backward(cell, douts, cache)
+        reference.assert_gradients(projected, inputs | parameters, gradients, rng)
+
+
+def test_layer_normalisation_names_the_shapes() -> None:
+    inputs, parameters, lengths = case("gru", SMALL[1])
+    parameters = with_gains(parameters)
+    with pytest.raises(ValueError, match=r"recurrent_forward: gain_hh has shape \(38,\), expected \(G\*H=39,\)"):
+        run("gru", inputs, parameters | {"gain_hh": np.ones(38)}, lengths)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_layer_normalisation_does_not_see_the_size_of_the_weights(cell: str) -> None:
+    """Ba 2016, section 5: W and 3 W give the same but for the 1e-5 beside the variance, and so does a shift of all."""
+    inputs, parameters, lengths = case(cell, (3, 5, 13, 40))
+    parameters = with_gains(parameters)
+    first = run(cell, inputs, parameters, lengths)[0]
+    second = run(cell, inputs, parameters | {"weight_ih": 3 * parameters["weight_ih"] + 0.5}, lengths)[0]
+    assert 0 < np.abs(first - second).max() < 1e-3

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dhyan import TrainConfig
 from dhyan.config import SCHEDULES
-from dhyan.schedule import lr_factor
+from dhyan.schedule import lr_factor, sampling_rate
 
 
 def factors(steps: int = 100, batches: int = 10, **options: object) -> np.ndarray:
@@ -52,3 +52,10 @@ def test_a_factor_is_a_function_of_the_step_alone() -> None:
         forward = [lr_factor(options, step, 5) for step in range(1, 50)]
         assert [lr_factor(options, step, 5) for step in range(49, 0, -1)] == forward[::-1]
         assert all(0 < factor <= 1 and math.isfinite(factor) for factor in forward)
+
+
+def test_sampling_rises_evenly_to_its_share() -> None:
+    options = TrainConfig(scheduled_sampling=0.5, sampling_ramp=10)
+    np.testing.assert_allclose([sampling_rate(options, step) for step in range(1, 11)], np.arange(1, 11) / 20)
+    assert sampling_rate(options, 1000) == 0.5 and sampling_rate(TrainConfig(scheduled_sampling=0.5), 1) == 0.5
+    assert sampling_rate(TrainConfig(), 1) == 0

@@ -25,20 +25,25 @@ struct Holder {  // keeps copies of strided inputs alive for one call
   }
   CellParameters<T> cell(py::handle object) {
     const auto t = object.cast<py::tuple>();
-    return {get<2>(t[0], "weight_ih", "(I, G*H)"), get<2>(t[1], "weight_hh", "(H, G*H)"),
-            get<1>(t[2], "bias_ih", "(G*H,)"), get<1>(t[3], "bias_hh", "(G*H,)")};
+    CellParameters<T> p{get<2>(t[0], "weight_ih", "(I, G*H)"), get<2>(t[1], "weight_hh", "(H, G*H)"),
+                        get<1>(t[2], "bias_ih", "(G*H,)"), get<1>(t[3], "bias_hh", "(G*H,)"), {}, {}};
+    if (t.size() > 4) p.gain_ih = get<1>(t[4], "gain_ih", "(G*H,)"), p.gain_hh = get<1>(t[5], "gain_hh", "(G*H,)");
+    return p;
   }
 };
 
 template <class T>
 CellGradients<T> cell_gradients(py::handle object, const char* op) {
   const auto t = object.cast<py::tuple>();
-  return {writable<T, 2>(t[0], op, "dweight_ih"), writable<T, 2>(t[1], op, "dweight_hh"),
-          writable<T, 1>(t[2], op, "dbias_ih"), writable<T, 1>(t[3], op, "dbias_hh")};
+  CellGradients<T> g{writable<T, 2>(t[0], op, "dweight_ih"), writable<T, 2>(t[1], op, "dweight_hh"),
+                     writable<T, 1>(t[2], op, "dbias_ih"), writable<T, 1>(t[3], op, "dbias_hh"), {}, {}};
+  if (t.size() > 4)
+    g.gain_ih = writable<T, 1>(t[4], op, "dgain_ih"), g.gain_hh = writable<T, 1>(t[5], op, "dgain_hh");
+  return g;
 }
 
 py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::handle x_, py::handle lengths_,
-                            py::handle parameters, py::handle h0_, py::handle c0_) {
+                            py::handle parameters, py::handle h0_, py::handle c0_, py::handle state_mask_) {
   const char* op = "recurrent_forward";
   const Cell cell = cell_named(cell_name);
   const Float dtype = float_of(x_, op, "x");
@@ -50,6 +55,7 @@ py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::hand
     const auto x = hold.template get<2>(x_, "x", "(N, I)");
     const auto p = hold.cell(parameters);
     const auto h0 = hold.template get<2>(h0_, "h0", "(B, H)"), c0 = hold.template get<2>(c0_, "c0", "(B, H)");
+    const auto state_mask = hold.template get<2>(state_mask_, "state_mask", "(B, H)");
     const Index B = lengths[0], H = p.weight_hh[0];
     auto out = output<T>({x[0], H}, op), final_h = output<T>({B, H}, op);
     auto final_c = output<T>({cell == Cell::lstm ? B : 0, H}, op);
@@ -57,14 +63,14 @@ py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::hand
     std::shared_ptr<RecurrentCache<T>> cache;
     {
       Working working;
-      cache = dhyan::recurrent_forward<T>(cell, reverse, x, lengths, p, h0, c0, ov, hv, cv);
+      cache = dhyan::recurrent_forward<T>(cell, reverse, x, lengths, p, h0, c0, state_mask, ov, hv, cv);
     }
     return py::make_tuple(out, final_h, cell == Cell::lstm ? py::object(final_c) : py::none(), Cache{cache, dtype});
   });
 }
 
 py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle parameters, py::handle h0_, py::handle c0_,
-                             py::handle doutput_, py::handle dfinal_h_, py::handle dfinal_c_, py::handle gradients_,
+                             py::handle state_mask_, py::handle doutput_, py::handle dfinal_h_, py::handle dfinal_c_, py::handle gradients_,
                              bool wants_dx) {
   const char* op = "recurrent_backward";
   return dispatch(cache.dtype, [&](auto zero) -> py::tuple {
@@ -73,6 +79,7 @@ py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle param
     const auto x = hold.template get<2>(x_, "x", "(N, I)");
     const auto p = hold.cell(parameters);
     const auto h0 = hold.template get<2>(h0_, "h0", "(B, H)"), c0 = hold.template get<2>(c0_, "c0", "(B, H)");
+    const auto state_mask = hold.template get<2>(state_mask_, "state_mask", "(B, H)");
     const auto dout = hold.template get<2>(doutput_, "doutput", "(N, H)");
     const auto dfh = hold.template get<2>(dfinal_h_, "dfinal_h", "(B, H)");
     const auto dfc = hold.template get<2>(dfinal_c_, "dfinal_c", "(B, H)");
@@ -89,8 +96,8 @@ py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle param
     if (c0) dc0 = fresh(dc0_out, c0);
     {
       Working working;
-      dhyan::recurrent_backward<T>(*std::static_pointer_cast<RecurrentCache<T>>(cache.held), x, p, h0, c0, dout, dfh,
-                                   dfc, dx, gradients, dh0, dc0);
+      dhyan::recurrent_backward<T>(*std::static_pointer_cast<RecurrentCache<T>>(cache.held), x, p, h0, c0, state_mask,
+                                   dout, dfh, dfc, dx, gradients, dh0, dc0);
     }
     return py::make_tuple(dx_out, dh0_out, dc0_out);
   });
@@ -140,6 +147,7 @@ DecoderParameters<T> decoder_parameters(Holder<T>& hold, const py::dict& d) {
   p.cell = cell_named(d["cell"].cast<std::string>());
   p.bahdanau = d["order"].cast<std::string>() == "bahdanau";
   p.feeding = d["input_feeding"].cast<bool>();
+  p.residual = d["residual"].cast<bool>();
   for (py::handle cell : d["cells"].cast<py::list>()) p.cells.push_back(hold.cell(cell));
   const auto term = d["term"].cast<std::string>();
   p.scorer.rule = term == "last"    ? Rule::last
@@ -184,7 +192,7 @@ Index longest_of(View<const Index, 1> lengths) {
 }
 
 py::tuple decoder_forward(const py::dict& parameters, const py::tuple& memory_, py::handle y_, py::handle steps_,
-                          py::handle h0_, py::handle c0_, py::handle masks_) {
+                          py::handle h0_, py::handle c0_, py::handle masks_, py::handle state_masks_) {
   const char* op = "decoder_forward";
   const Float dtype = float_of(y_, op, "y");
   return dispatch(dtype, [&](auto zero) -> py::tuple {
@@ -197,7 +205,8 @@ py::tuple decoder_forward(const py::dict& parameters, const py::tuple& memory_, 
     const auto steps = steps_in.template view<1>(op, "steps", "(B,)");
     const auto y = hold.template get<2>(y_, "y", "(N, E)");
     const auto h0 = hold.template get<3>(h0_, "h0", "(L, B, H)"), c0 = hold.template get<3>(c0_, "c0", "(L, B, H)");
-    const auto masks = hold.template get<3>(masks_, "masks", "(L-1, N, H)");
+    const DecoderMasks<T> masks{hold.template get<3>(masks_, "masks", "(L-1, N, H)"),
+                                hold.template get<3>(state_masks_, "state_masks", "(L, B, H)")};
     auto readout = output<T>({y[0], p.readout[1]}, op);
     auto weights = output<T>({y[0], longest_of(memory.lengths)}, op);
     const auto rv = view<T, 2>(readout), wv = view<T, 2>(weights);
@@ -211,8 +220,8 @@ py::tuple decoder_forward(const py::dict& parameters, const py::tuple& memory_, 
 }
 
 py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const py::tuple& memory_, py::handle y_,
-                           py::handle h0_, py::handle c0_, py::handle masks_, py::handle dreadout_,
-                           py::handle dweights_, const py::dict& gradients_) {
+                           py::handle h0_, py::handle c0_, py::handle masks_, py::handle state_masks_,
+                           py::handle dreadout_, py::handle dweights_, const py::dict& gradients_) {
   const char* op = "decoder_backward";
   return dispatch(cache.dtype, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
@@ -222,7 +231,8 @@ py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const
     const auto memory = memory_of<T>(hold, memory_, lengths_in);
     const auto y = hold.template get<2>(y_, "y", "(N, E)");
     const auto h0 = hold.template get<3>(h0_, "h0", "(L, B, H)"), c0 = hold.template get<3>(c0_, "c0", "(L, B, H)");
-    const auto masks = hold.template get<3>(masks_, "masks", "(L-1, N, H)");
+    const DecoderMasks<T> masks{hold.template get<3>(masks_, "masks", "(L-1, N, H)"),
+                                hold.template get<3>(state_masks_, "state_masks", "(L, B, H)")};
     const auto dreadout = hold.template get<2>(dreadout_, "dreadout", "(N, E)");
     const auto dweights = hold.template get<2>(dweights_, "dweights", "(N, S)");
     DecoderGradients<T> g;
@@ -393,14 +403,15 @@ class StepperObject {
 void define_model(py::module_& m) {
   py::class_<Cache>(m, "Cache", "Activations of one forward call.");
   m.def("recurrent_forward", &recurrent_forward, py::arg("cell"), py::arg("reverse"), py::arg("x"), py::arg("lengths"),
-        py::arg("parameters"), py::arg("h0"), py::arg("c0"));
+        py::arg("parameters"), py::arg("h0"), py::arg("c0"), py::arg("state_mask"));
   m.def("recurrent_backward", &recurrent_backward, py::arg("cache"), py::arg("x"), py::arg("parameters"), py::arg("h0"),
-        py::arg("c0"), py::arg("doutput"), py::arg("dfinal_h"), py::arg("dfinal_c"), py::arg("gradients"),
-        py::arg("wants_dx"));
+        py::arg("c0"), py::arg("state_mask"), py::arg("doutput"), py::arg("dfinal_h"), py::arg("dfinal_c"),
+        py::arg("gradients"), py::arg("wants_dx"));
   m.def("decoder_forward", &decoder_forward, py::arg("parameters"), py::arg("memory"), py::arg("y"), py::arg("steps"),
-        py::arg("h0"), py::arg("c0"), py::arg("masks"));
+        py::arg("h0"), py::arg("c0"), py::arg("masks"), py::arg("state_masks"));
   m.def("decoder_backward", &decoder_backward, py::arg("cache"), py::arg("parameters"), py::arg("memory"), py::arg("y"),
-        py::arg("h0"), py::arg("c0"), py::arg("masks"), py::arg("dreadout"), py::arg("dweights"), py::arg("gradients"));
+        py::arg("h0"), py::arg("c0"), py::arg("masks"), py::arg("state_masks"), py::arg("dreadout"),
+        py::arg("dweights"), py::arg("gradients"));
   py::class_<StepWeightsObject>(m, "StepWeights", "A decoder's weights in the forms its steps read.")
       .def(py::init<const py::dict&, py::handle, py::handle, py::handle, bool>(), py::arg("parameters"),
            py::arg("table"), py::arg("output"), py::arg("output_bias"), py::arg("shrunk"));

@@ -15,13 +15,15 @@ struct DecoderCache {
   Ragged targets;
   std::vector<CellTrace<T>> cells;
   Buffer<T> query, context, weights, readout;  // (N,U) (N,D) (N,S) (N,E)
+  Buffer<T> output;                            // (N,H) what the layers hand on, where they are residual
+  const T* handed_on() const { return output.size() ? output.get() : cells.back().h.get(); }
   Index row(Index b, Index t) const { return targets.start[b] + t; }
 };
 
 template <class T>
 std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, const Memory<T>& memory,
                                                  View<const T, 2> y, View<const Index, 1> steps, View<const T, 3> h0,
-                                                 View<const T, 3> c0, View<const T, 3> masks, View<T, 2> readout,
+                                                 View<const T, 3> c0, const DecoderMasks<T>& masks, View<T, 2> readout,
                                                  View<T, 2> weights) {
   const char* op = "decoder_forward";
   const Index B = steps[0];
@@ -32,11 +34,12 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
   const DecoderShape<T> z(p, memory, sources.longest);
   const Index N = targets.total, width = gates_of(p.cell) * z.H;
   check_shape(op, "y", y, {{"N", N}, {"E", z.E}}, "one row a decoder step");
-  if (masks) check_shape(op, "masks", masks, {{"L-1", z.L - 1}, {"N", N}, {"H", z.H}});
+  check_masks(op, z, B, N, masks);
 
   auto cache = std::make_shared<DecoderCache<T>>(DecoderCache<T>{
-      z, targets, {}, Buffer<T>(N * z.U), Buffer<T>(N * z.D), Buffer<T>(N * z.S), Buffer<T>(N * z.E)});
-  for (Index l = 0; l < z.L; ++l) cache->cells.emplace_back(p.cell, N, z.H);
+      z, targets, {}, Buffer<T>(N * z.U), Buffer<T>(N * z.D), Buffer<T>(N * z.S), Buffer<T>(N * z.E),
+      Buffer<T>(p.residual && z.L > 1 ? N * z.H : 0)});
+  for (Index l = 0; l < z.L; ++l) cache->cells.emplace_back(p.cell, N, z.H, p.cells[l].normalized());
   const PreparedMemory<T> prepared(p.scorer, memory);
   const auto slices = targets.slices(step_slices(p.scorer, B, loop_work(z, p.cell, N)));
   // A slice a thread: thin products would only share the columns of a slice that is alone.
@@ -50,6 +53,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
     const auto& order = slices[s];
     Index active = order.size();
     DecoderStep<T> step(p, packed, prepared, z, active);
+    for (Index l = 0; l < z.L; ++l) step.cells[l].mask.take(masks.states(l), order, z.H);
     for (Index l = 0; l < z.L; ++l)
       for (Index i = 0; i < active; ++i) {
         std::copy_n(h0.data + (l * B + order[i]) * z.H, z.H, step.cells[l].h.get() + i * z.H);
@@ -66,7 +70,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
         std::copy_n(token_part + row(i) * width, width, step.cells[0].gates.get() + i * width);
       step.run(
           active, [&](Index i) { return order[i]; }, [&](Index) { return t; },
-          [&](Index l, Index i) { return masks ? masks.data + (l * N + row(i)) * z.H : nullptr; }, scratch);
+          [&](Index l, Index i) { return masks.between_row(l, row(i)); }, scratch);
       if (in_loop) step.read_out(active, scratch);
       for (Index i = 0; i < active; ++i) {
         const Index r = row(i);
@@ -74,6 +78,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
         std::copy_n(step.query.get() + i * z.U, z.U, cache->query.get() + r * z.U);
         std::copy_n(step.context.get() + i * z.D, z.D, cache->context.get() + r * z.D);
         std::copy_n(step.attended_weights.get() + i * z.S, z.S, cache->weights.get() + r * z.S);
+        if (step.residual()) std::copy_n(step.output.get() + i * z.H, z.H, cache->output.get() + r * z.H);
         if (in_loop) std::copy_n(step.readout.get() + i * z.E, z.E, cache->readout.get() + r * z.E);
       }
     }
@@ -83,7 +88,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
     T* r = cache->readout.get();
     const T* bias = p.readout_bias.data;
     if (p.bahdanau) product(N, y.data, z.E, packed.from_token, r, z.E, bias);
-    product<T>(N, cache->cells.back().h.get(), z.H, packed.from_state, r, z.E, bias, p.bahdanau);
+    product<T>(N, cache->handed_on(), z.H, packed.from_state, r, z.E, bias, p.bahdanau);
     product<T>(N, cache->context.get(), z.D, packed.from_context, r, z.E, static_cast<const T*>(nullptr),
             true);
     parallel_for((N + 15) / 16, 16 * N * z.E, [&](Index c) {
@@ -100,7 +105,8 @@ namespace {
 // Everything backward needs, filled row by row in the loop and multiplied out after it.
 template <class T>
 struct Deferred {
-  std::vector<Buffer<T>> dgates, dhidden, before;  // a layer: (N,G*H) (N,G*H, gru) (N,H)
+  std::vector<Buffer<T>> dgates, dhidden, before;  // a layer: (N,G*H) (N,G*H where it differs) (N,H)
+  std::vector<Buffer<T>> outer;                    // a layer: (N,2,G*H) before its normalisation
   Buffer<T> dreadout, dstate, dcontext;            // (N,E) before tanh, (N,H) and (N,D) from the readout
   Buffer<T> dscores, dquery, query_state, fed;     // (N,S) (N,U) (N,H) (N,E)
 };
@@ -177,18 +183,21 @@ void read_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
 
 template <class T>
 void loop_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, const PreparedMemory<T>& memory,
-                   const BackwardWeights<T>& back, View<const T, 3> h0, View<const T, 3> c0, View<const T, 3> masks,
+                   const BackwardWeights<T>& back, View<const T, 3> h0, View<const T, 3> c0, const DecoderMasks<T>& masks,
                    View<const T, 2> dreadout, View<const T, 2> dweights, const std::vector<Index>& order,
                    const Deferred<T>& d, View<T, 3> dh0, View<T, 3> dc0) {
   const auto& z = cache.z;
-  const Index rows = order.size(), B = cache.targets.B, N = cache.targets.total;
+  const Index rows = order.size(), B = cache.targets.B;
   const Index width = gates_of(p.cell) * z.H, top = z.L - 1;
-  const bool in_loop = !p.bahdanau && p.feeding;
+  const bool in_loop = !p.bahdanau && p.feeding, residual = p.residual && z.L > 1;
   std::vector<CellStepBackward<T>> cells;
-  for (Index l = 0; l < z.L; ++l) cells.emplace_back(p.cell, rows, z.H);
+  for (Index l = 0; l < z.L; ++l) {
+    cells.emplace_back(p.cell, rows, z.H, p.cells[l].normalized());
+    cells[l].mask.take(masks.states(l), order, z.H);
+  }
   for (auto& cell : cells) cell.dh_prev.fill(T(0));
   Buffer<T> dquery(rows * z.U), dstate(rows * z.H), dcontext(rows * z.D), dbelow(rows * z.H);
-  Buffer<T> dfed(rows * z.E), dpre(rows * z.E);
+  Buffer<T> dfed(rows * z.E), dpre(rows * z.E), dpassed(residual ? rows * z.H : 0);
   dfed.fill(T(0));
   T* scratch = thread_scratch<T>();
   const T* none = nullptr;
@@ -225,6 +234,7 @@ void loop_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
       for (Index i = 0; i < active; ++i)
         std::copy_n(d.dstate.get() + row(i) * z.H, z.H, dstate.get() + i * z.H);
     }
+    if (residual) std::copy_n(dstate.get(), active * z.H, dpassed.get());  // of what the top layer read, as it handed it on
     if (!p.bahdanau)
       read_backward(cache, p, memory, back.query, dweights, d, order, active, t, dquery, dstate.get(), scratch);
 
@@ -233,18 +243,24 @@ void loop_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
       const T* above = l == top ? dstate.get() : dbelow.get();
       std::copy_n(cells[l].dh_prev.get(), active * z.H, dh);
       add(active * z.H, above, dh);
-      cells[l].backward(p.cell, z.H, back.hidden[l], active, scratch);
+      cells[l].backward(p.cell, z.H, p.cells[l], back.hidden[l], active, scratch);
       for (Index i = 0; i < active; ++i) {
         std::copy_n(cells[l].dgates.get() + i * width, width, d.dgates[l].get() + row(i) * width);
-        if (p.cell == Cell::gru)
+        if (d.dhidden[l].size())
           std::copy_n(cells[l].dhidden.get() + i * width, width, d.dhidden[l].get() + row(i) * width);
+        if (cells[l].norm) cells[l].norm.keep_outer(i, d.outer[l], row(i));
         std::copy_n(cells[l].h_in.get() + i * z.H, z.H, d.before[l].get() + row(i) * z.H);
+        cells[l].mask.apply_row(i, d.before[l].get() + row(i) * z.H);
       }
       if (l == 0) break;
       product_here(active, rows_of<T>(cells[l].dgates.get(), width), back.below[l], dbelow.get(), z.H, scratch);
-      if (masks)
+      if (residual) {
+        add(active * z.H, static_cast<const T*>(dpassed.get()), dbelow.get());
+        std::copy_n(dbelow.get(), active * z.H, dpassed.get());
+      }
+      if (masks.between)
         for (Index i = 0; i < active; ++i)
-          dense_kernels<T>().multiply(z.H, masks.data + ((l - 1) * N + row(i)) * z.H, dbelow.get() + i * z.H);
+          dense_kernels<T>().multiply(z.H, masks.between_row(l - 1, row(i)), dbelow.get() + i * z.H);
     }
 
     if (p.bahdanau) {
@@ -298,7 +314,7 @@ void memory_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p
 
 template <class T>
 void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, const Memory<T>& memory,
-                      View<const T, 2> y, View<const T, 3> h0, View<const T, 3> c0, View<const T, 3> masks,
+                      View<const T, 2> y, View<const T, 3> h0, View<const T, 3> c0, const DecoderMasks<T>& masks,
                       View<const T, 2> dreadout, View<const T, 2> dweights, View<T, 2> dy, View<T, 3> dh0,
                       View<T, 3> dc0, View<T, 2> dkeys, View<T, 2> dvalues, DecoderGradients<T>& gradients) {
   const char* op = "decoder_backward";
@@ -308,6 +324,7 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
   check_shape(op, "y", y, {{"N", N}, {"E", z.E}});
   check_shape(op, "dreadout", dreadout, {{"N", N}, {"E", z.E}});
   if (dweights) check_shape(op, "dweights", dweights, {{"N", N}, {"S", z.S}});
+  check_masks(op, z, B, N, masks);
   const bool in_loop = !p.bahdanau && p.feeding;
   const Index state = p.bahdanau ? z.E : 0;
 
@@ -327,7 +344,8 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
   Deferred<T> d;
   for (Index l = 0; l < z.L; ++l) {
     d.dgates.emplace_back(N * width);
-    d.dhidden.emplace_back(p.cell == Cell::gru ? N * width : 0);
+    d.dhidden.emplace_back(two_gradients(p.cell, p.cells[l].normalized()) ? N * width : 0);
+    d.outer.emplace_back(2 * N * cache.cells[l].norm.width);
     d.before.emplace_back(N * z.H);
   }
   d.dreadout = Buffer<T>(N * z.E);
@@ -366,21 +384,25 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
   else if (p.feeding)
     product(z.E, columns_of<T>(d.fed.get(), z.E), gates_panels, dw_ih + z.E * width, width);
   product(N, rows_of(dgates, width), pack_part_transposed(p.cells[0].weight_ih, 0, z.E), dy.data, z.E);
+  Buffer<T> input(z.L > 1 ? N * z.H : 0), handed_on(p.residual && z.L > 2 ? N * z.H : 0);
   for (Index l = 0; l < z.L; ++l) {
     const CellGradients<T>& g = gradients.cells[l];
     const T* dl = d.dgates[l].get();
     column_sums(N, width, dl, g.bias_ih.data);
     if (l > 0) {
-      Buffer<T> input(N * z.H);
-      std::copy_n(cache.cells[l - 1].h.get(), N * z.H, input.get());
-      if (masks) dense_kernels<T>().multiply(N * z.H, masks.data + (l - 1) * N * z.H, input.get());
+      const bool adds = p.residual && l > 1;
+      const Buffer<T>& to = adds ? handed_on : input;
+      std::copy_n(cache.cells[l - 1].h.get(), N * z.H, to.get());
+      if (masks.between) dense_kernels<T>().multiply(N * z.H, masks.between_row(l - 1, 0), to.get());
+      if (adds) add(N * z.H, static_cast<const T*>(to.get()), input.get());
       weight_gradient<T>(N, input.get(), z.H, z.H, dl, width, g.weight_ih.data, nullptr);
     }
-    const T* dhidden = p.cell == Cell::gru ? d.dhidden[l].get() : dl;
+    const T* dhidden = d.dhidden[l].size() ? d.dhidden[l].get() : dl;
     const bool packed = l == 0 && dhidden == dgates;
     if (packed) weight_gradient<T>(d.before[l].get(), z.H, z.H, gates_panels, g.weight_hh.data);
     weight_gradient<T>(N, d.before[l].get(), z.H, z.H, dhidden, width, packed ? nullptr : g.weight_hh.data,
                        g.bias_hh.data);
+    if (cache.cells[l].norm) norm_gradients(N, cache.cells[l].norm, d.outer[l], g);
   }
   if (p.scorer.query)
     weight_gradient<T>(N, d.query_state.get(), z.H, z.H, d.dquery.get(), z.U, gradients.query.data, nullptr);
@@ -393,7 +415,7 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
     product(z.E, columns_of(y.data, z.E), readout_panels, dw, z.E);
     product(N, rows_of<T>(d.dreadout.get(), z.E), pack_part_transposed(p.readout, 0, z.E), dy.data, z.E, null, true);
   }
-  product(z.H, columns_of<T>(cache.cells.back().h.get(), z.H), readout_panels, dw + state * z.E, z.E);
+  product(z.H, columns_of<T>(cache.handed_on(), z.H), readout_panels, dw + state * z.E, z.E);
   product(z.D, columns_of<T>(cache.context.get(), z.D), readout_panels, dw + (state + z.H) * z.E, z.E);
   column_sums(N, z.E, static_cast<const T*>(d.dreadout.get()), gradients.readout_bias.data);
 }
@@ -401,9 +423,9 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
 #define DHYAN_INSTANTIATE(T)                                                                                       \
   template std::shared_ptr<DecoderCache<T>> decoder_forward<T>(                                                    \
       const DecoderParameters<T>&, const Memory<T>&, View<const T, 2>, View<const Index, 1>, View<const T, 3>,     \
-      View<const T, 3>, View<const T, 3>, View<T, 2>, View<T, 2>);                                                 \
+      View<const T, 3>, const DecoderMasks<T>&, View<T, 2>, View<T, 2>);                                           \
   template void decoder_backward<T>(const DecoderCache<T>&, const DecoderParameters<T>&, const Memory<T>&,         \
-                                    View<const T, 2>, View<const T, 3>, View<const T, 3>, View<const T, 3>,        \
+                                    View<const T, 2>, View<const T, 3>, View<const T, 3>, const DecoderMasks<T>&,  \
                                     View<const T, 2>, View<const T, 2>, View<T, 2>, View<T, 3>, View<T, 3>,        \
                                     View<T, 2>, View<T, 2>, DecoderGradients<T>&);
 DHYAN_INSTANTIATE(float)

@@ -32,12 +32,13 @@ namespace {
 
 template <class T>
 void check(const char* op, Cell cell, View<const T, 2> x, const Ragged& r, const CellParameters<T>& p,
-           View<const T, 2> h0, View<const T, 2> c0) {
+           View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask) {
   const Index H = p.weight_hh[0];
   check_shape(op, "x", x, {{"N", r.total}, {"I", -1}}, "one row a token, N = the sum of the lengths");
   check_cell(op, "", cell, p, x[1], H);
   if (h0) check_shape(op, "h0", h0, {{"B", r.B}, {"H", H}});
   if (c0) check_shape(op, "c0", c0, {{"B", r.B}, {"H", H}});
+  if (state_mask) check_shape(op, "state_mask", state_mask, {{"B", r.B}, {"H", H}});
 }
 
 // The first of `order` whose sentence is over before `step`.
@@ -51,13 +52,14 @@ Index running(const std::vector<Index>& order, const Ragged& r, Index step, Inde
 template <class T>
 std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, View<const T, 2> x,
                                                      View<const Index, 1> lengths, const CellParameters<T>& p,
-                                                     View<const T, 2> h0, View<const T, 2> c0, View<T, 2> output,
+                                                     View<const T, 2> h0, View<const T, 2> c0,
+                                                     View<const T, 2> state_mask, View<T, 2> output,
                                                      View<T, 2> final_h, View<T, 2> final_c) {
   const Ragged sentences(lengths.data, lengths[0]);
-  check("recurrent_forward", cell, x, sentences, p, h0, c0);
+  check("recurrent_forward", cell, x, sentences, p, h0, c0, state_mask);
   const Index N = x[0], I = x[1], H = p.weight_hh[0], width = gates_of(cell) * H;
   auto cache = std::make_shared<RecurrentCache<T>>(
-      RecurrentCache<T>{cell, reverse, H, sentences, CellTrace<T>(cell, N, H)});
+      RecurrentCache<T>{cell, reverse, H, sentences, CellTrace<T>(cell, N, H, p.normalized())});
   // A single sentence has nobody to share its steps with: then the threads share the columns of the product.
   const auto slices = sentences.slices(slice_count(sentences.B, 2 * N * H * width));
   const CellWeights<T> weights = cell_weights(cell, p, slices.size() > 1 ? kThinRows + 1 : loop_rows(sentences.B));
@@ -67,7 +69,8 @@ std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, Vi
   parallel_for(slices.size(), 2 * N * H * width, [&](Index s) {
     const auto& order = slices[s];
     const Index rows = order.size();
-    CellStep<T> step(cell, rows, H);
+    CellStep<T> step(cell, rows, H, p.normalized());
+    step.mask.take(state_mask.data, order, H);
     for (Index i = 0; i < rows; ++i) {
       CellTrace<T>::copy_or_zero(h0 ? h0.data + order[i] * H : nullptr, H, step.h.get() + i * H);
       if (cell == Cell::lstm)
@@ -96,25 +99,27 @@ std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, Vi
 
 template <class T>
 void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, const CellParameters<T>& p,
-                        View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> doutput, View<const T, 2> dfinal_h,
-                        View<const T, 2> dfinal_c, View<T, 2> dx, const CellGradients<T>& gradients, View<T, 2> dh0,
-                        View<T, 2> dc0) {
+                        View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask,
+                        View<const T, 2> doutput, View<const T, 2> dfinal_h, View<const T, 2> dfinal_c, View<T, 2> dx,
+                        const CellGradients<T>& gradients, View<T, 2> dh0, View<T, 2> dc0) {
   const char* op = "recurrent_backward";
   const Cell cell = cache.cell;
   const Ragged& sentences = cache.sentences;
-  check(op, cell, x, sentences, p, h0, c0);
+  check(op, cell, x, sentences, p, h0, c0, state_mask);
   const Index N = x[0], I = x[1], H = cache.H, width = gates_of(cell) * H;
   check_shape(op, "doutput", doutput, {{"N", N}, {"H", H}});
   if (dfinal_h) check_shape(op, "dfinal_h", dfinal_h, {{"B", sentences.B}, {"H", H}});
   if (dfinal_c) check_shape(op, "dfinal_c", dfinal_c, {{"B", sentences.B}, {"H", H}});
 
   const Packed<T> back = Packed<T>::transposed(p.weight_hh.data, width, H);
-  const Buffer<T> dgates(N * width), dhidden(cell == Cell::gru ? N * width : 0), before(N * H);
+  const Buffer<T> dgates(N * width), dhidden(two_gradients(cell, p.normalized()) ? N * width : 0), before(N * H);
+  const Buffer<T> outer(2 * N * cache.trace.norm.width);
   const auto slices = sentences.slices(slice_count(sentences.B, 2 * N * H * width));
   parallel_for(slices.size(), 2 * N * H * width, [&](Index s) {
     const auto& order = slices[s];
     const Index rows = order.size();
-    CellStepBackward<T> step(cell, rows, H);
+    CellStepBackward<T> step(cell, rows, H, p.normalized());
+    step.mask.take(state_mask.data, order, H);
     for (Index i = 0; i < rows; ++i) {
       CellTrace<T>::copy_or_zero(dfinal_h ? dfinal_h.data + order[i] * H : nullptr, H, step.dh_prev.get() + i * H);
       if (cell == Cell::lstm)
@@ -134,12 +139,14 @@ void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, cons
         T* dh = step.dh.get() + i * H;
         for (Index j = 0; j < H; ++j) dh[j] = d[j] + carry[j];
       }
-      step.backward(cell, H, back, active, scratch);
+      step.backward(cell, H, p, back, active, scratch);
       for (Index i = 0; i < active; ++i) {
         const Index row = cache.row(order[i], t);
         std::copy_n(step.dgates.get() + i * width, width, dgates.get() + row * width);
-        if (cell == Cell::gru) std::copy_n(step.dhidden.get() + i * width, width, dhidden.get() + row * width);
+        if (dhidden.size()) std::copy_n(step.dhidden.get() + i * width, width, dhidden.get() + row * width);
+        if (step.norm) step.norm.keep_outer(i, outer, row);
         std::copy_n(step.h_in.get() + i * H, H, before.get() + row * H);
+        step.mask.apply_row(i, before.get() + row * H);
       }
     }
     for (Index i = 0; i < rows; ++i) {
@@ -149,14 +156,15 @@ void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, cons
   });
 
   // Everything that the next step did not need, as one product each over all tokens.
-  const T* hidden = cell == Cell::gru ? dhidden.get() : dgates.get();
-  const bool same = cell != Cell::gru;  // the recurrent half of the gates has the input half's gradient
+  const T* hidden = dhidden.size() ? dhidden.get() : dgates.get();
+  const bool same = dhidden.size() == 0;  // the recurrent half of the gates has the input half's gradient
   const Packed<T> packed = Packed<T>::of(dgates.get(), N, width);
   const Packed<T> recurrent = same ? Packed<T>() : Packed<T>::of(hidden, N, width);
   weight_gradient<T>(x.data, I, I, packed, gradients.weight_ih.data);
   weight_gradient<T>(before.get(), H, H, same ? packed : recurrent, gradients.weight_hh.data);
   column_sums(N, width, static_cast<const T*>(dgates.get()), gradients.bias_ih.data);
   column_sums(N, width, hidden, gradients.bias_hh.data);
+  if (cache.trace.norm) norm_gradients(N, cache.trace.norm, outer, gradients);
   if (dx)
     product(N, rows_of<T>(dgates.get(), width), Packed<T>::transposed(p.weight_ih.data, width, I), dx.data, I);
 }
@@ -164,10 +172,11 @@ void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, cons
 #define DHYAN_INSTANTIATE(T)                                                                                         \
   template std::shared_ptr<RecurrentCache<T>> recurrent_forward<T>(                                                  \
       Cell, bool, View<const T, 2>, View<const Index, 1>, const CellParameters<T>&, View<const T, 2>,                \
-      View<const T, 2>, View<T, 2>, View<T, 2>, View<T, 2>);                                                         \
+      View<const T, 2>, View<const T, 2>, View<T, 2>, View<T, 2>, View<T, 2>);                                       \
   template void recurrent_backward<T>(const RecurrentCache<T>&, View<const T, 2>, const CellParameters<T>&,          \
                                       View<const T, 2>, View<const T, 2>, View<const T, 2>, View<const T, 2>,        \
-                                      View<const T, 2>, View<T, 2>, const CellGradients<T>&, View<T, 2>, View<T, 2>);
+                                      View<const T, 2>, View<const T, 2>, View<T, 2>, const CellGradients<T>&,       \
+                                      View<T, 2>, View<T, 2>);
 DHYAN_INSTANTIATE(float)
 DHYAN_INSTANTIATE(double)
 #undef DHYAN_INSTANTIATE

@@ -170,6 +170,7 @@ def recurrent_forward(
     parameters: _Cell,
     h0: _Array | None,
     c0: _Array | None,
+    state_mask: _Array | None,
 ) -> tuple[_Array, _Array, _Array | None, Cache]: ...
 def recurrent_backward(
     cache: Cache,
@@ -177,6 +178,7 @@ def recurrent_backward(
     parameters: _Cell,
     h0: _Array | None,
     c0: _Array | None,
+    state_mask: _Array | None,
     doutput: _Array,
     dfinal_h: _Array | None,
     dfinal_c: _Array | None,
@@ -230,6 +232,7 @@ def decoder_forward(
     h0: _Array,
     c0: _Array | None,
     masks: _Array | None,
+    state_masks: _Array | None,
 ) -> tuple[_Array, _Array, Cache]: ...
 def decoder_backward(
     cache: Cache,
@@ -239,6 +242,7 @@ def decoder_backward(
     h0: _Array,
     c0: _Array | None,
     masks: _Array | None,
+    state_masks: _Array | None,
     dreadout: _Array,
     dweights: _Array | None,
     gradients: dict[str, Any],

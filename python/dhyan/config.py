@@ -20,6 +20,7 @@ from .windows import AnyWindow, Window, window_from, window_to
 
 ORDERS = ("bahdanau", "luong")
 SOURCES = ("tokens", "features")
+TIES = ("none", "output", "all")
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("plateau", "cosine", "inverse_sqrt", "constant")
 PRECISIONS = ("float32", "float64", "bf16")
@@ -68,6 +69,10 @@ class ModelConfig(_Table):
     "predictive:RADIUS"), by `normalize`; `heads` slices each on its own; normalized: additive with g v / |v| for v.
     max_source: most positions the scoring "location" knows, end symbol counted; 0: train takes the longest it sees.
 
+    dropout and its kinds variational, recurrent_dropout, embedding_dropout: see `dropout`. residual: from the second
+    layer on, what a layer reads is added to its output. layer_norm: of the sums inside the cells (Ba et al. 2016). tie:
+    which embeddings share one table, see `tying`.
+
     Errors: ValueError for values out of range, unknown names, parts that do not fit; TypeError for wrong types.
     """
 
@@ -89,6 +94,12 @@ class ModelConfig(_Table):
     temperature: float = 1.0
     normalized: bool = False
     max_source: int = 0
+    variational: bool = False
+    recurrent_dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    residual: bool = False
+    tie: str = "none"
+    layer_norm: bool = False
 
     def __post_init__(self) -> None:
         where = "ModelConfig"
@@ -98,11 +109,14 @@ class ModelConfig(_Table):
             _positive(where, name, getattr(self, name))
         if self.layers > MOST_LAYERS:
             raise ValueError(f"{where}: layers is {self.layers}, expected at most {MOST_LAYERS}")
-        for name in ("bidirectional", "input_feeding", "normalized"):
+        for name in ("bidirectional", "input_feeding", "normalized", "variational", "residual", "layer_norm"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{where}: {name} is {getattr(self, name)!r}, expected true or false")
-        _number(where, "dropout", self.dropout, 0, 1)
-        for name, valid in (("cell", CELLS), ("order", ORDERS), ("normalize", NORMALIZERS), ("source", SOURCES)):
+        for name in ("dropout", "recurrent_dropout", "embedding_dropout"):
+            _number(where, name, getattr(self, name), 0, 1)
+        for name, valid in (
+            ("cell", CELLS), ("order", ORDERS), ("normalize", NORMALIZERS), ("source", SOURCES), ("tie", TIES),
+        ):  # fmt: skip
             if getattr(self, name) not in valid:
                 raise unknown_name(f"{where}: {name}", getattr(self, name), valid)
         _number(where, "temperature", self.temperature, 0, math.inf, open_low=True)
@@ -112,6 +126,15 @@ class ModelConfig(_Table):
             object.__setattr__(self, "window", window_from(self.window))
         except (ValueError, TypeError) as error:
             raise type(error)(f"{where}: {error}") from None
+        if self.residual and self.layers == 1:
+            raise ValueError(
+                f"{where}: residual is true with layers = 1, expected at least 2: the first layer has none"
+            )
+        if self.tie == "all" and (self.source != "tokens" or self.source_size != self.target_size):
+            got = f"source_size {self.source_size} and target_size {self.target_size}"
+            raise ValueError(
+                f"{where}: tie is 'all' with source {self.source!r}, {got}, expected tokens of equal sizes"
+            )
         # How long a source can be may not be known yet: train finds it, and a model asks for it.
         self._plan(max(self.max_source, 1))
 
@@ -149,6 +172,8 @@ class TrainConfig(_Table):
     updates: stop after so many (0: no limit). fine_tune: a model folder to start from, with its vocabularies.
     patience: stop after so many validations (one an epoch) without a lower error; see train.
     guided, coverage: weights of the losses of the same names (`alignment_loss`), added to that of the tokens.
+    scheduled_sampling: the share of target tokens read as the model would write them (`scheduled`), reached after
+    `sampling_ramp` updates.
     precision: of the parameters; bf16 keeps them in float32 and rounds the factors of the training passes' matrix
     products to bfloat16, where the CPU has AVX512-BF16; elsewhere it is float32.
     """
@@ -173,12 +198,14 @@ class TrainConfig(_Table):
     optimizer: str = "adamw"
     momentum: float = 0.9
     fine_tune: str = ""
+    scheduled_sampling: float = 0.0
+    sampling_ramp: int = 0
 
     def __post_init__(self) -> None:
         where = "TrainConfig"
         for name in ("batch", "epochs", "patience"):
             _positive(where, name, getattr(self, name))
-        for name in ("updates", "warmup", "seed"):
+        for name in ("updates", "warmup", "seed", "sampling_ramp"):
             _positive(where, name, getattr(self, name), 0)
         if self.seed >= 1 << 63:
             raise ValueError(f"{where}: seed is {self.seed}, expected less than 2**63")
@@ -187,7 +214,7 @@ class TrainConfig(_Table):
         _number(where, "clip", self.clip, 0, math.inf)
         for name in ("weight_decay", "guided", "coverage"):
             _number(where, name, getattr(self, name), 0, math.inf)
-        for name in ("beta1", "beta2", "momentum", "label_smoothing"):
+        for name in ("beta1", "beta2", "momentum", "label_smoothing", "scheduled_sampling"):
             _number(where, name, getattr(self, name), 0, 1)
         for name, valid in (
             ("optimizer", OPTIMIZERS),

@@ -21,10 +21,6 @@ from .scoring_base import KeysGradient, Rows, Scorer
 from .vocab import BEGIN, END
 
 
-def _cell(group: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-    return tuple(group[name] for name in ops.CELL_PARAMETERS)
-
-
 def _core_parameters(config: ModelConfig, p: Arrays, reader: Any = None) -> dict[str, Any]:
     """The dictionary that the binding reads; reader: what reads in the place of the core (`reader`), or None."""
     plan = config.plan
@@ -33,7 +29,8 @@ def _core_parameters(config: ModelConfig, p: Arrays, reader: Any = None) -> dict
         "cell": config.cell,
         "order": config.order,
         "input_feeding": config.input_feeding,
-        "cells": [_cell(p.group(f"decoder.{layer}")) for layer in range(config.layers)],
+        "residual": config.residual,
+        "cells": [ops.cell_arrays(p.group(f"decoder.{layer}")) for layer in range(config.layers)],
         "term": scorer.term,
         "query": scorer.query,
         "w": scorer.w,
@@ -130,6 +127,7 @@ class DecoderCache:
     y: np.ndarray  # (N, E)
     mask: np.ndarray | None
     between: np.ndarray | None  # (L - 1, N, H)
+    within: np.ndarray | None  # (L, B, H), of the states
     h0: np.ndarray
     c0: np.ndarray | None
     states: Any
@@ -152,11 +150,12 @@ def decoder_forward(
     """
     h0, c0, states = initial_states(config, p, final)
     y = ops.embedding_forward(p["target_embedding"], ids)
-    mask = dropout.mask("target embedding", y.shape)
+    mask = dropout.embedded("target embedding", ids, config.target_size, steps, config.embedding)
     y = apply(y, mask)
     between = None
     if config.layers > 1:
-        between = dropout.mask("decoder layers", (config.layers - 1, len(ids), config.hidden))
+        between = dropout.rows("decoder layers", steps, config.hidden, config.layers - 1)
+    within = dropout.state("decoder", (config.layers, len(steps), config.hidden))
     reader = None
     if config.plan.step_by_step:
         padded = padded_memory(memory.values, memory.keys, memory.lengths)
@@ -168,8 +167,8 @@ def decoder_forward(
             noise=dropout if config.normalize == "monotonic" else None,
         )
     parameters = _core_parameters(config, p, reader)
-    readout, weights, core = _core.decoder_forward(parameters, memory.core, y, steps, h0, c0, between)
-    return readout, weights, DecoderCache(core, parameters, memory, ids, y, mask, between, h0, c0, states)
+    readout, weights, core = _core.decoder_forward(parameters, memory.core, y, steps, h0, c0, between, within)
+    return readout, weights, DecoderCache(core, parameters, memory, ids, y, mask, between, within, h0, c0, states)
 
 
 def decoder_backward(
@@ -189,14 +188,14 @@ def decoder_backward(
         reader = c.parameters["reader"].backward()
         parameters = {**c.parameters, "reader": reader}
     written = {
-        "cells": [_cell(gradients.group(f"decoder.{layer}")) for layer in range(config.layers)],
+        "cells": [ops.cell_arrays(gradients.group(f"decoder.{layer}")) for layer in range(config.layers)],
         "query": into.query,
         "w": into.w,
         "readout": gradients["readout.weight"],
         "readout_bias": gradients["readout.bias"],
     }
     dy, dh0, dc0, dkeys, dvalues, log_scale = _core.decoder_backward(
-        c.core, parameters, c.memory.core, c.y, c.h0, c.c0, c.between, dreadout, dweights, written
+        c.core, parameters, c.memory.core, c.y, c.h0, c.c0, c.between, c.within, dreadout, dweights, written
     )
     dy = apply(dy, c.mask)
     ops.embedding_backward(dy, c.ids, config.target_size, out=gradients["target_embedding"])

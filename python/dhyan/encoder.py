@@ -18,7 +18,7 @@ from .parameters import Arrays
 
 @dataclass(frozen=True)
 class _Layer:
-    caches: list[ops.RecurrentCache]  # forward, backward
+    caches: list[ops.RecurrentCache]  # forward, backward; they hold the masks of the state
     mask: np.ndarray | None
 
 
@@ -38,7 +38,10 @@ def _directions(config: ModelConfig) -> tuple[str, ...]:
 def encoder_forward(
     config: ModelConfig, p: Arrays, source: np.ndarray, lengths: np.ndarray, dropout: Dropout
 ) -> tuple[np.ndarray, np.ndarray, EncoderCache]:
-    """memory (N_s, D), the final state (B, H) that starts the decoder, cache. source (B, S) ids or (B, S, F)."""
+    """memory (N_s, D), the final state (B, H) that starts the decoder, cache. source (B, S) ids or (B, S, F).
+
+    config.residual: from the second layer on, what a layer reads is added to its output (He 2016, Wu 2016).
+    """
     valid = ops.tokens_mask(lengths, source.shape[:2], "Seq2Seq")
     ids = None
     if config.source == "tokens":
@@ -48,7 +51,11 @@ def encoder_forward(
         rows = ops.embedding_forward(p["source_embedding"], ids)
     else:
         rows = source[valid]
-    mask = dropout.mask("source embedding", rows.shape)
+    site, width = "source embedding", rows.shape[1]
+    if ids is None:
+        mask = dropout.rows(site, lengths, width)
+    else:
+        mask = dropout.embedded(site, ids, config.source_size, lengths, width)
     rows = apply(rows, mask)
     layers: list[_Layer] = []
     final = rows
@@ -61,12 +68,14 @@ def encoder_forward(
                 p.group(f"encoder.{number}.{direction}"),
                 cell=config.cell,
                 reverse=direction == "backward",
+                state_mask=dropout.state(f"encoder {number} {direction}", (len(lengths), config.hidden)),
             )
             outputs.append(output)
             caches.append(cache)
-        rows = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, 1)
-        layer_mask = dropout.mask(f"encoder {number}", rows.shape)
-        rows = apply(rows, layer_mask)
+        output = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, 1)
+        layer_mask = dropout.rows(f"encoder {number}", lengths, output.shape[1])
+        output = apply(output, layer_mask)
+        rows = rows + output if config.residual and number else output
         layers.append(_Layer(caches, layer_mask))
     return rows, final, EncoderCache(ids, mask, layers)
 
@@ -79,6 +88,7 @@ def encoder_backward(
     tokens = config.source == "tokens"
     for number in reversed(range(config.layers)):
         layer = cache.layers[number]
+        dpassed = drows if config.residual and number else None
         drows = apply(drows, layer.mask)
         top = number == config.layers - 1
         dinput: np.ndarray | None = None
@@ -94,6 +104,8 @@ def encoder_backward(
             )
             dinput = dx if dinput is None or dx is None else np.add(dinput, dx, out=dinput)
         drows = dinput if dinput is not None else drows
+        if dpassed is not None:
+            drows = drows + dpassed
     if tokens:
         assert cache.ids is not None
         drows = apply(drows, cache.mask)

@@ -19,6 +19,8 @@ from .errors import NumericError
 from .names import unknown_name
 from .output import OutputLoss
 from .parameters import Arrays, initial_parameters, round_to_bfloat16, round_to_bytes
+from .scheduled import mixed_tokens
+from .tying import tied_gradients, untied
 from .vocab import BEGIN, END, PAD
 
 ROUNDED_WEIGHTS = ("bfloat16", "int8")
@@ -71,6 +73,11 @@ class Seq2Seq:
         self.dtype = np.dtype(dtype)
         self._parameters = initial_parameters(config, seed, self.dtype)
         self._step_weights: Any = None
+        self._frozen: Arrays | None = None  # what _layers makes, kept
+
+    def _layers(self) -> Arrays:
+        """The parameters under the names that the layers read: see `tying`."""
+        return untied(self.config, self._parameters) if self._frozen is None else self._frozen
 
     def freeze(self, weights: str | None = None) -> None:
         """Make the parameters read-only, so that decoding keeps what it makes of them from call to call.
@@ -97,11 +104,12 @@ class Seq2Seq:
         for array in (self._parameters.flat, *self._parameters.values()):
             array.flags.writeable = False
         if self._step_weights is None:
-            self._step_weights = decoder.step_weights(self.config, self._parameters, shrunk=weights is not None)
+            self._frozen = self._layers()
+            self._step_weights = decoder.step_weights(self.config, self._frozen, shrunk=weights is not None)
 
     def __getstate__(self) -> dict[str, object]:
         """A copy is not frozen."""
-        return {**self.__dict__, "_step_weights": None}
+        return {**self.__dict__, "_step_weights": None, "_frozen": None}
 
     @property
     def flat(self) -> np.ndarray:
@@ -120,30 +128,32 @@ class Seq2Seq:
         smoothing: float = 0.0,
         guided: float = 0.0,
         coverage: float = 0.0,
+        sampling: float = 0.0,
     ) -> tuple[float, ModelCache]:
         """(loss, cache): the mean negative log-likelihood per target token, in nats.
 
         step: the training step that chooses the dropout masks, a function of (seed, step); None is no dropout.
         smoothing: label smoothing in [0, 1). guided, coverage: weights of two further losses on the attention weights
         that are added, see `alignment_loss`; guided compares them with batch.alignment.
+        sampling: the share of target tokens that are read as the model itself would write them, see `scheduled`.
         Errors: IndexError for ids outside the vocabularies, with position; ValueError for an alignment that is missing.
         """
         with ops.products(self.bf16 and step is not None):
-            return self._forward(batch, step, smoothing, guided, coverage)
+            return self._forward(batch, step, smoothing, guided, coverage, sampling)
 
     def _forward(
-        self, batch: Batch, step: int | None, smoothing: float, guided: float, coverage: float
+        self, batch: Batch, step: int | None, smoothing: float, guided: float, coverage: float, sampling: float
     ) -> tuple[float, ModelCache]:
         c = self.config
-        dropout = Dropout(c.dropout, self.seed, step, self.dtype)
-        memory, final, encoder_cache = self._encode(batch.source, batch.source_lengths, dropout, batch.alignment)
+        p, dropout = self._layers(), Dropout.of(c, self.seed, step, self.dtype)
+        memory, final, encoder_cache = self._encode(p, batch.source, batch.source_lengths, dropout, batch.alignment)
         read, targets, steps = self._target_rows(batch)
-        readout, weights, decoder_cache = decoder.decoder_forward(
-            c, self._parameters, memory, final, read, steps, dropout
-        )
-        mask = dropout.mask("readout", readout.shape)
+        if sampling:
+            read = mixed_tokens(c, p, memory, final, read, steps, dropout, sampling)
+        readout, weights, decoder_cache = decoder.decoder_forward(c, p, memory, final, read, steps, dropout)
+        mask = dropout.rows("readout", steps, c.embedding)
         readout = apply(readout, mask)
-        output = OutputLoss(self._parameters, readout, targets, smoothing, training=step is not None)
+        output = OutputLoss(p, readout, targets, smoothing, training=step is not None)
         loss = output.sum / max(len(targets), 1)
         more, dweights = self._weights_loss(batch, weights, steps, guided, coverage)
         bf16 = self.bf16 and step is not None
@@ -177,21 +187,21 @@ class Seq2Seq:
             return self._backward(cache)
 
     def _backward(self, cache: ModelCache) -> Arrays:
-        c, p = self.config, self._parameters
+        c, p = self.config, self._layers()
         gradients, dreadout = cache.output.backward()
         dreadout = apply(dreadout, cache.mask)
         dmemory, dfinal = decoder.decoder_backward(c, p, dreadout, cache.dweights, cache.decoder, gradients)
         encoder_backward(c, p, dmemory, dfinal, cache.encoder, gradients)
-        return gradients
+        return tied_gradients(c, gradients, self._parameters)
 
     def force(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Teacher forcing: log-probabilities (B, T) of the given target tokens, and the weights (B, T, S).
 
         Row t belongs to target[:, t + 1]; rows from target_lengths - 1 on are 0.
         """
-        c, p = self.config, self._parameters
+        c, p = self.config, self._layers()
         none = Dropout(0.0, self.seed, None, self.dtype)
-        memory, final, _ = self._encode(batch.source, batch.source_lengths, none, batch.alignment)
+        memory, final, _ = self._encode(p, batch.source, batch.source_lengths, none, batch.alignment)
         read, targets, steps = self._target_rows(batch)
         readout, weights, _ = decoder.decoder_forward(c, p, memory, final, read, steps, none, hard=True)
         _, loss = ops.cross_entropy_forward(readout, p["output.weight"], p["output.bias"], targets)
@@ -260,7 +270,8 @@ class Seq2Seq:
         """
         none = Dropout(0.0, self.seed, None, self.dtype)
         self._check_source(source)
-        memory, final, _ = self._encode(source, np.asarray(source_lengths), none, alignment)
+        p = self._layers()
+        memory, final, _ = self._encode(p, source, np.asarray(source_lengths), none, alignment)
         if shortlist is not None:
             expected = (len(final), self.config.target_size)
             if not isinstance(shortlist, np.ndarray) or shortlist.dtype != np.bool_ or shortlist.shape != expected:
@@ -268,7 +279,7 @@ class Seq2Seq:
                     f"Seq2Seq: shortlist is {getattr(shortlist, 'dtype', type(shortlist).__name__)} "
                     f"{np.shape(shortlist)}, expected bool (B, V) = {expected}"
                 )
-        return decoder.start(self.config, self._parameters, memory, final, self._step_weights, shortlist)
+        return decoder.start(self.config, p, memory, final, self._step_weights, shortlist)
 
     def advance(
         self, state: DecoderState, tokens: np.ndarray, sentence: np.ndarray
@@ -290,11 +301,11 @@ class Seq2Seq:
         return decoder.beam(state, beam, nbest, limits, norm)
 
     def _encode(
-        self, source: np.ndarray, lengths: np.ndarray, dropout: Dropout, alignment: np.ndarray | None = None
+        self, p: Arrays, source: np.ndarray, lengths: np.ndarray, dropout: Dropout, alignment: np.ndarray | None
     ) -> tuple[decoder.Memory, np.ndarray, EncoderCache]:
         self._check_source(source)
-        rows, final, cache = encoder_forward(self.config, self._parameters, source, lengths, dropout)
-        return decoder.read_memory(self.config, self._parameters, rows, lengths, alignment), final, cache
+        rows, final, cache = encoder_forward(self.config, p, source, lengths, dropout)
+        return decoder.read_memory(self.config, p, rows, lengths, alignment), final, cache
 
     def _check_source(self, source: np.ndarray) -> None:
         c = self.config

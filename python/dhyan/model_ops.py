@@ -21,7 +21,13 @@ from .errors import NumericError
 
 CELLS = ("rnn", "lstm", "gru")
 CELL_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+CELL_GAINS = ("gain_ih", "gain_hh")  # with layer normalisation
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+
+
+def cell_arrays(group: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """A cell's parameters, or their gradients, in the order of the core; gains where there are any."""
+    return tuple(group[name] for name in (*CELL_PARAMETERS, *CELL_GAINS) if name in group or name in CELL_PARAMETERS)
 
 
 def set_num_threads(n: int) -> None:
@@ -125,6 +131,7 @@ class RecurrentCache:
     parameters: tuple[np.ndarray, ...]
     h0: np.ndarray | None
     c0: np.ndarray | None
+    state_mask: np.ndarray | None = None
 
 
 def recurrent_rows_forward(
@@ -136,11 +143,12 @@ def recurrent_rows_forward(
     reverse: bool = False,
     h0: np.ndarray | None = None,
     c0: np.ndarray | None = None,
+    state_mask: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, RecurrentCache]:
     """recurrent_forward on rows: x (N, I) holds the tokens of all sentences one after another -> output (N, H)."""
-    weights = tuple(parameters[name] for name in CELL_PARAMETERS)
-    output, final_h, final_c, core = _core.recurrent_forward(cell, reverse, x, lengths, weights, h0, c0)
-    return output, final_h, final_c, RecurrentCache(core, x, None, weights, h0, c0)
+    weights = cell_arrays(parameters)
+    output, final_h, final_c, core = _core.recurrent_forward(cell, reverse, x, lengths, weights, h0, c0, state_mask)
+    return output, final_h, final_c, RecurrentCache(core, x, None, weights, h0, c0, state_mask)
 
 
 def recurrent_forward(
@@ -152,6 +160,7 @@ def recurrent_forward(
     reverse: bool = False,
     h0: np.ndarray | None = None,
     c0: np.ndarray | None = None,
+    state_mask: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, RecurrentCache]:
     """One recurrent layer over whole sequences -> (output (B, S, H), final h (B, H), final c (B, H) or None, cache).
 
@@ -162,6 +171,9 @@ def recurrent_forward(
         lstm  i, f, o = sigmoid, g = tanh of the same; c' = f c + i g; h' = o tanh(c')            G = 4: i f g o
         gru   r, z = sigmoid; n = tanh(x_n + r (h W_hh + b_hh)_n); h' = (1 - z) n + z h           G = 3: r z n
 
+    With gain_ih, gain_hh (G*H) too the sums x W_ih and h W_hh are normalised, each over all its G*H numbers, before
+    their biases are added (Ba et al. 2016): LN(a) = (a - mean) / sqrt(variance + 1e-5) gain + bias.
+    state_mask (B, H) or None: h W_hh reads h times the sentence's mask at every step (Gal & Ghahramani 2016).
     `reverse` runs every sentence from its last token to its first. Positions from the length on are not read and
     give 0; a sentence of length 0 ends in its initial state.
     Errors: ValueError for shapes and lengths that disagree, TypeError for dtypes.
@@ -172,11 +184,11 @@ def recurrent_forward(
         raise ValueError(f"recurrent_forward: x has shape {x.shape}, expected (B, S, I)")
     valid = tokens_mask(lengths, x.shape[:2], "recurrent_forward")
     rows, final_h, final_c, cache = recurrent_rows_forward(
-        x[valid], lengths, parameters, cell=cell, reverse=reverse, h0=h0, c0=c0
+        x[valid], lengths, parameters, cell=cell, reverse=reverse, h0=h0, c0=c0, state_mask=state_mask
     )
     output = np.zeros((*x.shape[:2], rows.shape[1]), rows.dtype)
     output[valid] = rows
-    return output, final_h, final_c, RecurrentCache(cache.core, cache.x, valid, cache.parameters, h0, c0)
+    return output, final_h, final_c, RecurrentCache(cache.core, cache.x, valid, cache.parameters, h0, c0, state_mask)
 
 
 def recurrent_rows_backward(
@@ -190,11 +202,13 @@ def recurrent_rows_backward(
 ) -> tuple[np.ndarray | None, dict[str, np.ndarray], np.ndarray | None, np.ndarray | None]:
     """recurrent_backward on rows; gradients: arrays to write into, made here if None."""
     if gradients is None:
-        gradients = {n: np.empty_like(p) for n, p in zip(CELL_PARAMETERS, cache.parameters, strict=True)}
-    written = tuple(gradients[name] for name in CELL_PARAMETERS)
+        names = (*CELL_PARAMETERS, *CELL_GAINS)[: len(cache.parameters)]
+        gradients = {n: np.empty_like(p) for n, p in zip(names, cache.parameters, strict=True)}
+    written = cell_arrays(gradients)
     dx, dh0, dc0 = _core.recurrent_backward(
-        cache.core, cache.x, cache.parameters, cache.h0, cache.c0, doutput, dfinal_h, dfinal_c, written, wants_dx
-    )
+        cache.core, cache.x, cache.parameters, cache.h0, cache.c0, cache.state_mask, doutput, dfinal_h, dfinal_c,
+        written, wants_dx,
+    )  # fmt: skip
     return dx, dict(gradients), dh0, dc0
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import model_ops as ops
 from .config import ModelConfig
-from .model_ops import CELL_PARAMETERS, GATES
+from .model_ops import CELL_GAINS, CELL_PARAMETERS, GATES
 
 _ALIGN = 16  # elements: every parameter starts on a cache line
 
@@ -38,6 +38,13 @@ class Arrays(dict[str, np.ndarray]):
         made._groups = self._groups
         return made
 
+    def beside(self, others: Mapping[str, np.ndarray]) -> Arrays:
+        """The same arrays, with these beside them or in the place of those of the same names, which `flat` has."""
+        made = Arrays({}, self.flat.dtype)
+        made.update({**self, **others})
+        made.flat = self.flat
+        return made
+
     def group(self, prefix: str) -> dict[str, np.ndarray]:
         """The arrays under `prefix.`, named by what follows it."""
         names = self._groups.get(prefix)
@@ -47,10 +54,11 @@ class Arrays(dict[str, np.ndarray]):
         return {short: self[name] for short, name in names}
 
 
-def cell_shapes(cell: str, input_size: int, hidden: int) -> dict[str, tuple[int, ...]]:
-    """weight_ih (I, G*H), weight_hh (H, G*H), bias_ih (G*H), bias_hh (G*H)."""
+def cell_shapes(cell: str, input_size: int, hidden: int, *, layer_norm: bool = False) -> dict[str, tuple[int, ...]]:
+    """weight_ih (I, G*H), weight_hh (H, G*H), bias_ih (G*H), bias_hh (G*H); layer_norm: gain_ih, gain_hh (G*H)."""
     width = GATES[cell] * hidden
-    return dict(zip(CELL_PARAMETERS, [(input_size, width), (hidden, width), (width,), (width,)], strict=True))
+    shapes = dict(zip(CELL_PARAMETERS, [(input_size, width), (hidden, width), (width,), (width,)], strict=True))
+    return shapes | (dict.fromkeys(CELL_GAINS, (width,)) if layer_norm else {})
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -58,13 +66,13 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     c = config
     E, H, D = c.embedding, c.hidden, c.memory_size
     shapes: dict[str, tuple[int, ...]] = {}
-    if c.source == "tokens":
+    if c.source == "tokens" and c.tie != "all":
         shapes["source_embedding"] = (c.source_size, E)
     shapes["target_embedding"] = (c.target_size, E)
     for layer in range(c.layers):
         width = (E if c.source == "tokens" else c.source_size) if layer == 0 else D
         for direction in ("forward", "backward") if c.bidirectional else ("forward",):
-            for name, shape in cell_shapes(c.cell, width, H).items():
+            for name, shape in cell_shapes(c.cell, width, H, layer_norm=c.layer_norm).items():
                 shapes[f"encoder.{layer}.{direction}.{name}"] = shape
     states = c.layers * H * (2 if c.cell == "lstm" else 1)
     shapes["initial.weight"], shapes["initial.bias"] = (H, states), (states,)
@@ -72,11 +80,14 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         shapes[f"attention.{name}"] = shape
     fed = D if c.order == "bahdanau" else E if c.input_feeding else 0
     for layer in range(c.layers):
-        for name, shape in cell_shapes(c.cell, E + fed if layer == 0 else H, H).items():
+        width = E + fed if layer == 0 else H
+        for name, shape in cell_shapes(c.cell, width, H, layer_norm=c.layer_norm).items():
             shapes[f"decoder.{layer}.{name}"] = shape
     read = H + D + (E if c.order == "bahdanau" else 0)
     shapes["readout.weight"], shapes["readout.bias"] = (read, E), (E,)
-    shapes["output.weight"], shapes["output.bias"] = (E, c.target_size), (c.target_size,)
+    if c.tie == "none":
+        shapes["output.weight"] = (E, c.target_size)
+    shapes["output.bias"] = (c.target_size,)
     return shapes
 
 
@@ -93,7 +104,10 @@ def _initial(config: ModelConfig, name: str, shape: tuple[int, ...], rng: np.ran
     if name.startswith("attention."):
         return config.plan.initial(name.removeprefix("attention."), shape, rng)
     if name.endswith("_embedding"):
-        return rng.normal(0.0, 1.0, shape)
+        tied = name == "target_embedding" and config.tie != "none"
+        return rng.normal(0.0, shape[1] ** -0.5 if tied else 1.0, shape)
+    if ".gain" in name:
+        return np.ones(shape)
     if ".bias" in name:
         bias = np.zeros(shape)
         if config.cell == "lstm" and name.endswith("bias_ih"):

@@ -13,15 +13,24 @@ from .vocab import Vocabulary, tokenize
 from .words import expand_links
 
 
-def vocabularies(pairs: Sequence[Pair], data: DataConfig) -> tuple[AnyVocabulary, AnyVocabulary]:
-    """Source and target vocabulary of the training pairs that are short enough.
+def vocabularies(
+    pairs: Sequence[Pair], data: DataConfig, *, shared: bool = False
+) -> tuple[AnyVocabulary, AnyVocabulary]:
+    """Source and target vocabulary of the training pairs that are short enough; shared: one for both, as the target's.
 
     How many subwords a text has is known only when they are learned: they are learned from all pairs that may be short
-    enough. Errors: DataError where there is none, and as `SubwordVocabulary.train`.
+    enough. Errors: DataError where there is none, or where they are to be shared and the levels differ; and as
+    `SubwordVocabulary.train`.
     """
+    if shared and data.source_level != data.target_level:
+        levels = f"source_level is {data.source_level!r} and target_level {data.target_level!r}"
+        raise DataError(f"tie 'all' needs one vocabulary for both sides: {levels}, expected the same")
     kept = [pair for pair in pairs if _may_be_short(pair, data)]
     if not kept:
         raise _all_long("training", data)
+    if shared:
+        one = build_vocabulary((text for pair in kept for text in (pair.source_input, pair.target)), data, "target")
+        return one, one
     source = build_vocabulary((pair.source_input for pair in kept), data, "source")
     return source, build_vocabulary((pair.target for pair in kept), data, "target")
 

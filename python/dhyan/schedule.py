@@ -25,3 +25,12 @@ def lr_factor(options: TrainConfig, step: int, batches: int) -> float:
         done = min(1.0, (step - 1) / max(1, options.updates or options.epochs * batches))
         factor *= max(0.5 * (1 + math.cos(math.pi * done)), 1e-3)
     return factor
+
+
+def sampling_rate(options: TrainConfig, step: int) -> float:
+    """The share of target tokens sampled at this update, counted from 1: rising evenly over `sampling_ramp` updates.
+
+    That is Bengio et al. 2015's linear decay of the share that is read from the reference.
+    """
+    ramp = options.sampling_ramp
+    return options.scheduled_sampling * (min(1.0, step / ramp) if ramp else 1.0)

@@ -30,7 +30,7 @@ from .model import Seq2Seq
 from .model_ops import has_bf16, show_config
 from .optim import SGD, Adam, AdamW, Optimizer
 from .prepare import short_enough, vocabularies
-from .schedule import lr_factor
+from .schedule import lr_factor, sampling_rate
 from .stop import Stopped, Stopper
 from .subword import AnyVocabulary
 
@@ -86,10 +86,10 @@ def train(
     """Train config's model on `train`, keep the best one on `valid` in the folder `out`, and return it.
 
     train, valid: Pairs, or the path of a TSV file. The vocabularies are built from `train`, and config's source_size
-    and target_size are set from them; pairs longer than data.max_length are left out of both. Better means a lower
-    error, the mean of token error rate (of words, where the target is subwords) and 1 - exact match of greedy decoding,
-    then a lower loss. on_report(report, model) follows every validation, on_step(step, batches, loss) every update.
-    Ctrl-C and SIGTERM save the state between two updates and raise Stopped.
+    and target_size are set from them, one of both sides for tie="all"; pairs longer than data.max_length are left out
+    of both. Better means a lower error, the mean of token error rate (of words, where the target is subwords) and
+    1 - exact match of greedy decoding, then a lower loss. on_report(report, model) follows every validation,
+    on_step(step, batches, loss) every update. Ctrl-C and SIGTERM save the state between two updates and raise Stopped.
 
     Gold links (`Pair.links`, the third column) are read where options.guided > 0, from at least one training pair, and
     by the scoring "oracle", from every pair of both. The scoring "location" with max_source = 0 takes the longest
@@ -106,7 +106,7 @@ def train(
         start = start_from(options.fine_tune, config, data, Path(out) if resume else None)
         config, source_vocabulary, target_vocabulary = start.config, start.source_vocabulary, start.target_vocabulary
     else:
-        source_vocabulary, target_vocabulary = vocabularies(train_pairs, data)
+        source_vocabulary, target_vocabulary = vocabularies(train_pairs, data, shared=config.tie == "all")
     made = source_vocabulary, target_vocabulary
     train_pairs = short_enough(train_pairs, data, made)
     valid_pairs = short_enough(valid_pairs, data, made, "validation")
@@ -207,8 +207,9 @@ class _Run:
         p, o = self.progress, self.options
         batch = self.train.batch(indices)
         loss, cache = self.model.forward(
-            batch, step=p.step + 1, smoothing=o.label_smoothing, guided=o.guided, coverage=o.coverage
-        )
+            batch, step=p.step + 1, smoothing=o.label_smoothing, guided=o.guided, coverage=o.coverage,
+            sampling=sampling_rate(o, p.step + 1),
+        )  # fmt: skip
         if not math.isfinite(loss):
             raise NumericError(f"the training loss is {loss} at step {p.step + 1}; the step was not made")
         gradients = self.model.backward(cache)

@@ -46,6 +46,7 @@ struct DecoderParameters {
   Cell cell = Cell::rnn;
   bool bahdanau = true;  // read with the previous state, context joins the input; else Luong: cell first, then read
   bool feeding = false;  // Luong: the previous readout joins the input
+  bool residual = false; // from the second layer on: what a layer reads is added to what it hands on (h, or h masked)
   std::vector<CellParameters<T>> cells;
   Scorer<T> scorer;
   View<const T, 2> readout;       // ([E+] H + D, E)
@@ -72,17 +73,26 @@ struct Memory {
 template <class T>
 struct DecoderCache;
 
-// y: embedded target tokens (N,E), one row a step, N = sum of `steps` (B). h0, c0 (L,B,H). masks (L-1,N,H) or null:
-// dropout between layers. readout (N,E), weights (N,S), S = the longest source.
+// Dropout inside the loop: between layers (L-1,N,H), and of what h W_hh reads, one mask a sentence (L,B,H). Each may be null.
+template <class T>
+struct DecoderMasks {
+  View<const T, 3> between, state;
+  const T* between_row(Index l, Index row) const {
+    return between ? between.data + (l * between[1] + row) * between[2] : nullptr;
+  }
+  const T* states(Index l) const { return state ? state.data + l * state[1] * state[2] : nullptr; }
+};
+
+// y: embedded target tokens (N,E), one row a step, N = sum of `steps` (B). h0, c0 (L,B,H). readout (N,E), weights (N,S), S = the longest source.
 template <class T>
 std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, const Memory<T>& memory,
                                                  View<const T, 2> y, View<const Index, 1> steps, View<const T, 3> h0,
-                                                 View<const T, 3> c0, View<const T, 3> masks, View<T, 2> readout,
+                                                 View<const T, 3> c0, const DecoderMasks<T>& masks, View<T, 2> readout,
                                                  View<T, 2> weights);
 // dweights (N,S) or null.
 template <class T>
 void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, const Memory<T>& memory,
-                      View<const T, 2> y, View<const T, 3> h0, View<const T, 3> c0, View<const T, 3> masks,
+                      View<const T, 2> y, View<const T, 3> h0, View<const T, 3> c0, const DecoderMasks<T>& masks,
                       View<const T, 2> dreadout, View<const T, 2> dweights, View<T, 2> dy, View<T, 3> dh0,
                       View<T, 3> dc0, View<T, 2> dkeys, View<T, 2> dvalues, DecoderGradients<T>& gradients);
 

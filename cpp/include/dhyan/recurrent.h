@@ -15,11 +15,13 @@ template <class T>
 struct CellParameters {
   View<const T, 2> weight_ih /*(I,G*H)*/, weight_hh /*(H,G*H)*/;
   View<const T, 1> bias_ih /*(G*H)*/, bias_hh /*(G*H)*/;
+  View<const T, 1> gain_ih /*(G*H)*/, gain_hh /*(G*H)*/;  // of layer normalisation (Ba et al. 2016); null: there is none
+  bool normalized() const { return bool(gain_ih); }
 };
 template <class T>
 struct CellGradients {
   View<T, 2> weight_ih, weight_hh;
-  View<T, 1> bias_ih, bias_hh;
+  View<T, 1> bias_ih, bias_hh, gain_ih, gain_hh;
 };
 
 template <class T>
@@ -27,16 +29,18 @@ struct RecurrentCache;  // activations of every step, rows in the order of x
 
 // x: the tokens of all sentences one after another (N,I), N = sum of lengths. h0, c0 (B,H) or null = zeros.
 // reverse: every sentence is run from its last token to its first. final_*: the state after the last step.
+// state_mask (B,H) or null: h W_hh reads h times the sentence's mask, at every step (variational dropout).
 template <class T>
 std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, View<const T, 2> x,
                                                      View<const Index, 1> lengths, const CellParameters<T>& p,
-                                                     View<const T, 2> h0, View<const T, 2> c0, View<T, 2> output,
+                                                     View<const T, 2> h0, View<const T, 2> c0,
+                                                     View<const T, 2> state_mask, View<T, 2> output,
                                                      View<T, 2> final_h, View<T, 2> final_c);
-// x, lengths, p, h0, c0 as given to forward. dfinal_* (B,H) or null; dh0, dc0 null where not wanted.
+// x, lengths, p, h0, c0, state_mask as given to forward. dfinal_* (B,H) or null; dh0, dc0 null where not wanted.
 template <class T>
 void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, const CellParameters<T>& p,
-                        View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> doutput, View<const T, 2> dfinal_h,
-                        View<const T, 2> dfinal_c, View<T, 2> dx, const CellGradients<T>& gradients, View<T, 2> dh0,
-                        View<T, 2> dc0);
+                        View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask,
+                        View<const T, 2> doutput, View<const T, 2> dfinal_h, View<const T, 2> dfinal_c, View<T, 2> dx,
+                        const CellGradients<T>& gradients, View<T, 2> dh0, View<T, 2> dc0);
 
 }  // namespace dhyan

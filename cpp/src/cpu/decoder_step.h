@@ -120,6 +120,7 @@ struct DecoderStep {
   DecoderShape<T> z;
   std::vector<CellStep<T>> cells;
   Buffer<T> query, context, readout, attended_weights;  // (rows,U) (rows,D) (rows,E) (rows,S)
+  Buffer<T> input, output;                              // (rows,H) what the top layer reads; residual: what it hands on
 
   DecoderStep(const DecoderParameters<T>& p_, const DecoderWeights<T>& w, const PreparedMemory<T>& m,
               const DecoderShape<T>& shape, Index rows)
@@ -130,12 +131,17 @@ struct DecoderStep {
         query(rows * shape.U),
         context(rows * shape.D),
         readout(rows * shape.E),
-        attended_weights(rows * shape.S) {
-    for (Index l = 0; l < z.L; ++l) cells.emplace_back(p.cell, rows, z.H);
+        attended_weights(rows * shape.S),
+        input(shape.L > 1 ? rows * shape.H : 0),
+        output(residual() ? rows * shape.H : 0) {
+    for (Index l = 0; l < z.L; ++l) cells.emplace_back(p.cell, rows, z.H, p.cells[l].normalized());
     readout.fill(T(0));
   }
 
   CellStep<T>& top() { return cells.back(); }
+  bool residual() const { return p.residual && z.L > 1; }
+  // What the readout reads of the layers; the query is the state itself.
+  const T* handed_on() { return residual() ? output.get() : top().h.get(); }
 
   // cells[0].gates hold the token's part; sentence(i), position(i) and mask(l, i) (or null) describe row i.
   template <class Sentence, class Position, class Mask>
@@ -156,7 +162,7 @@ struct DecoderStep {
 
   // readout = tanh([y;] state; context); in the Bahdanau order `readout` holds the token's part with the bias.
   void read_out(Index rows, T* scratch) {
-    product_here(rows, rows_of<T>(top().h.get(), z.H), weights.from_state, readout.get(), z.E, scratch,
+    product_here(rows, rows_of<T>(handed_on(), z.H), weights.from_state, readout.get(), z.E, scratch,
                  p.readout_bias.data, p.bahdanau);
     product_here(rows, rows_of<T>(context.get(), z.D), weights.from_context, readout.get(), z.E, scratch, null(), true);
     dense_kernels<T>().tanh_rows(rows, z.E, readout.get(), z.E);
@@ -169,17 +175,21 @@ struct DecoderStep {
   template <class Mask>
   void run_cells(Index rows, Mask&& mask, T* scratch) {
     cells[0].forward(weights.cells[0], rows, scratch);
-    Buffer<T> input(z.L > 1 ? rows * z.H : 0);
     for (Index l = 1; l < z.L; ++l) {
+      const bool adds = p.residual && l > 1;  // the first layer reads [y; ...], which has another width
       for (Index i = 0; i < rows; ++i) {
-        T* to = input.get() + i * z.H;
+        T* to = (adds ? output : input).get() + i * z.H;
         std::copy_n(cells[l - 1].h.get() + i * z.H, z.H, to);
         if (const T* m = mask(l - 1, i)) dense_kernels<T>().multiply(z.H, m, to);
       }
+      if (adds) dense_kernels<T>().axpy(rows * z.H, T(1), output.get(), input.get());
       product_here(rows, rows_of<T>(input.get(), z.H), weights.below[l], cells[l].gates.get(), cell_width(), scratch,
                    static_cast<const T*>(weights.cells[l].input_bias.get()));
       cells[l].forward(weights.cells[l], rows, scratch);
     }
+    if (!residual()) return;
+    std::copy_n(top().h.get(), rows * z.H, output.get());
+    dense_kernels<T>().axpy(rows * z.H, T(1), input.get(), output.get());
   }
 
   template <class Sentence, class Position>
@@ -228,6 +238,12 @@ struct DecoderStep {
                           {context.get(), {rows, z.D}}, {attended_weights.get(), {rows, z.S}});
   }
 };
+
+template <class T>
+void check_masks(const char* op, const DecoderShape<T>& z, Index B, Index N, const DecoderMasks<T>& masks) {
+  if (masks.between) check_shape(op, "masks", masks.between, {{"L-1", z.L - 1}, {"N", N}, {"H", z.H}});
+  if (masks.state) check_shape(op, "state_masks", masks.state, {{"L", z.L}, {"B", B}, {"H", z.H}});
+}
 
 // Every shape of a decoder call, checked once.
 template <class T>
