@@ -9,7 +9,7 @@ It holds many perturbed copies of the parameters, so one call of the model gives
     f(x + i h) = f(x) + i h f'(x) + O(h^2)    with h = 1e-30 the slope imag(f) / h is exact to rounding.
 
 That asks for analytic formulas: no abs, no conjugate, and decisions (maximum, zero, mask) look at real parts only.
-All weights are stored (in, out): y = x W + b. Ids: 0 pad, 1 begin, 2 end.
+All weights are stored (in, out): y = x W + b. Ids: 0 pad, 1 begin, 2 end, 3 unknown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import reference_attention
 Array = np.ndarray
 Parameters = dict[str, Array]
 
-BEGIN, END = 1, 2
+BEGIN, END, UNKNOWN = 1, 2, 3
 STEP = 1e-30
 
 
@@ -433,6 +433,30 @@ def concatenate(*pieces: Array) -> Array:
     return np.concatenate([np.broadcast_to(piece, (*shape, piece.shape[-1])) for piece in pieces], axis=-1)
 
 
+def copy_gate(r: Array, p: Parameters) -> Array:
+    """p_gen (B,) of readouts r (B, E)."""
+    return sigmoid(linear(r, p["copy.weight"], p["copy.bias"])[..., 0])
+
+
+LEAST = 2.0**-100  # of the weights on a word that can only be copied; a word that can be generated has less not at all
+
+
+def copy_mixture(log_p: Array, weights: Array, p_gen: Array, copies: Array, lengths: Array) -> Array:
+    """log (p_gen p + (1 - p_gen) sum of the weights on the word), (B, V + S)  (See 2017, eq. 9).
+
+    log_p (B, V), weights (B, S), p_gen (B,). copies (B, S): the source tokens as target ids, own words from V on; what
+    is neither in the vocabulary nor in the source has probability 0.
+    """
+    V, S = log_p.shape[-1], copies.shape[-1]
+    at = (copies[..., None] == np.arange(V + S)) & (np.arange(S) < lengths[:, None])[..., None]
+    mass = np.einsum("...bs,bsw->...bw", weights, at.astype(float))
+    is_own = at.any(-2) & (np.arange(V + S) >= V)
+    mass = np.where(mass.real >= LEAST, mass, np.where(is_own, LEAST, 0))
+    generated = concatenate(np.exp(log_p), np.zeros((copies.shape[0], S)))
+    p = p_gen[..., None] * generated + (1 - p_gen[..., None]) * mass
+    return np.where(p.real > 0, np.log(np.where(p.real > 0, p, 1)), -np.inf)
+
+
 def encode(
     p: Parameters, config: Any, source: Array, lengths: Array, masks: Masks | None = None
 ) -> tuple[Array, State]:
@@ -461,32 +485,61 @@ def force(
     alignment: Array | None = None,
     masks: Masks | None = None,
     hard: bool = False,
+    copies: Array | None = None,
 ) -> tuple[Array, Array]:
     """Teacher forcing: target (B, T+1) -> log probabilities of every token (B, T, V), weights (B, T, S).
 
-    alignment (B, T, S): what the scoring "oracle" reads by. hard: the monotonic alignment of decoding.
+    alignment (B, T, S): what the scoring "oracle" reads by. hard: the monotonic alignment of decoding. copies (B, S):
+    for a model that copies, whose log probabilities are (B, T, V + S).
     """
+    log_p, weights, mixed = force_parts(
+        p, config, source, source_lengths, target, alignment, masks, hard=hard, copies=copies
+    )
+    return log_p if mixed is None else mixed, weights
+
+
+def force_parts(
+    p: Parameters,
+    config: Any,
+    source: Array,
+    source_lengths: Array,
+    target: Array,
+    alignment: Array | None,
+    masks: Masks | None,
+    *,
+    hard: bool = False,
+    copies: Array | None = None,
+) -> tuple[Array, Array, Array | None]:
+    """force, the vocabulary's log probabilities and those of the mixture apart."""
     p = untied(p, config)
     memory, state = encode(p, config, source, source_lengths, masks)
-    log_probabilities, weights = [], []
+    log_probabilities, weights, mixed = [], [], []
+    known = np.where(target < p["target_embedding"].shape[-2], target, UNKNOWN)
     for t in range(target.shape[1] - 1):
-        y = drop(embedding(p["target_embedding"], target[:, t]), masks, f"target embedding, step {t}")
+        y = drop(embedding(p["target_embedding"], known[:, t]), masks, f"target embedding, step {t}")
         given = None if alignment is None else alignment[..., t, :]
         r, a, state = decoder_step(y, state, memory, source_lengths, t, p, config, given, masks, hard)
         r = drop(r, masks, f"readout, step {t}")
         log_probabilities.append(log_softmax(linear(r, p["output.weight"], p["output.bias"])))
         weights.append(a)
-    return np.stack(log_probabilities, axis=-2), np.stack(weights, axis=-2)
+        if copies is not None:
+            mixed.append(copy_mixture(log_probabilities[-1], a, copy_gate(r, p), copies, source_lengths))
+    return np.stack(log_probabilities, -2), np.stack(weights, -2), np.stack(mixed, -2) if mixed else None
 
 
 # ------------------------------------------------------------------------------------------------ loss, search, Adam
 
 
-def token_losses(log_probabilities: Array, targets: Array, smoothing: float = 0.0) -> Array:
-    """-((1 - eps) log p[y] + eps/V sum_v log p[v])  (Szegedy 2016); a negative target gives 0."""
-    ids = np.broadcast_to(np.maximum(targets, 0), log_probabilities.shape[:-1])
-    chosen = np.take_along_axis(log_probabilities, ids[..., None], axis=-1)[..., 0]
-    return np.where(targets >= 0, -((1 - smoothing) * chosen + smoothing * log_probabilities.mean(-1)), 0)
+def token_losses(log_probabilities: Array, targets: Array, smoothing: float = 0.0, mixed: Array | None = None) -> Array:
+    """-((1 - eps) log p[y] + eps/V sum_v log p[v])  (Szegedy 2016); a negative target gives 0.
+
+    mixed: the first p of a model that copies; the second stays that of the vocabulary.
+    """
+    even = smoothing * log_probabilities.mean(-1) if smoothing else 0  # a word that only others have is log 0
+    first = log_probabilities if mixed is None else mixed
+    ids = np.broadcast_to(np.maximum(targets, 0), first.shape[:-1])
+    chosen = np.take_along_axis(first, ids[..., None], axis=-1)[..., 0]
+    return np.where(targets >= 0, -((1 - smoothing) * chosen + even), 0)
 
 
 def cross_entropy(r: Array, weight: Array, bias: Array, targets: Array, *, smoothing: float = 0.0) -> Array:
@@ -510,12 +563,14 @@ def loss(
     guided, coverage: what guided_loss and coverage_loss are multiplied with.
     """
     alignment = getattr(batch, "alignment", None)
-    log_p, weights = force(
-        p, config, batch.source, batch.source_lengths, getattr(batch, "read", batch.target), alignment, masks
+    copies = batch.copies if getattr(config, "copy", False) else None
+    read = getattr(batch, "read", batch.target)
+    log_p, weights, mixed = force_parts(
+        p, config, batch.source, batch.source_lengths, read, alignment, masks, copies=copies
     )
     counted = np.arange(batch.target.shape[1] - 1) < batch.target_lengths[:, None] - 1
     targets = np.where(counted, batch.target[:, 1:], -1)
-    total = token_losses(log_p, targets, smoothing).sum((-2, -1)) / counted.sum()
+    total = token_losses(log_p, targets, smoothing, mixed).sum((-2, -1)) / counted.sum()
     if guided:
         assert alignment is not None
         total = total + guided * guided_loss(weights, alignment)
@@ -539,12 +594,19 @@ def coverage_loss(weights: Array, counted: Array) -> Array:
 
 
 def greedy(
-    p: Parameters, config: Any, source: Array, lengths: Array, max_length: int, alignment: Array | None = None
+    p: Parameters,
+    config: Any,
+    source: Array,
+    lengths: Array,
+    max_length: int,
+    alignment: Array | None = None,
+    copies: Array | None = None,
 ) -> tuple[list[list[int]], list[Array]]:
     """The most probable token at every step, for each sentence alone: ids with the end symbol, weights (T, S).
 
-    alignment (B, T, S) for oracle; later steps than T have no links.
+    alignment (B, T, S) for oracle; later steps than T have no links. copies (B, S) for a model that copies.
     """
+    V = p["output.bias"].shape[-1]
     p = untied(p, config)
     ids: list[list[int]] = []
     weights: list[Array] = []
@@ -552,12 +614,15 @@ def greedy(
         memory, state = encode(p, config, source[i : i + 1], lengths[i : i + 1])
         sentence, rows, token = [], [], BEGIN
         while len(sentence) < max_length and token != END:
-            y, t = embedding(p["target_embedding"], np.array([token])), len(sentence)
+            y, t = embedding(p["target_embedding"], np.array([token if token < V else UNKNOWN])), len(sentence)
             given = None
             if alignment is not None:
                 given = alignment[i : i + 1, t] if t < alignment.shape[1] else np.zeros((1, source.shape[1]))
             r, a, state = decoder_step(y, state, memory, lengths[i : i + 1], t, p, config, given, hard=True)
-            token = int(linear(r, p["output.weight"], p["output.bias"])[0].argmax())
+            scores = linear(r, p["output.weight"], p["output.bias"])
+            if copies is not None:
+                scores = copy_mixture(log_softmax(scores), a, copy_gate(r, p), copies[i : i + 1], lengths[i : i + 1])
+            token = int(scores[0].argmax())
             sentence.append(token)
             rows.append(a[0])
         ids.append(sentence)
@@ -566,16 +631,24 @@ def greedy(
 
 
 def exhaustive(
-    p: Parameters, config: Any, source: Array, lengths: Array, max_length: int
+    p: Parameters, config: Any, source: Array, lengths: Array, max_length: int, copies: Array | None = None
 ) -> list[tuple[list[int], float]]:
-    """Every output of one sentence: at most `max_length` ids, the end symbol last, and log probability; best first."""
-    words = [v for v in range(p["output.bias"].shape[-1]) if v != END]
+    """Every output of one sentence: at most `max_length` ids, the end symbol last, and log probability; best first.
+
+    copies (1, S): for a model that copies; own words of the sentence are among the outputs.
+    """
+    size = p["output.bias"].shape[-1]
+    own = [] if copies is None else sorted({int(v) for v in copies[0, : lengths[0]] if v >= size})
+    words = [v for v in (*range(size), *own) if v != END]
     results = []
     for length in range(max_length):
         outputs = [[*words_before, END] for words_before in itertools.product(words, repeat=length)]
         target = np.array([[BEGIN, *output] for output in outputs])
         many = len(outputs)
-        log_p, _ = force(p, config, np.repeat(source, many, 0), np.repeat(lengths, many), target, hard=True)
+        given = None if copies is None else np.repeat(copies, many, 0)
+        log_p, _ = force(
+            p, config, np.repeat(source, many, 0), np.repeat(lengths, many), target, hard=True, copies=given
+        )
         totals = -token_losses(log_p, target[:, 1:]).sum(-1)
         results += [(output, float(total)) for output, total in zip(outputs, totals, strict=True)]
     return sorted(results, key=lambda result: -result[1])
@@ -706,7 +779,8 @@ def parameter_shapes(config: Any) -> dict[str, tuple[int, ...]]:
         shapes |= cell(f"decoder.{layer}", h if layer else below)
     shapes |= {"readout.weight": (h + d + (e if bahdanau else 0), e), "readout.bias": (e,)}
     output = {"output.weight": (e, config.target_size)} if config.tie == "none" else {}
-    return shapes | output | {"output.bias": (config.target_size,)}
+    shapes |= output | {"output.bias": (config.target_size,)}
+    return shapes | ({"copy.weight": (e, 1), "copy.bias": (1,)} if getattr(config, "copy", False) else {})
 
 
 # ------------------------------------------------------------------------------------------------ comparing

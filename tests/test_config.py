@@ -117,7 +117,7 @@ def test_unknown_names_list_the_nearest_first(table: type, name: str, wrong: str
 BOOLEANS = [
     *(
         (ModelConfig, name)
-        for name in ("bidirectional", "input_feeding", "normalized", "variational", "residual", "layer_norm")
+        for name in ("bidirectional", "input_feeding", "normalized", "variational", "residual", "layer_norm", "copy")
     ),
     (DataConfig, "byte_fallback"),
 ]

@@ -137,6 +137,14 @@ def test_time_series(tmp_path: Path) -> None:
     assert (tmp_path / "listening.png").read_bytes()[:8] == PNG
 
 
+def test_summarise(tmp_path: Path) -> None:
+    """Words that no vocabulary has: a model that only generates has none of them, one that copies most."""
+    printed = run(tmp_path, "summarise.py", "--quick")
+    generates, replaced, copies = (percents(row[0]) for row in rows(printed, r"^generates.*%.*"))
+    assert generates[0] == 0 and copies[0] > 60 and copies[0] > replaced[0]
+    assert rows(printed, r"^\w+ +0\.\d\d +1\.00  ████████")  # a copied word in the picture
+
+
 def test_self_attention(tmp_path: Path) -> None:
     printed = run(tmp_path, "self_attention.py")
     assert "shuffled words, shuffled contexts, nothing else: True" in printed

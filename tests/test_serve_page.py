@@ -40,7 +40,7 @@ def type_in(page, text, pace="0"):
 
 def test_a_sentence_word_by_word(client, translators, browser: Browser):
     page = browser.open(client.url)
-    assert page.run("document.activeElement.id") == "text"
+    page.wait("document.activeElement.id === 'text'")  # by itself, a moment after the page is there
     assert page.run("[...document.querySelectorAll('#stop')].map((b) => getComputedStyle(b).display)") == ["none"]
     page.run("document.getElementById('beam').value = '1'")
     type_in(page, SENTENCE, pace="600")
@@ -121,6 +121,7 @@ def test_a_server_that_has_gone(translators, browser: Browser):
 
 def test_by_keyboard_and_screen_reader(client, browser: Browser):
     page = browser.open(client.url)
+    page.wait("document.activeElement.id === 'text'")
     order = []
     for _ in range(12):
         page.press("Tab")

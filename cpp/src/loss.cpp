@@ -30,7 +30,7 @@ template <class T>
 void check_shares(View<const T, 1> shares, View<const T, 2> r) {
   check_shape("cross_entropy_backward", "shares", shares, {{"N", r[0]}}, ("to match r " + shape_of(r)).c_str());
   for (Index i = 0; i < shares[0]; ++i)
-    if (!(shares.data[i] >= T(0)))
+    if (shares.data[i] < T(0))
       fail("cross_entropy_backward: shares[" + std::to_string(i) + "] is " + std::to_string(shares.data[i]) +
            ", expected at least 0");
 }

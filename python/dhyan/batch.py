@@ -24,10 +24,12 @@ class Batch:
     ``target``                (B, T + 1) int64    token ids from the begin to the end symbol
     ``target_lengths``        (B,) int64          2 to T + 1: both end symbols count
     ``alignment``             (B, T, S) floats    None, or known weights: row t is what target[:, t + 1] is read from
+    ``copies``                (B, S) int64        None, or the source tokens as target ids, for a model that copies
     ========================  ==================  ===================================================================
 
     alignment is float32 or float64, none negative, 0 beyond source_lengths and from row target_lengths - 1 on; a row
     sums to at most 1 (within 1e-3), one without links is 0. The scoring ``oracle`` reads by it, guided_loss learns it.
+    copies, and with it target, may hold ids beyond the target vocabulary: words of that sentence alone (`copying`).
 
     The arrays are kept C-contiguous (copied only if they are not). Ids are checked against 0 here and against the
     vocabulary by the model (``check_ids``), which knows its size; which symbols stand where is not checked.
@@ -41,6 +43,7 @@ class Batch:
     target: np.ndarray
     target_lengths: np.ndarray
     alignment: np.ndarray | None = None
+    copies: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _check_source(self.source)
@@ -62,6 +65,9 @@ class Batch:
         if self.alignment is not None:
             _check_alignment(self.alignment, self.source_lengths, self.target_lengths - 1, self._alignment_shape)
             object.__setattr__(self, "alignment", np.require(self.alignment, requirements=["C", "A"]))
+        if self.copies is not None:
+            _check_copies(self.copies, self.source)
+            object.__setattr__(self, "copies", np.require(self.copies, requirements=["C", "A"]))
 
     @property
     def _alignment_shape(self) -> tuple[int, int, int]:
@@ -73,12 +79,14 @@ class Batch:
         sources: Sequence[Sequence[int]],
         targets: Sequence[Sequence[int]],
         links: Sequence[Iterable[Sequence[int]] | None] | None = None,
+        copies: Sequence[Sequence[int]] | None = None,
     ) -> Batch:
         """Batch of id lists without end symbols: source rows ids, 2; target rows 1, ids, 2; the rest 0.
 
         links: for each example None or (source index, target index, ...) items, counted from 0 in the id lists, further
         fields ignored (`Pair.links`). They make the alignment, float64: equal weights for all sources that a target
         is linked to, rows without links (the end symbol's always) 0. None: no alignment.
+        copies: the sources as target ids (`copying.copies_of`), as long as they are; the end symbol's is its own.
         Errors: ValueError for unequal counts and links outside the lists, TypeError for ids that are not integers.
         """
         if len(sources) != len(targets):
@@ -93,7 +101,12 @@ class Batch:
         if links is not None:
             sizes = [(len(s), len(t)) for s, t in zip(sources, targets, strict=True)]
             alignment = alignment_of(links, sizes, (target.shape[1] - 1, source.shape[1]), "Batch.from_ids")
-        return cls(source, source_lengths, target, target_lengths, alignment)
+        extended = None
+        if copies is not None:
+            if [len(row) for row in copies] != [len(row) for row in sources]:
+                raise ValueError("Batch.from_ids: copies has other lengths than sources, expected one id a source id")
+            extended, _ = pad([[*ids, END] for ids in copies])
+        return cls(source, source_lengths, target, target_lengths, alignment, extended)
 
     @property
     def size(self) -> int:
@@ -203,6 +216,16 @@ def _check_source(source: object) -> None:
             raise ValueError(f"Batch: source has shape {source.shape}, expected (B, S, F) for {source.dtype} features")
     else:
         _check_array("source", source, "(B, S)", 2, "int64 ids, or float32 or float64 features")
+
+
+def _check_copies(copies: object, source: np.ndarray) -> None:
+    _check_array("copies", copies, "(B, S)", 2)
+    assert isinstance(copies, np.ndarray)
+    if copies.shape != source.shape[:2]:
+        raise ValueError(
+            f"Batch: copies has shape {copies.shape}, expected {source.shape[:2]} to match source {source.shape}"
+        )
+    check_ids(copies, None, "copies")
 
 
 def _check_array(name: str, array: object, shape: str, rank: int, expected: str = "int64") -> None:

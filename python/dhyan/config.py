@@ -68,6 +68,7 @@ class ModelConfig(_Table):
     How scores become weights: divided by `temperature`, inside `window` (a radius, Window, PredictiveWindow or
     "predictive:RADIUS"), by `normalize`; `heads` slices each on its own; normalized: additive with g v / |v| for v.
     max_source: most positions the scoring "location" knows, end symbol counted; 0: train takes the longest it sees.
+    copy: words of the source may be copied where the attention looks (pointer-generator, `copying`).
 
     dropout and its kinds variational, recurrent_dropout, embedding_dropout: see `dropout`. residual: from the second
     layer on, what a layer reads is added to its output. layer_norm: of the sums inside the cells (Ba et al. 2016). tie:
@@ -100,6 +101,7 @@ class ModelConfig(_Table):
     residual: bool = False
     tie: str = "none"
     layer_norm: bool = False
+    copy: bool = False
 
     def __post_init__(self) -> None:
         where = "ModelConfig"
@@ -109,7 +111,7 @@ class ModelConfig(_Table):
             _positive(where, name, getattr(self, name))
         if self.layers > MOST_LAYERS:
             raise ValueError(f"{where}: layers is {self.layers}, expected at most {MOST_LAYERS}")
-        for name in ("bidirectional", "input_feeding", "normalized", "variational", "residual", "layer_norm"):
+        for name in ("bidirectional", "input_feeding", "normalized", "variational", "residual", "layer_norm", "copy"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{where}: {name} is {getattr(self, name)!r}, expected true or false")
         for name in ("dropout", "recurrent_dropout", "embedding_dropout"):
@@ -122,6 +124,10 @@ class ModelConfig(_Table):
         _number(where, "temperature", self.temperature, 0, math.inf, open_low=True)
         _positive(where, "heads", self.heads)
         _positive(where, "max_source", self.max_source, 0)
+        if self.copy and self.source != "tokens":
+            raise ValueError(f"{where}: copy is true with source {self.source!r}, expected 'tokens': words to copy")
+        if self.copy and self.attention == "none":
+            raise ValueError(f"{where}: copy is true with attention 'none', expected a scoring: its weights are copied")
         try:
             object.__setattr__(self, "window", window_from(self.window))
         except (ValueError, TypeError) as error:

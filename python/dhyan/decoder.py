@@ -13,6 +13,7 @@ import numpy as np
 from . import _core
 from . import model_ops as ops
 from .config import ModelConfig
+from .copying import Copier, largest
 from .dropout import Dropout, apply
 from .parameters import Arrays
 from .reader import SequenceReader, StepReader, padded_memory
@@ -215,7 +216,7 @@ class DecoderState:
     """Where N hypotheses stand: their hidden states; the sentences they read are shared and never copied.
 
     h, c (L, N, H); readout (N, E); position (N,) decoder steps made; reader and what its rows feed back, where the
-    core does not read by itself.
+    core does not read by itself; copier, where the model copies.
     """
 
     stepper: Any
@@ -225,12 +226,13 @@ class DecoderState:
     position: np.ndarray
     reader: StepReader | None = None
     feedback: Feedback = NO_FEEDBACK
+    copier: Copier | None = None
 
     def select(self, rows: np.ndarray) -> DecoderState:
         """The states of these rows (M,), in this order; a row may be repeated or left out."""
         c = None if self.c is None else self.c[:, rows]
         h, readout, position = self.h[:, rows], self.readout[rows], self.position[rows]
-        return DecoderState(self.stepper, h, c, readout, position, self.reader, self.feedback.take(rows))
+        return DecoderState(self.stepper, h, c, readout, position, self.reader, self.feedback.take(rows), self.copier)
 
 
 def step_weights(config: ModelConfig, p: Arrays, *, shrunk: bool = False) -> Any:
@@ -251,10 +253,12 @@ def start(
     final: np.ndarray,
     weights: Any = None,
     shortlist: np.ndarray | None = None,
+    copies: np.ndarray | None = None,
 ) -> DecoderState:
     """The state before the first step, one row a sentence. weights: of `step_weights`, made for this search if None.
 
     shortlist (B, V) bool: the tokens that each sentence may choose; the others have no share of the probability.
+    copies (B, S): the source tokens as target ids, where the model copies.
     """
     h0, c0, _ = initial_states(config, p, final)
     ids = allowed = None
@@ -264,6 +268,9 @@ def start(
     stepper = _core.Stepper(step_weights(config, p) if weights is None else weights, memory.core, ids, allowed)
     B = len(final)
     state = DecoderState(stepper, h0, c0, np.zeros((B, config.embedding), final.dtype), np.zeros(B, np.int64))
+    if copies is not None:
+        w, b = p["copy.weight"].copy(), p["copy.bias"].copy()
+        state = replace(state, copier=Copier(w, b, copies, config.target_size))
     if not config.plan.step_by_step:
         return state
     own = p.group("attention")
@@ -276,8 +283,13 @@ def start(
 def advance(
     state: DecoderState, tokens: np.ndarray, sentence: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, DecoderState]:
-    """One step of N rows: log-probabilities (N, V) of the next token, weights (N, S), and the state after it."""
+    """One step of N rows: log-probabilities (N, V) of the next token, weights (N, S), and the state after it.
+
+    Where the model copies they are (N, V + most own words of a sentence), -inf for those of other sentences.
+    """
     (log_probabilities,), weights, after = _advance(state, tokens, sentence, -1)
+    if state.copier is not None:
+        log_probabilities = state.copier.mix(log_probabilities, weights, after.readout, sentence)
     return log_probabilities, weights, after
 
 
@@ -285,6 +297,9 @@ def advance_top(
     state: DecoderState, tokens: np.ndarray, sentence: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, DecoderState]:
     """advance with only the k largest log-probabilities of each row (N, k), and their ids; of equals the lower id."""
+    if state.copier is not None:
+        log_probabilities, weights, after = advance(state, tokens, sentence)
+        return *largest(log_probabilities, k), weights, after
     (log_probabilities, ids), weights, after = _advance(state, tokens, sentence, k)
     return log_probabilities, ids, weights, after
 
@@ -292,13 +307,13 @@ def advance_top(
 def beam(
     state: DecoderState, beam: int, nbest: int, limits: np.ndarray, norm: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int] | None:
-    """Plain beam search from the first state in the core; None where the core does not read by itself.
+    """Plain beam search from the first state in the core; None where it does not read by itself, or the model copies.
 
     limits (B,): most steps of each sentence; norm[n]: what the sum of n log-probabilities is divided by. Returns ids
     (B, beam, T) with the end symbol, weights (B, beam, T, S), sums, steps (0: no hypothesis) and finished (B, beam),
     and the first step that gave NaN, 0 without one.
     """
-    if state.reader is not None:
+    if state.reader is not None or state.copier is not None:
         return None
     found: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
     found = state.stepper.beam(state.h, state.c, BEGIN, END, beam, nbest, limits, norm)
@@ -309,9 +324,11 @@ def _advance(
     state: DecoderState, tokens: np.ndarray, sentence: np.ndarray, top: int
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray, DecoderState]:
     reader = None if state.reader is None else state.reader.after(state.feedback)
+    if state.copier is not None:
+        tokens = state.copier.read(tokens)
     *found, weights, h, c, readout = state.stepper.step(
         tokens, sentence, state.position, state.h, state.c, state.readout, reader, top
     )
     feedback = state.feedback if reader is None else reader.feedback
-    after = DecoderState(state.stepper, h, c, readout, state.position + 1, state.reader, feedback)
+    after = DecoderState(state.stepper, h, c, readout, state.position + 1, state.reader, feedback, state.copier)
     return tuple(found), weights, after

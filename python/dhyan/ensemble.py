@@ -38,7 +38,7 @@ class Ensemble:
             raise ValueError("Ensemble: got no model, expected at least one")
         first = models[0]
         for number, model in enumerate(models[1:], 2):
-            for name in ("source", "source_size", "target_size"):
+            for name in ("source", "source_size", "target_size", "copy"):
                 got, expected = getattr(model.config, name), getattr(first.config, name)
                 if got != expected:
                     raise ValueError(
@@ -64,9 +64,10 @@ class Ensemble:
         source_lengths: np.ndarray,
         alignment: np.ndarray | None = None,
         shortlist: np.ndarray | None = None,
+        copies: np.ndarray | None = None,
     ) -> EnsembleState:
-        """Encode the sentences in every model; alignment and shortlist as `Seq2Seq.start`."""
-        return EnsembleState(tuple(m.start(source, source_lengths, alignment, shortlist) for m in self.models))
+        """Encode the sentences in every model; alignment, shortlist and copies as `Seq2Seq.start`."""
+        return EnsembleState(tuple(m.start(source, source_lengths, alignment, shortlist, copies) for m in self.models))
 
     def advance(
         self, state: EnsembleState, tokens: np.ndarray, sentence: np.ndarray
@@ -80,6 +81,14 @@ class Ensemble:
         """Teacher forcing: log-probabilities (B, T) of the given target tokens, and the weights (B, T, S)."""
         log_probabilities, weights = zip(*(model.force(batch) for model in self.models), strict=True)
         return _log_mean(log_probabilities), _mean(weights)
+
+    def force_copying(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """As `Seq2Seq.force_copying`: p_gen is the mean, copied the copied share of the mean of the probabilities."""
+        found = [model.force_copying(batch) for model in self.models]
+        log_probabilities, weights, p_gen, copied = zip(*found, strict=True)
+        mean = _log_mean(log_probabilities)
+        share = _mean([np.exp(log_p - mean) * c for log_p, c in zip(log_probabilities, copied, strict=True)])
+        return mean, _mean(weights), _mean(p_gen), np.clip(share, 0, 1)
 
 
 def _log_mean(log_probabilities: Sequence[np.ndarray]) -> np.ndarray:

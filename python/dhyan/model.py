@@ -12,16 +12,17 @@ from . import model_ops as ops
 from .alignment_loss import coverage_loss, guided_loss
 from .batch import Batch, check_ids
 from .config import ModelConfig
+from .copying import CopyCache, check_copies
 from .decoder import DecoderState
 from .dropout import Dropout, apply
 from .encoder import EncoderCache, encoder_backward, encoder_forward
 from .errors import NumericError
 from .names import unknown_name
-from .output import OutputLoss
+from .output import CopyLoss, OutputLoss
 from .parameters import Arrays, initial_parameters, round_to_bfloat16, round_to_bytes
 from .scheduled import mixed_tokens
 from .tying import tied_gradients, untied
-from .vocab import BEGIN, END, PAD
+from .vocab import BEGIN, END, PAD, UNKNOWN
 
 ROUNDED_WEIGHTS = ("bfloat16", "int8")
 
@@ -33,7 +34,7 @@ class ModelCache:
     config: ModelConfig
     encoder: EncoderCache
     decoder: decoder.DecoderCache
-    output: OutputLoss
+    output: OutputLoss | CopyLoss
     mask: np.ndarray | None
     dweights: np.ndarray | None  # (N, S), of the losses on the attention weights
     bf16: bool  # the products of this pass
@@ -46,7 +47,7 @@ class Seq2Seq:
         s_0 = tanh(final W + b)                       final: the encoder's last state (backward direction)
         Bahdanau:  c_t = read(s_{t-1});  s_t = cell([y_t; c_t], s_{t-1});  r_t = tanh([y_t; s_t; c_t] W + b)
         Luong:     s_t = cell([y_t; r_{t-1}], s_{t-1});  c_t = read(s_t);  r_t = tanh([s_t; c_t] W + b)
-        p(next token) = softmax(r_t W_out + b_out)
+        p(next token) = softmax(r_t W_out + b_out), mixed with the source's words where config.copy (`copying`)
 
     read(s) = sum_s weights[s] memory[s], weights = softmax over the sentence of score(s, memory).
     r has the width of the embedding; the lstm's first cell state comes from `final` like its hidden state.
@@ -147,13 +148,18 @@ class Seq2Seq:
         c = self.config
         p, dropout = self._layers(), Dropout.of(c, self.seed, step, self.dtype)
         memory, final, encoder_cache = self._encode(p, batch.source, batch.source_lengths, dropout, batch.alignment)
-        read, targets, steps = self._target_rows(batch)
+        copies = self._copies(batch)
+        read, targets, steps = self._target_rows(batch, copies)
         if sampling:
             read = mixed_tokens(c, p, memory, final, read, steps, dropout, sampling)
         readout, weights, decoder_cache = decoder.decoder_forward(c, p, memory, final, read, steps, dropout)
         mask = dropout.rows("readout", steps, c.embedding)
         readout = apply(readout, mask)
-        output = OutputLoss(p, readout, targets, smoothing, training=step is not None)
+        output: OutputLoss | CopyLoss
+        if copies is None:
+            output = OutputLoss(p, readout, targets, smoothing, training=step is not None)
+        else:
+            output = CopyLoss(p, readout, weights, copies, steps, targets, smoothing)
         loss = output.sum / max(len(targets), 1)
         more, dweights = self._weights_loss(batch, weights, steps, guided, coverage)
         bf16 = self.bf16 and step is not None
@@ -188,9 +194,12 @@ class Seq2Seq:
 
     def _backward(self, cache: ModelCache) -> Arrays:
         c, p = self.config, self._layers()
-        gradients, dreadout = cache.output.backward()
+        gradients, dreadout, dcopied = cache.output.backward()
+        dweights = cache.dweights if dcopied is None else dcopied
+        if cache.dweights is not None and dcopied is not None:
+            dweights = cache.dweights + dcopied
         dreadout = apply(dreadout, cache.mask)
-        dmemory, dfinal = decoder.decoder_backward(c, p, dreadout, cache.dweights, cache.decoder, gradients)
+        dmemory, dfinal = decoder.decoder_backward(c, p, dreadout, dweights, cache.decoder, gradients)
         encoder_backward(c, p, dmemory, dfinal, cache.encoder, gradients)
         return tied_gradients(c, gradients, self._parameters)
 
@@ -199,18 +208,43 @@ class Seq2Seq:
 
         Row t belongs to target[:, t + 1]; rows from target_lengths - 1 on are 0.
         """
-        c, p = self.config, self._layers()
-        none = Dropout(0.0, self.seed, None, self.dtype)
+        rows, weights, *_ = self._force(batch)
+        return rows, weights
+
+    def force_copying(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """force of a model that copies, then p_gen (B, T), and how far each given token was copied (B, T).
+
+        That is (1 - p_gen) sum weights / p, the copied share of its probability: 0 for a token the source does not
+        hold, 1 for one that cannot be generated. Errors: ValueError for a model that does not copy.
+        """
+        if not self.config.copy:
+            raise ValueError("Seq2Seq.force_copying: the model does not copy, expected config.copy")
+        log_probabilities, weights, valid, copying = self._force(batch)
+        assert copying is not None
+        p_gen, copied = np.zeros(valid.shape, self.dtype), np.zeros(valid.shape, self.dtype)
+        p_gen[valid], copied[valid] = copying.p_gen, 1 - copying.generated
+        return log_probabilities, weights, p_gen, copied
+
+    def _force(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, CopyCache | None]:
+        """force, which rows (B, T) are given, and the mixture at them."""
+        p, none = self._layers(), Dropout(0.0, self.seed, None, self.dtype)
         memory, final, _ = self._encode(p, batch.source, batch.source_lengths, none, batch.alignment)
-        read, targets, steps = self._target_rows(batch)
-        readout, weights, _ = decoder.decoder_forward(c, p, memory, final, read, steps, none, hard=True)
-        _, loss = ops.cross_entropy_forward(readout, p["output.weight"], p["output.bias"], targets)
+        copies = self._copies(batch)
+        read, targets, steps = self._target_rows(batch, copies)
+        readout, weights, _ = decoder.decoder_forward(self.config, p, memory, final, read, steps, none, hard=True)
+        copying = None
+        if copies is None:
+            _, loss = ops.cross_entropy_forward(readout, p["output.weight"], p["output.bias"], targets)
+            log_p = loss.log_p
+        else:
+            copying = CopyLoss(p, readout, weights, copies, steps, targets, 0.0).cache
+            log_p = copying.log_p
         B, T, S = batch.size, batch.target.shape[1] - 1, batch.source.shape[1]
         valid = np.arange(T) < steps[:, None]
         log_probabilities, padded = np.zeros((B, T), self.dtype), np.zeros((B, T, S), self.dtype)
-        log_probabilities[valid] = loss.log_p
+        log_probabilities[valid] = log_p
         padded[valid, : weights.shape[1]] = weights
-        return log_probabilities, padded
+        return log_probabilities, padded, valid, copying
 
     def greedy(
         self,
@@ -219,18 +253,19 @@ class Seq2Seq:
         max_length: int = 50,
         alignment: np.ndarray | None = None,
         shortlist: np.ndarray | None = None,
+        copies: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest token at every step: ids (B, T) int64, end symbol included, then pad; weights (B, T, S).
 
         T is the longest output, at most max_length. A sentence's result does not depend on the batch it is in.
-        alignment (B, T, S): what the scoring "oracle" reads by. shortlist: as start. NumericError where the model gives
-        NaN.
+        alignment (B, T, S): what the scoring "oracle" reads by. shortlist, copies: as start. Ids from target_size
+        on are words that only the sentence's source has. NumericError where the model gives NaN.
         """
         if max_length < 1:
             raise ValueError(f"Seq2Seq.greedy: max_length is {max_length}, expected at least 1")
         source_lengths = np.asarray(source_lengths)
-        state = self.start(source, source_lengths, alignment, shortlist)
-        if state.reader is not None:
+        state = self.start(source, source_lengths, alignment, shortlist, copies)
+        if state.reader is not None or state.copier is not None:
             return self._greedy_steps(state, len(source_lengths), np.shape(source)[1], max_length)
         limit = np.full(len(source_lengths), max_length, np.int64)
         ids, weights, used = state.stepper.greedy(state.h, state.c, BEGIN, END, PAD, limit)
@@ -241,7 +276,7 @@ class Seq2Seq:
         return ids[:, :used], padded
 
     def _greedy_steps(self, state: DecoderState, B: int, S: int, max_length: int) -> tuple[np.ndarray, np.ndarray]:
-        """greedy, step by step: for attention that the core's loop does not read by itself."""
+        """greedy, step by step: for attention that the core's loop does not read by itself, and for copying."""
         ids, weights = np.full((B, max_length), PAD, np.int64), np.zeros((B, max_length, S), self.dtype)
         sentence, tokens, used = np.arange(B), np.full(B, BEGIN, np.int64), 0
         while len(sentence) and used < max_length:
@@ -262,16 +297,18 @@ class Seq2Seq:
         source_lengths: np.ndarray,
         alignment: np.ndarray | None = None,
         shortlist: np.ndarray | None = None,
+        copies: np.ndarray | None = None,
     ) -> DecoderState:
         """Encode the sentences; the state before the first decoder step, one row a sentence.
 
         alignment (B, T, S): what the scoring "oracle" reads by; ValueError where it is missing. shortlist (B, V) bool:
         the tokens that a sentence may choose, for speed (`shortlist.Lexicon` makes it); they share the probability.
+        copies (B, S): the source tokens as target ids, which a model that copies needs; it may copy any of them.
         """
         none = Dropout(0.0, self.seed, None, self.dtype)
         self._check_source(source)
-        p = self._layers()
-        memory, final, _ = self._encode(p, source, np.asarray(source_lengths), none, alignment)
+        p, lengths = self._layers(), np.asarray(source_lengths)
+        memory, final, _ = self._encode(p, source, lengths, none, alignment)
         if shortlist is not None:
             expected = (len(final), self.config.target_size)
             if not isinstance(shortlist, np.ndarray) or shortlist.dtype != np.bool_ or shortlist.shape != expected:
@@ -279,12 +316,15 @@ class Seq2Seq:
                     f"Seq2Seq: shortlist is {getattr(shortlist, 'dtype', type(shortlist).__name__)} "
                     f"{np.shape(shortlist)}, expected bool (B, V) = {expected}"
                 )
-        return decoder.start(self.config, p, memory, final, self._step_weights, shortlist)
+        given = check_copies(copies, source, lengths, self.config.target_size) if self.config.copy else None
+        return decoder.start(self.config, p, memory, final, self._step_weights, shortlist, given)
 
     def advance(
         self, state: DecoderState, tokens: np.ndarray, sentence: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, DecoderState]:
         """One step: log-probabilities (N, V), weights (N, S) and the next state; row i reads sentence[i].
+
+        A model that copies has further columns for the words that only the sources hold, see `copying`.
 
         The parameters must not change between the steps of a search.
         """
@@ -322,7 +362,13 @@ class Seq2Seq:
             if source.ndim != 3 or source.shape[2] != c.source_size:
                 raise ValueError(f"Seq2Seq: source has shape {source.shape}, expected (B, S, F={c.source_size})")
 
-    def _target_rows(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _copies(self, batch: Batch) -> np.ndarray | None:
+        """batch.copies, checked, where the model copies."""
+        if not self.config.copy:
+            return None
+        return check_copies(batch.copies, batch.source, batch.source_lengths, self.config.target_size)
+
+    def _target_rows(self, batch: Batch, copies: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(tokens read (N,), tokens predicted (N,), decoder steps (B,))."""
         steps = batch.target_lengths - 1
         valid = np.arange(batch.target.shape[1] - 1) < steps[:, None]
@@ -330,6 +376,9 @@ class Seq2Seq:
         size = self.config.target_size
         if max(read.max(initial=0), predicted.max(initial=0)) >= size:
             inside = np.arange(batch.target.shape[1]) < batch.target_lengths[:, None]
+            if copies is not None:  # a word of the source may be read and predicted
+                inside &= ~(batch.target[:, :, None] == copies[:, None]).any(2)
+                read = np.where(read < size, read, UNKNOWN)
             check_ids(np.where(inside, batch.target, 0), size, "target", "Seq2Seq")
         return read, predicted, steps
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from . import model_ops as ops
+from .copying import copy_backward, copy_forward, copy_loss
 from .parameters import Arrays
+from .vocab import UNKNOWN
 
 
 class OutputLoss:
@@ -40,12 +42,49 @@ class OutputLoss:
         )  # fmt: skip
         return total, (gradients, dreadout)
 
-    def backward(self) -> tuple[Arrays, np.ndarray]:
-        """Arrays for all gradients, in which those of the output layer are written, and dreadout (N, E)."""
+    def backward(self) -> tuple[Arrays, np.ndarray, None]:
+        """Arrays for all gradients, in which those of the output layer are written; dreadout (N, E); no dweights."""
         if self._kept is None:
             made, self._made = self._made or self._both()[1], None
-            return made
+            return *made, None
         gradients = self.p.like()
         dw, db = gradients["output.weight"], gradients["output.bias"]
         dreadout, _, _ = ops.cross_entropy_backward(self._scale, self._kept, dw=dw, db=db)
-        return gradients, dreadout
+        return gradients, dreadout, None
+
+
+class CopyLoss:
+    """OutputLoss of a model that copies: sum, and its gradients also for the gate and the weights (`copying`).
+
+    weights (N, S) of the rows; copies (B, S), -1 beyond the sources, of sentences of steps (B,) rows. targets (N,) may
+    be words that only the source has.
+    """
+
+    def __init__(
+        self,
+        p: Arrays,
+        readout: np.ndarray,
+        weights: np.ndarray,
+        copies: np.ndarray,
+        steps: np.ndarray,
+        targets: np.ndarray,
+        smoothing: float,
+    ) -> None:
+        self.p, self.positions = p, weights.shape[1]
+        w, b = p["output.weight"], p["output.bias"]
+        known = np.where(targets < w.shape[1], targets, UNKNOWN)
+        total, loss = ops.cross_entropy_forward(readout, w, b, known, smoothing=smoothing)
+        rows = np.repeat(copies[:, : self.positions], steps, axis=0)
+        self.cache = copy_forward(loss, p["copy.weight"], p["copy.bias"], weights, rows, targets)
+        self.sum = copy_loss(self.cache, total)
+
+    def backward(self) -> tuple[Arrays, np.ndarray, np.ndarray]:
+        """Arrays for all gradients, in which those of output layer and gate are written; dreadout, dweights (N, S)."""
+        scale, gradients = 1.0 / max(len(self.cache.log_p), 1), self.p.like()
+        dw, db = gradients["copy.weight"], gradients["copy.bias"]
+        shares, more, dweights = copy_backward(
+            scale, self.cache, self.p["copy.weight"], dw=dw, db=db, positions=self.positions
+        )
+        dw, db = gradients["output.weight"], gradients["output.bias"]
+        dreadout, _, _ = ops.cross_entropy_backward(scale, self.cache.loss, shares=shares, dw=dw, db=db)
+        return gradients, dreadout + more, dweights

@@ -88,6 +88,8 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     if c.tie == "none":
         shapes["output.weight"] = (E, c.target_size)
     shapes["output.bias"] = (c.target_size,)
+    if c.copy:
+        shapes["copy.weight"], shapes["copy.bias"] = (E, 1), (1,)
     return shapes
 
 

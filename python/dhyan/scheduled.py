@@ -4,7 +4,8 @@ In training a decoder reads the reference, in translation its own output; so it 
 Here that is two passes over whole sentences (parallel scheduled sampling, Mihaylova & Martins 2019): the first reads
 the reference; then each token but a sentence's first is, with probability `rate`, replaced by the likeliest one that
 the first pass would have written there; the second pass reads the mixture, and the loss is its. Both see the same
-dropout masks and one encoder pass. What is chosen has no gradient. It costs one more pass of the decoder, forward only.
+dropout masks and one encoder pass. What is chosen, by a model that copies from its vocabulary alone, has no gradient.
+It costs one more pass of the decoder, forward only.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ def beam_search(
     *,
     limits: np.ndarray | None = None,
     alignment: np.ndarray | None = None,
+    copies: np.ndarray | None = None,
     demands: Demands | None = None,
     shortlist: np.ndarray | None = None,
     **changes: Any,
@@ -60,7 +61,8 @@ def beam_search(
     A finished hypothesis leaves the beam and narrows it by one (Bahdanau et al. 2014); a sentence is done when its beam
     is empty, or when no open hypothesis can beat its nbest-th finished one. Finished ones rank before those cut short,
     of these first the ones that lack fewer tokens of their phrases. Of equal scores the lower token id wins, then the
-    earlier hypothesis. beam=1 is greedy search. alignment (B, T, S): what the scoring "oracle" reads by.
+    earlier hypothesis. beam=1 is greedy search. alignment (B, T, S): what the scoring "oracle" reads by; copies (B, S):
+    the source tokens as target ids, for a model that copies. What has probability 0 is never taken.
     demands: prefixes that outputs begin with, and phrases that stand in them: an output does not end before all are
     there, and the beam is shared out between hypotheses by how far they have got (Post and Vilar 2018).
     shortlist (B, V) bool: the tokens that each sentence may choose, for models whose start takes one.
@@ -78,7 +80,7 @@ def beam_search(
     _check(limits, options, demands)
     if not len(lengths):
         return []
-    given = {"alignment": alignment, "shortlist": shortlist}
+    given = {"alignment": alignment, "shortlist": shortlist, "copies": copies}
     state = model.start(source, lengths, **{name: array for name, array in given.items() if array is not None})
     if demands is None and options.plain and hasattr(model, "beam"):
         whole = _whole(model, state, lengths, limits, options)
@@ -349,9 +351,20 @@ def _advance(
     """One step of the model; no more than `most` continuations of one row can win, and only those come back."""
     if most <= MOST_TOP and hasattr(model, "advance_top"):
         values, ids, weights, state = model.advance_top(state, tokens, sentence, most)
-        return (np.repeat(np.arange(len(ids)), ids.shape[1]), ids.ravel(), values.ravel()), weights, state
-    log_probabilities, weights, state = model.advance(state, tokens, sentence)
-    return _largest(log_probabilities, most), weights, state
+        found = np.repeat(np.arange(len(ids)), ids.shape[1]), ids.ravel(), values.ravel()
+    else:
+        log_probabilities, weights, state = model.advance(state, tokens, sentence)
+        found = _largest(log_probabilities, most)
+    return _possible(found), weights, state
+
+
+def _possible(found: _Found) -> _Found:
+    """Found without what has probability 0, such as words that only another sentence could copy."""
+    rows, tokens, values = found
+    if len(values) and values.min() == -np.inf:
+        kept = values != -np.inf
+        return rows[kept], tokens[kept], values[kept]
+    return found
 
 
 def _largest(log_probabilities: np.ndarray, most: int) -> _Found:
@@ -387,4 +400,4 @@ def _ruled(
     held = np.flatnonzero(forced >= 0)
     keys = [rows[free] * V + tokens[free], held * V + forced[held], np.array(further, np.int64)]
     rows, tokens = np.divmod(np.unique(np.concatenate(keys)), V)
-    return rows, tokens, log_probabilities[rows, tokens]
+    return _possible((rows, tokens, log_probabilities[rows, tokens]))

@@ -146,8 +146,8 @@ class _Run:
         self.target_vocabulary = target_vocabulary
         oracle = config.attention == "oracle"
         vocabularies = source_vocabulary, target_vocabulary
-        self.train = Encoded.of(train_pairs, *vocabularies, links=oracle or options.guided > 0)
-        self.valid = Encoded.of(valid_pairs, *vocabularies, links=oracle)
+        self.train = Encoded.of(train_pairs, *vocabularies, links=oracle or options.guided > 0, copy=config.copy)
+        self.valid = Encoded.of(valid_pairs, *vocabularies, links=oracle, copy=config.copy)
         self.references = [target_vocabulary.compared(target_vocabulary.tokenize(p.target)) for p in valid_pairs]
         self.model = Seq2Seq(config, seed=options.seed, dtype=options.dtype, bf16=_bf16(options))
         self.optimizer = _optimizer(self.model, options)
@@ -233,9 +233,12 @@ class _Run:
             batch = self.valid.batch(indices)
             loss, _ = self.model.forward(batch)
             loss_sum, tokens = loss_sum + loss * batch.target_tokens, tokens + batch.target_tokens
-            ids, _ = self.model.greedy(batch.source, batch.source_lengths, max_length=limit, alignment=batch.alignment)
+            ids, _ = self.model.greedy(
+                batch.source, batch.source_lengths, limit, alignment=batch.alignment, copies=batch.copies
+            )
             for i, row in zip(indices, ids, strict=True):
-                hypotheses[i] = self.target_vocabulary.compared(self.target_vocabulary.tokens_of(row.tolist()))
+                written = self.valid.written(i, row.tolist(), self.target_vocabulary)
+                hypotheses[i] = self.target_vocabulary.compared(written)
         loss = loss_sum / max(tokens, 1)
         if not math.isfinite(loss):
             raise NumericError(f"the validation loss is {loss} after step {p.step}; this state was not saved")

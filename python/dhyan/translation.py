@@ -27,6 +27,8 @@ class Translation:
     where a window, the monotonic normaliser or missing gold links say so; of several heads their mean.
     others: the further hypotheses asked for by nbest, best first. source_words, target_words: where tokens are pieces
     of words, which word each is of; `in_words` is the same translation between words.
+    copied, p_gen (T): of a model that copies, how far each token was copied (the share of its probability, 0 to 1; of
+    a word the mean of its pieces), and the probability with which the model chose to generate at that step.
     A notebook shows it as a card with its weights; `to_html` gives the same as a page.
     """
 
@@ -38,6 +40,8 @@ class Translation:
     others: tuple[Translation, ...] = ()
     source_words: Words | None = None
     target_words: Words | None = None
+    copied: tuple[float, ...] | None = None
+    p_gen: tuple[float, ...] | None = None
 
     @property
     def nbest(self) -> list[Translation]:
@@ -72,14 +76,22 @@ class Translation:
             self.score,
             word_weights(self.weights, source, target),
             tuple(other.in_words() for other in self.others),
+            copied=_means(self.copied, target),
+            p_gen=_means(self.p_gen, target),
         )
 
     def __str__(self) -> str:
         return self.text
 
     def to_dict(self) -> dict[str, Any]:
-        """text, score, tokens and weights (lists, six decimals): what `translate --jsonl` and `serve` write."""
-        return {"text": self.text, "score": self.score, "tokens": self.tokens, "weights": weight_rows(self.weights)}
+        """text, score, tokens and weights (lists, six decimals): what `translate --jsonl` and `serve` write.
+
+        Of a model that copies also copied and p_gen.
+        """
+        shown = {"text": self.text, "score": self.score, "tokens": self.tokens, "weights": weight_rows(self.weights)}
+        if self.copied is not None and self.p_gen is not None:
+            shown |= {"copied": [round(c, 6) for c in self.copied], "p_gen": [round(p, 6) for p in self.p_gen]}
+        return shown
 
     # Pictures are imported when asked for: the standard library's XML, which they use, loads its network modules.
 
@@ -112,10 +124,21 @@ class Translation:
             ("score", f"{self.score:.3f}, mean log-probability per symbol in nats"),
             ("alignment", reading_note(self.links(), self.tokens, self.source_tokens, self.weights)),
         ]
+        if self.copied is not None:
+            copies = [f"{t} {c:.2f}" for t, c in zip(self.tokens, self.copied, strict=True) if c > 0.5]
+            notes.append(("copied source", ", ".join(copies) or "nothing"))
         return Card(
             title="Translation", tokens=self.tokens, source_tokens=self.source_tokens, weights=self.weights,
             texts=texts, notes=notes,
         )  # fmt: skip
+
+
+def _means(values: tuple[float, ...] | None, words: Words | None) -> tuple[float, ...] | None:
+    """The mean of each word's pieces; values as they are where there are no words."""
+    if values is None or words is None:
+        return values
+    counts = np.bincount(words.index, minlength=len(words.texts))
+    return tuple((np.bincount(words.index, values, len(words.texts)) / np.maximum(counts, 1)).tolist())
 
 
 def weight_rows(weights: np.ndarray) -> list[list[float]]:

@@ -1,11 +1,14 @@
-"""From text to text with a trained model, keeping for every output token the weights it was read with."""
+"""From text to text with a trained model, keeping for every output token the weights it was read with.
+
+One file, as translating and aligning share how texts become ids, are checked and batched, and come back as words.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -13,6 +16,7 @@ import numpy as np
 
 from .batch import Batch, alignment_of, pad
 from .config import ModelConfig
+from .copying import Shares, copied_shares, copies_of, extended_ids, token_of
 from .data import Links, two_column_tokens
 from .ensemble import Ensemble
 from .errors import DataError
@@ -79,6 +83,11 @@ class Translator:
     def _configs(self) -> list[ModelConfig]:
         """Of the model, or of all models of an ensemble."""
         return [model.config for model in getattr(self.model, "models", [self.model])]
+
+    @property
+    def copies(self) -> bool:
+        """True where the model may copy words of the source."""
+        return bool(self.model.config.copy)
 
     @overload
     def translate(
@@ -149,10 +158,11 @@ class Translator:
         texts = [text] if isinstance(text, str) else list(text)
         sources = [self._numbered("translate", i, one) for i, one in enumerate(texts)]
         chosen = SearchOptions.of(options, beam=beam, max_length=max_length, nbest=nbest, **changes)
-        demands = self._demands(len(texts), prefix, constraints)
+        copies = [copies_of(tokens, self.target_vocab) for tokens in sources] if self.copies else None
+        demands = self._demands(len(texts), prefix, constraints, copies)
         gold = self._gold("translate", links, sources)
         dictionary = self._dictionary(replace_unknown)
-        results = [Translation("", [], [SOURCE_END], 0.0, np.zeros((0, 1), self.model.dtype)) for _ in texts]
+        results = [self._nothing() for _ in texts]
         for indices in _batches([len(tokens) for tokens in sources]):
             ids, lengths = pad([[*self.source_vocab.encode(sources[i]), END] for i in indices])
             own = None if demands is None else demands.take(indices)
@@ -162,11 +172,19 @@ class Translator:
             listed = None
             if self.lexicon is not None and demands is None:
                 listed = self.lexicon.choices(ids, lengths, self.model.config.target_size, self.shortlist)
+            extended = None if copies is None else pad([[*copies[i][0], END] for i in indices])[0]
             found = beam_search(
-                self.model, ids, lengths, chosen, limits=limits, demands=own, alignment=alignment, shortlist=listed
-            )
-            for i, hypotheses in zip(indices, found, strict=True):
-                results[i] = self._translation(sources[i], hypotheses, dictionary)
+                self.model, ids, lengths, chosen, limits=limits, demands=own, alignment=alignment, shortlist=listed,
+                copies=extended,
+            )  # fmt: skip
+            shares = None
+            if extended is not None:
+                written = [[h.ids for h in hypotheses] for hypotheses in found]
+                shares = copied_shares(self.model, (ids, lengths, extended), written, given)
+            for k, (i, hypotheses) in enumerate(zip(indices, found, strict=True)):
+                results[i] = self._translation(
+                    sources[i], hypotheses, dictionary, None if shares is None else shares[k]
+                )
         return results[0] if isinstance(text, str) else results
 
     def align(self, sources: Sequence[str], targets: Sequence[str], *, links: GoldLinks = None) -> list[Translation]:
@@ -183,20 +201,30 @@ class Translator:
         results: list[Translation | None] = [None] * len(sources)
         lengths = [max(len(s), len(t)) + 1 for s, t in zip(source_tokens, target_tokens, strict=True)]
         for indices in _batches(lengths, empty=True):
+            copies = [copies_of(source_tokens[i], self.target_vocab) for i in indices] if self.copies else None
+            own = [()] * len(indices) if copies is None else [words for _, words in copies]
             batch = Batch.from_ids(
                 [self.source_vocab.encode(source_tokens[i]) for i in indices],
-                [self.target_vocab.encode(target_tokens[i]) for i in indices],
+                [extended_ids(target_tokens[i], self.target_vocab, own[k]) for k, i in enumerate(indices)],
                 None if gold is None else [gold[i] for i in indices],
+                None if copies is None else [ids for ids, _ in copies],
             )
-            log_probabilities, weights = self.model.force(batch)
+            log_probabilities, weights, *shares = (
+                self.model.force_copying(batch) if self.copies else self.model.force(batch)
+            )
             for row, i in enumerate(indices):
                 tokens, read = target_tokens[i], [*source_tokens[i], SOURCE_END]
                 score = float(log_probabilities[row, : len(tokens) + 1].mean(dtype=np.float64))
+                p_gen, copied = (tuple(a[row, : len(tokens)].tolist()) for a in shares) if shares else (None, None)
                 results[i] = Translation(
                     targets[i], tokens, read, score, weights[row, : len(tokens), : len(read)].copy(), (),
-                    self.source_vocab.words_of(source_tokens[i]), self.target_vocab.words_of(tokens),
+                    self.source_vocab.words_of(source_tokens[i]), self.target_vocab.words_of(tokens), copied, p_gen,
                 )  # fmt: skip
         return [result for result in results if result is not None]
+
+    def _nothing(self) -> Translation:
+        shares = () if self.copies else None
+        return Translation("", [], [SOURCE_END], 0.0, np.zeros((0, 1), self.model.dtype), copied=shares, p_gen=shares)
 
     def tokenize(self, text: str) -> list[str]:
         """The tokens the encoder reads for a text, without the end symbol; [] for white space alone.
@@ -276,31 +304,40 @@ class Translator:
         count: int,
         prefix: str | Sequence[str] | None,
         constraints: Sequence[str] | Sequence[Sequence[str]] | None,
+        copies: Sequence[tuple[list[int], list[str]]] | None,
     ) -> Demands | None:
-        """What is asked of each of `count` outputs, in ids."""
+        """What is asked of each of `count` outputs, in ids; words that only its source has are the last of copies."""
         prefixes, phrases = None, None
+
+        def writable(what: str, i: int, text: str) -> list[int]:
+            return self._writable(what, i, text, copies[i][1] if copies is not None and i < count else ())
+
         if prefix is not None:
             given = [prefix] * count if isinstance(prefix, str) else list(prefix)
-            prefixes = [self._writable("prefix", i, text) for i, text in enumerate(given)]
+            prefixes = [writable("prefix", i, text) for i, text in enumerate(given)]
         if constraints is not None:
             each = _for_each(constraints, count)
-            phrases = [[self._writable("constraint", i, text) for text in own] for i, own in enumerate(each)]
+            phrases = [[writable("constraint", i, text) for text in own] for i, own in enumerate(each)]
         for name, found in (("prefix", prefixes), ("constraints", phrases)):
             if found is not None and len(found) != count:
                 raise ValueError(f"translate: {name} of {len(found)} texts, expected {count}")
         return Demands.of(prefixes, phrases)
 
-    def writable(self, text: str) -> list[int]:
-        """The ids of a text that an output may be asked to hold. DataError for a token the model cannot write."""
-        ids = self.target_vocab.encode(text)
+    def writable(self, text: str, own: Sequence[str] = ()) -> list[int]:
+        """The ids of a text that an output may be asked to hold. DataError for a token the model cannot write.
+
+        own: words that only the source has, which a model that copies can write.
+        """
+        tokens = self.target_vocab.tokenize(text)
+        ids = extended_ids(tokens, self.target_vocab, own)
         if UNKNOWN in ids:
-            token = self.target_vocab.tokenize(text)[ids.index(UNKNOWN)]
+            token = tokens[ids.index(UNKNOWN)]
             raise DataError(f"got {token!r}, expected tokens of the model's target vocabulary")
         return ids
 
-    def _writable(self, what: str, index: int, text: str) -> list[int]:
+    def _writable(self, what: str, index: int, text: str, own: Sequence[str]) -> list[int]:
         try:
-            return self.writable(_text(f"translate: {what}", index, text))
+            return self.writable(_text(f"translate: {what}", index, text), own)
         except DataError as error:
             raise DataError(f"translate: {what} of text {index}: {error}") from None
 
@@ -316,16 +353,28 @@ class Translator:
         return self._translation(source, hypotheses, self._dictionary(replace_unknown))
 
     def _translation(
-        self, source: list[str], hypotheses: list[Hypothesis], dictionary: Mapping[str, str] | None
+        self,
+        source: list[str],
+        hypotheses: list[Hypothesis],
+        dictionary: Mapping[str, str] | None,
+        shares: list[Shares] | None = None,
     ) -> Translation:
         words = self.source_vocab.words_of(source)
-        best, *others = (self._output(source, words, h, dictionary) for h in hypotheses)
-        return dataclasses.replace(best, others=tuple(others))
+        own = copies_of(source, self.target_vocab)[1] if self.copies else ()
+        found = [self._output(source, words, h, dictionary, own) for h in hypotheses]
+        if shares is not None:
+            found = [replace(one, copied=c, p_gen=p) for one, (c, p) in zip(found, shares, strict=True)]
+        return replace(found[0], others=tuple(found[1:]))
 
     def _output(
-        self, source: list[str], words: Words | None, h: Hypothesis, dictionary: Mapping[str, str] | None
+        self,
+        source: list[str],
+        words: Words | None,
+        h: Hypothesis,
+        dictionary: Mapping[str, str] | None,
+        own: Sequence[str],
     ) -> Translation:
-        tokens = [self.target_vocab.tokens[i] for i in h.ids]
+        tokens = [token_of(i, self.target_vocab, own) for i in h.ids]
         if dictionary is not None:
             whole = words if self.target_vocab.level == "word" else None
             tokens = replaced(h.ids, tokens, h.weights, source, dictionary, whole)

@@ -85,6 +85,7 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
     "--heads": ("model", "heads", int, "attention heads, each on its own slice of states and memory"),
     "--temperature": ("model", "temperature", float, "divides every score before they become weights"),
     "--normalized": ("model", "normalized", bool, "additive scores with g v / |v| in place of v"),
+    "--copy": ("model", "copy", bool, "may copy source words where the attention looks (pointer-generator)"),
     "--max-source": ("model", "max_source", int, "positions the scoring location knows; 0: the longest source"),
     "--batch": ("train", "batch", int, "sentences per update"),
     "--epochs": ("train", "epochs", int, "most passes over the training data"),

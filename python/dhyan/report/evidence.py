@@ -233,11 +233,15 @@ def evidence_kind(run: Run) -> str:
     }
     if name in fixed:
         return fixed[name]
-    return f"attention, {name}{', coverage' if name == 'coverage' or run.training.coverage else ''}"
+    more = ", coverage" if name == "coverage" or run.training.coverage else ""
+    return f"attention, {name}{more}{', copied source' if run.config.copy else ''}"
 
 
 def copied(found: Translation) -> list[str]:
-    """Output tokens that equal the source token they look at most, punctuation left out."""
+    """Output tokens that were copied rather than generated, where the model can copy; of others those that equal the
+    source token they look at most, punctuation left out."""
+    if found.copied is not None:
+        return [token for token, share in zip(found.tokens, found.copied, strict=True) if share > 0.5]
     found = found.in_words()
     links = found.links()
     return [

@@ -35,7 +35,8 @@ DEFINITIONS = {
     "worst, best": "by edit distance to the reference over its tokens, then by the model's own score; without "
     "references by the score alone",
     "score": "mean log-probability of the output's symbols, in nats",
-    "copied source": "an output token equals the source token that it looks at most",
+    "copied source": "an output token equals the source token that it looks at most; where the model can copy, more "
+    "than half of the token's probability came of copying",
     "p": "how probable a difference as large as this is between models that do not differ, by paired bootstrap "
     "resampling of the sentences (Koehn 2004)",
     "perplexity": "exp of the mean negative log-likelihood per token of the references, their end symbols included",

@@ -4,6 +4,10 @@
 
 #include "cpu/kernels/dense_table.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace dhyan {
 namespace {
 
@@ -228,10 +232,19 @@ struct ByteRows {
   const float* scale;  // of the column at data
   Lanes<float>::type load(Index k, Index n) const {
     constexpr Index L = Lanes<float>::count;
-    typedef std::int8_t Byte __attribute__((vector_size(L), aligned(1), may_alias));
-    typedef std::int32_t Whole __attribute__((vector_size(L * 4)));
-    const Byte byte = *reinterpret_cast<const Byte*>(data + k * ld + n);
-    return __builtin_convertvector(__builtin_convertvector(byte, Whole), Lanes<float>::type);
+    const std::int8_t* from = data + k * ld + n;
+    // GCC 12 takes a generic conversion of bytes apart, lane by lane: three times the time of floats.
+#if DHYAN_VECTOR_BYTES == 64
+    return (Lanes<float>::type)_mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#elif DHYAN_VECTOR_BYTES == 32
+    return (Lanes<float>::type)_mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+#else
+    float some[L];
+    for (Index l = 0; l < L; ++l) some[l] = from[l];
+    return *reinterpret_cast<const typename Lanes<float>::type*>(some);
+#endif
   }
   float at(Index k, Index n) const { return data[k * ld + n]; }
   ByteRows from(Index k, Index n) const { return {data + k * ld + n, ld, scale + n}; }
