@@ -5,6 +5,8 @@ accumulating. Leading axes named ... may be any number. Weights are (in, out): y
 
 Padding never enters a product: functions named `*_rows` take the tokens of all sentences one after another, (N, ...)
 with N = sum of the lengths.
+
+One file, as each is a contract and one call of the core.
 """
 
 from __future__ import annotations

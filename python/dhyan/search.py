@@ -6,6 +6,8 @@
 
 Row i of a step reads sentence `sentence[i]`: the encoder memory is shared by all hypotheses and never copied. A model
 that has `advance_top` too (the k largest log-probabilities of each row) is asked for no more than can win.
+
+One file, as sampling and restricted search are the same search with another way to extend.
 """
 
 from __future__ import annotations
