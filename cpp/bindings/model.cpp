@@ -1,4 +1,5 @@
-// Recurrent layers, the decoder loop and the stepper: dictionaries and tuples of arrays in, views out.
+// Recurrent layers, the decoder loop and the stepper: dictionaries and tuples of arrays in, views out. One file, as all of
+// them read the same dictionary of parameters.
 #include <memory>
 #include <vector>
 
