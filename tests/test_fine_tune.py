@@ -107,6 +107,19 @@ def test_a_stopped_run_goes_on_without_the_folder_it_came_from(tmp_path: Path, o
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_a_stopped_run_keeps_the_positions_of_the_folder_it_came_from(tmp_path: Path) -> None:
+    """The scoring "location" knows as many as that folder's longest source, though all of the new data are shorter."""
+    config = dataclasses.replace(CONFIG, attention="location")
+    learn(tmp_path / "old", config, OLD)
+    start = str(tmp_path / "old")
+    learn(tmp_path / "whole", config, fine_tune=start)
+    learn(tmp_path / "parts", config, fine_tune=start, updates=1)
+    model = learn(tmp_path / "parts", config, fine_tune=start, resume=True)
+    assert model.config.max_source == 5
+    whole, parts = ((tmp_path / name / "last.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+
+
 # ------------------------------------------------------------------------------------------------ the command
 
 
@@ -134,3 +147,6 @@ def test_the_command_takes_the_model_from_the_folder(
     }
     assert main(["train", str(path), str(path), "--from", str(tmp_path / "no"), "--out", str(tmp_path / "x")]) == 1
     assert "no: no such model folder" in capsys.readouterr().err
+    (tmp_path / "c.toml").write_text("[train]\nfine_tune = 3\n", encoding="utf-8")
+    assert main(["train", "--config", str(tmp_path / "c.toml"), "--print-config"]) == 1
+    assert "TrainConfig: fine_tune is 3, expected the name of a model folder" in capsys.readouterr().err

@@ -206,3 +206,10 @@ def test_arrays_beside_others() -> None:
     both = arrays.beside({"b": np.ones(4), "a.y": np.ones(1)})
     assert both["a.x"] is arrays["a.x"] and both["b"].shape == (4,) and both.flat is arrays.flat
     assert set(both.group("a")) == {"x", "y"} and set(arrays.group("a")) == {"x"} and arrays["b"].shape == (3,)
+
+
+@pytest.mark.parametrize("hidden", [10**6, 10**10, 10**30])
+def test_more_parameters_than_memory_are_refused(hidden: int) -> None:
+    config = ModelConfig(source_size=5, target_size=5, hidden=hidden)
+    with pytest.raises(MemoryError, match=r"^empty: an array of .*[0-9]{12}.* exceeds memory$"):
+        initial_parameters(config, 0, np.float32)

@@ -67,6 +67,14 @@ def test_special_names_in_a_text_are_text():
         assert min(vocabulary.encode(text)) > 3 and vocabulary.decode(vocabulary.encode(text)) == text
 
 
+@KINDS
+def test_the_characters_of_a_special_name_are_learned_from_it_alone(kind):
+    for name in ("<pad>", "<s>", "</s>", "<unk>"):
+        texts = [f"x{name}y {name}"] * 9
+        vocabulary = SubwordVocabulary.train(texts, kind)
+        assert vocabulary.decode(vocabulary.encode(texts[0])) == texts[0]
+
+
 def test_half_a_surrogate_pair_is_no_crash(hindi):
     assert hindi.encode("\ud800") == hindi.encode("?")
 

@@ -231,6 +231,8 @@ class TrainConfig(_Table):
                 raise unknown_name(f"{where}: {name}", getattr(self, name), valid)
         if not isinstance(self.fine_tune, str):
             raise TypeError(f"{where}: fine_tune is {self.fine_tune!r}, expected the name of a model folder")
+        if self.fine_tune != self.fine_tune.encode(errors="replace").decode():
+            raise ValueError(f"{where}: fine_tune is {self.fine_tune!r}, expected one in UTF-8: config.toml keeps it")
 
     @property
     def dtype(self) -> str:

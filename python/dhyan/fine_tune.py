@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .config import DataConfig, ModelConfig
 from .errors import DataError
-from .folder import load_folder, load_vocabulary
+from .folder import load_folder, load_tables, load_vocabulary
 from .model import Seq2Seq
 from .parameters import parameter_shapes
 from .subword import AnyVocabulary
@@ -42,9 +42,8 @@ def start_from(folder: str | Path, config: ModelConfig, data: DataConfig, resume
     """
     if resumed is not None:
         source, target = load_vocabulary(resumed, "source", data), load_vocabulary(resumed, "target", data)
-        return Start(
-            source, target, dataclasses.replace(config, source_size=len(source), target_size=len(target)), None
-        )
+        sizes = (len(source), len(target), load_tables(resumed)[0].max_source)
+        return Start(source, target, dataclasses.replace(config, **dict(zip(SIZES, sizes, strict=True))), None)
     loaded = load_folder(folder)
     theirs = loaded.model.config
     mine = dataclasses.replace(config, **{name: getattr(theirs, name) for name in SIZES})

@@ -410,4 +410,6 @@ def dropout_mask(shape: tuple[int, ...], rate: float, key: int, dtype: np.dtype 
 
 def empty(size: int, dtype: np.dtype | str) -> np.ndarray:
     """An uninitialised flat array from the core's pool: no page faults where one of this size was freed before."""
+    if size >= 1 << 63:
+        raise MemoryError(f"empty: an array of {size} {np.dtype(dtype)} exceeds memory")
     return _core.empty(size, np.dtype(dtype) == np.float32)

@@ -139,7 +139,7 @@ def scorings() -> list[str]:
 
 def scoring(name: str) -> Scoring:
     """The scoring of that name. ValueError for an unknown one, nearest names first."""
-    if name not in _registry:
+    if not isinstance(name, str) or name not in _registry:  # a list of a configuration file has no hash
         raise unknown_name("attention", name, _registry)
     return _registry[name]
 

@@ -101,6 +101,8 @@ class SubwordVocabulary:
             raise DataError(f"{name}: no character to learn subwords from")
         # A line with U+2585, its sign for the unknown, is left out by sentencepiece as a whole.
         lines = [line.replace("\u2585", " ") for line in lines]
+        # The text <pad> is a symbol to it, whose characters it does not count.
+        lines = [line.replace("<pad>", "< pad>") for line in lines]
         words = sum(line.count(" ") + 1 for line in lines if line)
         least = len(SPECIALS) + 1 + characters + (256 if byte_fallback else 0)  # one for the mark
         options = {

@@ -106,7 +106,11 @@ def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfi
         tables, where = {"model": model.to_dict(), "train": settings.to_dict(), "data": data.to_dict()}, options.out
     else:
         tables, where = {}, "defaults"
-    folder = options.fine_tune or tables.get("train", {}).get("fine_tune")
+    try:
+        own = TrainConfig.from_dict(tables.get("train", {}), f"{where}: [train]")
+    except (ValueError, TypeError) as error:
+        raise DataError(str(error)) from None
+    folder = options.fine_tune or own.fine_tune
     if folder and not options.resume:
         model, _, data = load_tables(Path(folder))
         known = {"model": model.to_dict(), "data": data.to_dict()}
