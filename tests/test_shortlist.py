@@ -164,6 +164,25 @@ def test_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "expected one of: int8, bfloat16" in capsys.readouterr().err
 
 
+def test_a_lexicon_of_other_vocabularies_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another model trained into the folder, with vocabularies of the same sizes: the ids are other words."""
+    model, lines = str(tmp_path / "m"), (folder / "pairs.tsv").read_text()
+    for made in (lines, lines.translate(str.maketrans("aA", "zZ"))):
+        (tmp_path / "pairs.tsv").write_text(made)
+        pairs = str(tmp_path / "pairs.tsv")
+        assert main(["train", pairs, pairs, "--out", model, "--embedding", "4", "--hidden", "4", "--updates", "1"]) == 0
+        if made is lines:
+            assert main(["shortlist", model, pairs]) == 0
+            assert main(["evaluate", model, pairs, "--shortlist", "2"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", model, pairs, "--shortlist", "2"]) == 1
+    assert "shortlist.safetensors: it was made for other vocabularies" in capsys.readouterr().err
+    assert main(["shortlist", model, pairs]) == 0
+    assert main(["evaluate", model, pairs, "--shortlist", "2"]) == 0
+
+
 def test_damaged_lexicons(folder: Path) -> None:
     config = dhyan.load(folder / "m").model.config
     sizes = config.source_size, config.target_size

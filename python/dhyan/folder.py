@@ -8,6 +8,7 @@ For subwords source.model and target.model, of sentencepiece, stand in place of 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -156,16 +157,35 @@ def check_same_text(where: str, first: Loaded, other: Loaded, known: str, folder
 
 def save_lexicon(out: Path, lexicon: Lexicon) -> None:
     """What shortlists are made of, beside the model."""
-    checkpoint.save_files(out, {SHORTLIST: checkpoint.tensors_to_bytes(lexicon.arrays())})
+    arrays = lexicon.arrays() | {"vocabularies": _vocabularies_digest(out)}
+    checkpoint.save_files(out, {SHORTLIST: checkpoint.tensors_to_bytes(arrays)})
 
 
 def load_lexicon(out: Path, config: ModelConfig) -> Lexicon:
-    """What `dhyan shortlist` left in the folder. Errors: DataError where it left nothing, CheckpointError."""
+    """What `dhyan shortlist` left in the folder.
+
+    Errors: DataError where it left nothing, or where another model was trained there since; CheckpointError.
+    """
+    how = f"with: dhyan shortlist {out} TRAIN"
     if not checkpoint.has_checkpoint(out, SHORTLIST):
-        raise DataError(f"{out}: there is no {SHORTLIST}; make it with: dhyan shortlist {out} TRAIN")
+        raise DataError(f"{out}: there is no {SHORTLIST}; make it {how}")
     name = str(out / SHORTLIST)
     arrays = checkpoint.tensors_from_bytes(checkpoint.load_file(out, SHORTLIST), name=name)
+    # Of other vocabularies of the same sizes its ids would be other words, and the list a wrong one.
+    known, now = arrays.get("vocabularies"), _vocabularies_digest(out)
+    if known is None or not np.array_equal(known, now):
+        raise DataError(
+            f"{name}: it was made for other vocabularies than those that are there now; make it again {how}"
+        )
     return Lexicon.of(arrays, config.source_size, config.target_size, name)
+
+
+def _vocabularies_digest(out: Path) -> np.ndarray:
+    """SHA-256 of the vocabularies of both sides."""
+    data, digest = load_tables(out)[2], hashlib.sha256()
+    for side, level in (("source", data.source_level), ("target", data.target_level)):
+        digest.update(hashlib.sha256(checkpoint.load_file(out, vocabulary_file(side, level))).digest())
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def load_training(
