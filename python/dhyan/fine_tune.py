@@ -42,8 +42,9 @@ def start_from(folder: str | Path, config: ModelConfig, data: DataConfig, resume
     """
     if resumed is not None:
         source, target = load_vocabulary(resumed, "source", data), load_vocabulary(resumed, "target", data)
-        sizes = (len(source), len(target), load_tables(resumed)[0].max_source)
-        return Start(source, target, dataclasses.replace(config, **dict(zip(SIZES, sizes, strict=True))), None)
+        max_source = load_tables(resumed)[0].max_source
+        mine = dataclasses.replace(config, source_size=len(source), target_size=len(target), max_source=max_source)
+        return Start(source, target, mine, None)
     loaded = load_folder(folder)
     theirs = loaded.model.config
     mine = dataclasses.replace(config, **{name: getattr(theirs, name) for name in SIZES})
