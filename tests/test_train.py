@@ -178,6 +178,32 @@ def test_resume_needs_the_same_model_and_data(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ learning
 
 
+def test_a_run_that_dies_early_leaves_no_mixture_of_two_models(tmp_path: Path) -> None:
+    """New vocabularies beside the weights of an older run of equal sizes would load, and write other words."""
+
+    def die() -> None:
+        raise RuntimeError("died")
+
+    config = ModelConfig(source_size=4, target_size=4, embedding=4, hidden=4)
+    options = TrainConfig(epochs=1, batch=8)
+    old = [Pair(" ".join("abc"[i % 3 :]), "a b") for i in range(9)]
+    new = [Pair(p.source.replace("a", "z"), p.target) for p in old]
+    folder = tmp_path / "m"
+    dhyan.train(config, old, old, folder, options=options)
+    before = digests(folder)
+    for examples in (old, new):  # the older run's own model and words fit: it stays
+        with pytest.raises(RuntimeError, match="died"):
+            dhyan.train(config, examples, examples, folder, options=options, on_step=after(1, die))
+        if examples is old:
+            assert digests(folder) == before and dhyan.load(folder).translate("a").tokens is not None
+    with pytest.raises(dhyan.CheckpointError, match=r"does not list .model.safetensors"):
+        dhyan.load(folder)
+    with pytest.raises(dhyan.CheckpointError, match=r"does not list 'last"):
+        dhyan.train(config, new, new, folder, options=options, resume=True)
+    dhyan.train(config, new, new, folder, options=options)
+    assert "z" in dhyan.load(folder).source_vocab
+
+
 def test_it_learns_and_says_so(tmp_path: Path) -> None:
     reports: list[Report] = []
     dhyan.train(

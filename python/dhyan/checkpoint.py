@@ -22,7 +22,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,8 +51,10 @@ _Entry = dict[str, Any]  # {"bytes": size, "sha256": hexadecimal digest}
 _Manifest = dict[str, list[_Entry]]  # name -> what is accepted: the new contents, then those they replace
 
 
-def save_files(folder: str | Path, files: Mapping[str, bytes]) -> None:
+def save_files(folder: str | Path, files: Mapping[str, bytes], *, without: Iterable[str] = ()) -> None:
     """Replace these files of a model folder as one set; its other files stay. The folder is made if it is missing.
+
+    without: names that the folder no longer lists from the moment it lists these files.
 
     Errors: ValueError for a name that is not a plain file name; OSError naming the file (disk full, input/output
     error), with the last good checkpoint kept; CheckpointError where the folder's manifest is damaged.
@@ -65,6 +67,8 @@ def save_files(folder: str | Path, files: Mapping[str, bytes]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         manifest = _read_manifest(folder) if (folder / MANIFEST).exists() else {}
     _finish_last_save(folder, manifest)
+    for name in without:
+        manifest.pop(name, None)
     staged: dict[Path, Path] = {}
     temporary = folder / f".{MANIFEST}.tmp"
     try:

@@ -27,6 +27,7 @@ from .shortlist import Lexicon
 from .subword import AnyVocabulary, SubwordVocabulary
 from .vocab import Vocabulary
 
+WEIGHTS = ("model.safetensors", "last.safetensors", "optimizer.safetensors", "state.json")
 SHORTLIST = "shortlist.safetensors"
 Tables = dict[str, dict[str, Any]]
 
@@ -43,14 +44,19 @@ class Loaded:
 
 
 def start_folder(out: Path, tables: Tables, source: AnyVocabulary, target: AnyVocabulary) -> None:
-    """Write what does not change during a run. What an older run left is replaced as one set."""
-    checkpoint.save_files(
-        out,
-        {
-            "config.toml": to_toml(tables).encode(),
-            **{vocabulary_file(side, v.level): _contents(v) for side, v in (("source", source), ("target", target))},
-        },
-    )
+    """Write what does not change during a run. What an older run left is replaced as one set.
+
+    Weights of another model or of other vocabularies are no longer those of the folder: a run that is killed before it
+    saves its own must not leave a model of both.
+    """
+    sides = {vocabulary_file(side, v.level): _contents(v) for side, v in (("source", source), ("target", target))}
+    try:
+        fits = load_tables(out)[0].to_dict() == tables["model"]
+        fits = fits and all(checkpoint.load_file(out, name) == contents for name, contents in sides.items())
+    except CheckpointError:  # there is no folder, or nothing of use in it
+        fits = False
+    files = {"config.toml": to_toml(tables).encode(), **sides}
+    checkpoint.save_files(out, files, without=() if fits else WEIGHTS)
 
 
 def vocabulary_file(side: str, level: str) -> str:
