@@ -170,3 +170,49 @@ def test_average(folder, tmp_path, capsys):
     fails(capsys, 1, "average: cell of ", "average", *given)
     fails(capsys, 1, "holds a model already", "average", folder / "one", folder / "again", "--out", out)
     fails(capsys, 2, "average: the following arguments are required: --out", "average", folder / "one")
+
+
+def test_links_are_not_written_over_what_is_read(folder, tmp_path, capsys):
+    for name in ("text", "prefixes", "dictionary"):
+        (tmp_path / name).write_text("मैं\tI\n" if name == "dictionary" else "मैं\n", encoding="utf-8")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    given = [str(tmp_path / "text"), "--prefix-file", tmp_path / "prefixes", "--dictionary", tmp_path / "dictionary"]
+    for path in before:
+        message = f"translate: --align: {path} is read, expected another file to write"
+        fails(capsys, 1, message, "translate", folder / "one", *given, "--align", path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_is_too_long_has_its_file_and_line(folder, tmp_path, capsys):
+    path, short = tmp_path / "pairs.tsv", "मैं\tI\n" * 600
+    for long, message in (("मैं " * 501 + "\tI\n", "source has 501"), ("मैं\t" + "I " * 1011 + "\n", "target has 1011")):
+        path.write_text(short + long, encoding="utf-8")
+        fails(capsys, 1, f"{path}:601: the {message} tokens", "align", folder / "one", path)
+        fails(capsys, 1, f"{path}:601: the {message} tokens", "evaluate", folder / "one", path, "--beam", "1")
+
+
+def test_the_smallest_temperature(folder, capsys):
+    out = translate(folder, capsys, "--sample", "--temperature", "1e-320")
+    assert out == translate(folder, capsys, "--sample", "--top-k", "1")
+
+
+def test_a_model_that_copies_is_asked_for_words_of_its_line(folder, tmp_path, capsys):
+    copying = tmp_path / "copying"
+    files = [str(folder / "train.tsv"), str(folder / "valid.tsv"), "--out", str(copying)]
+    small = ["--hidden", "16", "--embedding", "16", "--batch", "16", "--epochs", "1", "--copy"]
+    assert main(["train", *files, *small]) == 0
+    capsys.readouterr()
+    text, asked = tmp_path / "in.txt", tmp_path / "asked.txt"
+    text.write_text("zorro खाना\n\nमैं zorro\n", encoding="utf-8")
+    asked.write_text("zorro\n\n\n", encoding="utf-8")
+    given = ["translate", str(copying), str(text), "--beam", "2"]
+    assert main([*given, "--prefix", "zorro"]) == 0
+    first, blank, third = capsys.readouterr().out.split("\n")[:3]
+    assert first.startswith("zorro") and blank == "" and third.startswith("zorro")
+    assert main([*given, "--include-file", str(asked)]) == 0
+    assert "zorro" in capsys.readouterr().out.split("\n")[0].split()
+    assert main([*given, "--include", "zorro"]) == 0
+    assert [line.count("zorro") > 0 for line in capsys.readouterr().out.split("\n")[:3]] == [True, False, True]
+    fails(capsys, 1, "--include: line 1: got 'nobody'", *given, "--include", "nobody")
+    asked.write_text("zorro\n\nnobody\n", encoding="utf-8")
+    fails(capsys, 1, f"{asked}:3: got 'nobody'", *given, "--prefix-file", str(asked))

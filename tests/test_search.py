@@ -9,7 +9,8 @@ import pytest
 import reference_model as reference
 from dhyan import Batch, ModelConfig, NumericError, Seq2Seq
 from dhyan.restrictions import Demands
-from dhyan.search import Hypothesis, beam_search
+from dhyan.search import MOST_WHOLE, Hypothesis, beam_search
+from dhyan.vocab import END
 
 LENGTHS = np.array([4, 1, 3, 6])
 ORDERS = [("bahdanau", True), ("luong", False), ("luong", True)]
@@ -370,3 +371,13 @@ def test_greedy_refuses_a_model_of_nan() -> None:
         model = model_of(**choices)
         model.parameters()["output.bias"][3] = -np.inf  # never written, which is no fault
         assert (model.greedy(sources(), LENGTHS)[0] != 3).all()
+
+
+def test_room_is_not_set_aside_for_very_many_steps(monkeypatch):
+    model = Seq2Seq(ModelConfig(source_size=6, target_size=7, embedding=4, hidden=4), seed=0)
+    model.parameters()["output.bias"][END] = 50  # it ends at once
+    source, lengths = np.array([[4, 5, 2]]), np.array([3])
+    (want,) = beam_search(model, source, lengths, beam=2, max_length=MOST_WHOLE)
+    monkeypatch.setattr(Seq2Seq, "beam", None)
+    (found,) = beam_search(model, source, lengths, beam=2, max_length=2**31 - 1)
+    assert [(h.ids, h.score, h.finished) for h in found] == [(h.ids, h.score, h.finished) for h in want]

@@ -80,6 +80,19 @@ def test_a_sentence_does_not_depend_on_the_lists_of_others(isa: str) -> None:
         assert [(h.ids, h.score) for h in own] == [(h.ids, h.score) for h in found[i]]
 
 
+def test_a_beam_wider_than_a_list(isa: str) -> None:
+    """Tokens that only other sentences may write take no place in a beam."""
+    model, (source, lengths), chosen = model_of(), sources(), lists()
+    chosen[0] = np.arange(V) < 6
+    chosen[:, :END] = False  # so that the end symbol is the first of what is as unlikely
+    found = beam_search(model, source, lengths, beam=40, nbest=40, shortlist=chosen)
+    for i in range(B):
+        part = slice(i, i + 1)
+        (own,) = beam_search(model, source[part], lengths[part], beam=40, nbest=40, shortlist=chosen[part])
+        assert [(h.ids, h.score) for h in own] == [(h.ids, h.score) for h in found[i]]
+        assert all(np.isfinite(h.score) and chosen[i, h.ids].all() for h in own)
+
+
 def test_bad_lists() -> None:
     model, (source, lengths), chosen = model_of(), sources(), lists()
     for wrong in (chosen.astype(np.int64), chosen[:, :-1], chosen[:-1], "abc"):
@@ -202,3 +215,9 @@ def test_damaged_lexicons(folder: Path) -> None:
         checkpoint.save_files(folder / "m", {"shortlist.safetensors": checkpoint.tensors_to_bytes(damaged)})
         with pytest.raises((CheckpointError, DataError), match=r"shortlist\.safetensors"):
             dhyan.load(folder / "m", shortlist=5)
+
+
+def test_no_folder_is_made_for_a_shortlist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shortlist", str(tmp_path / "missing"), str(tmp_path / "pairs.tsv")]) == 1
+    assert "missing: no such model folder" in capsys.readouterr().err
+    assert not (tmp_path / "missing").exists()

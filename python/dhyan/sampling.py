@@ -41,7 +41,8 @@ class Draws:
         logs = log_probabilities[: o.top_k or None].astype(np.float64)
         if logs[0] == -np.inf:
             return 0
-        total = np.cumsum(np.exp((logs - logs[0]) / o.temperature))
+        with np.errstate(over="ignore"):  # of the smallest temperatures: -inf, whose exp is 0 as it should be
+            total = np.cumsum(np.exp((logs - logs[0]) / o.temperature))
         n = min(int(np.searchsorted(total, o.top_p * total[-1])) + 1, len(total))
         at = self.streams[row].random() * total[n - 1]
         return min(int(np.searchsorted(total[:n], at, side="right")), n - 1)

@@ -24,6 +24,7 @@ from .sampling import Draws
 from .search_options import SearchOptions
 from .vocab import BEGIN, END
 
+MOST_WHOLE = 10_000  # from more steps on a search goes step by step: one call would set aside room for them all
 MOST_TOP = 128  # from here on all log-probabilities and a partition cost less than the largest picked one by one
 LEAST_COVERAGE = 1e-6  # a position that nothing was read from counts as this, so that a score stays finite
 
@@ -84,7 +85,9 @@ def beam_search(
         return []
     given = {"alignment": alignment, "shortlist": shortlist, "copies": copies}
     state = model.start(source, lengths, **{name: array for name, array in given.items() if array is not None})
-    if demands is None and options.plain and hasattr(model, "beam"):
+    # One call would take what a shortlist leaves out where it leaves fewer tokens than the beam has places.
+    fills = shortlist is None or int(shortlist.sum(1).min()) >= options.beam
+    if demands is None and options.plain and fills and limits.max() <= MOST_WHOLE and hasattr(model, "beam"):
         whole = _whole(model, state, lengths, limits, options)
         if whole is not None:
             return whole

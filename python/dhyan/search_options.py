@@ -11,6 +11,8 @@ from .config import _number, _positive
 from .names import unknown_name
 
 LENGTH_FORMS = ("power", "gnmt")
+MOST = 1 << 31  # every number of tokens or outputs is smaller
+MOST_LENGTH_PENALTY = 32  # length ** 32 is finite for every length below MOST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +72,11 @@ class SearchOptions:
                     f"{where}: min_length is {self.min_length}, expected less than max_length = {self.max_length}, "
                     "which counts the end symbol"
                 )
-        for name in ("length_penalty", "coverage_penalty"):
-            _number(where, name, getattr(self, name), 0, math.inf)
+        for name in ("beam", "nbest", "min_length", "max_length", "no_repeat_ngram", "top_k"):
+            if (getattr(self, name) or 0) >= MOST:
+                raise ValueError(f"{where}: {name} is {getattr(self, name)}, expected less than 2**31")
+        _number(where, "length_penalty", self.length_penalty, 0, MOST_LENGTH_PENALTY)
+        _number(where, "coverage_penalty", self.coverage_penalty, 0, math.inf)
         if self.length_form not in LENGTH_FORMS:
             raise unknown_name(f"{where}: length_form", self.length_form, LENGTH_FORMS)
         _number(where, "temperature", self.temperature, 0, math.inf, open_low=True)

@@ -238,16 +238,21 @@ class Translator:
             raise DataError(f"the source has {len(tokens)} tokens, expected at most {self.max_source}")
         return tokens
 
+    def tokenize_target(self, text: str) -> list[str]:
+        """The tokens of a target to align, without the end symbol. DataError for more than max_target."""
+        tokens = self.target_vocab.tokenize(text)
+        if len(tokens) > self.max_target:
+            raise DataError(f"the target has {len(tokens)} tokens, expected at most {self.max_target}")
+        return tokens
+
     def _columns(self, text: str) -> str | tuple[str, ...]:
         return two_column_tokens(text, self.source_vocab.normalization) if self.two_columns else text
 
     def _target(self, index: int, text: str) -> list[str]:
-        tokens = self.target_vocab.tokenize(_text("align", index, text))
-        if len(tokens) > self.max_target:
-            raise DataError(
-                f"align: text {index}: the target has {len(tokens)} tokens, expected at most {self.max_target}"
-            )
-        return tokens
+        try:
+            return self.tokenize_target(_text("align", index, text))
+        except DataError as error:
+            raise DataError(f"align: text {index}: {error}") from None
 
     def _dictionary(self, replace_unknown: bool | Mapping[str, str]) -> Mapping[str, str] | None:
         if isinstance(replace_unknown, bool) and not replace_unknown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from dhyan.cli.inputs import (
     check_bad_lines,
     check_files,
     check_tokenize,
+    located,
     model_and_pairs,
     note,
     note_skipped,
@@ -155,12 +157,15 @@ def _training_files(options: argparse.Namespace) -> list[tuple[str, str | None]]
 
 def _translate(options: argparse.Namespace) -> None:
     search = search_of(options)
-    translator = load([options.model, *options.ensemble], **speed_of(options))
+    folders = [options.model, *options.ensemble]
+    translator = load(folders, **speed_of(options))
     if translator.needs_links:
+        name = next(name for name in folders if load_tables(Path(name))[0].attention == "oracle")
         raise DataError(
-            f"translate: {options.model} is a model with attention 'oracle', which reads by gold links that text alone "
+            f"translate: {name} is a model with attention 'oracle', which reads by gold links that text alone "
             "does not have; evaluate and align take a TSV file with links in the third column"
         )
+    _check_align(options)
     wishes = Wishes(options, translator)
     unknown = replacement_of(options, translator)
     interactive = options.input in (None, "-") and sys.stdin.isatty()
@@ -169,8 +174,8 @@ def _translate(options: argparse.Namespace) -> None:
         align = stack.enter_context(open(options.align, "w", encoding="utf-8")) if options.align else None
         count = 0
         for lines in _chunks(_checked(_input(options.input), name, translator), 1 if interactive else CHUNK):
-            asked = wishes.of(len(lines))
             texts = [line.text for line in lines]
+            asked = wishes.of(texts)
             found = translator.translate(texts, options=search, replace_unknown=unknown, **asked)
             for line, translation in zip(lines, found, strict=True):
                 _write(translation, line.text, count, options)
@@ -178,6 +183,16 @@ def _translate(options: argparse.Namespace) -> None:
                 if align:
                     print(metrics.pharaoh(translation.in_words().links()), file=align)
             sys.stdout.flush()
+
+
+def _check_align(options: argparse.Namespace) -> None:
+    """DataError where --align would write over a file that is read."""
+    if not options.align or not os.path.isfile(options.align):
+        return
+    text = 0 if options.input in (None, "-") else options.input  # standard input by its number
+    for name in (text, options.prefix_file, options.include_file, options.dictionary):
+        if name is not None and os.path.exists(name) and os.path.samefile(options.align, name):
+            raise DataError(f"translate: --align: {options.align} is read, expected another file to write")
 
 
 def _input(path: str | None) -> Iterator[Line]:
@@ -255,7 +270,10 @@ def _report(options: argparse.Namespace) -> None:
     evidence.check_numbers(test, options.sentences)
     models = [(options.model, translator)]
     models += [(options.against, load(options.against))] if options.against else []
-    runs = [evidence.run(name, made, test, options=search, tokenize=options.tokenize) for name, made in models]
+    runs = []
+    for name, made in models:
+        with located(options, options.test, made, test.pairs):
+            runs.append(evidence.run(name, made, test, options=search, tokenize=options.tokenize))
     text, cards = page.report_html(
         runs, test, beam=search.beam, wanted=wanted, count=options.cards, numbers=options.sentences,
         p_values=evidence.compared(runs, test, tokenize=options.tokenize),
@@ -285,13 +303,16 @@ def _align(options: argparse.Namespace) -> None:
     for first in range(0, len(pairs), CHUNK):
         chunk = pairs[first : first + CHUNK]
         links = [pair.links for pair in chunk] if translator.needs_links else None
-        for found in translator.align([p.source for p in chunk], [p.target for p in chunk], links=links):
+        with located(options, options.pairs, translator, chunk):
+            aligned = translator.align([p.source for p in chunk], [p.target for p in chunk], links=links)
+        for found in aligned:
             print(metrics.pharaoh(found.in_words().links()))
 
 
 def _shortlist(options: argparse.Namespace) -> None:
     check_files(options, options.pairs)
     out = Path(options.model)
+    load_tables(out)  # the lock would make a folder that is missing
     with FolderLock(out):
         loaded = load_folder(out)
         source, target = loaded.source_vocabulary, loaded.target_vocabulary

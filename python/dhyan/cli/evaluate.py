@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dhyan import metrics
-from dhyan.cli.inputs import check_files, check_tokenize, note, pairs_for, replacement_of, search_of, speed_of
+from dhyan.cli.inputs import check_files, check_tokenize, located, note, pairs_for, replacement_of, search_of, speed_of
 from dhyan.cli.parser import UsageError
 from dhyan.config import DataConfig
 from dhyan.data import Pair, read_lines
@@ -45,14 +45,14 @@ def evaluate(options: argparse.Namespace) -> None:
     # Outputs from elsewhere are cut into tokens as the model's own, which they are compared with.
     vocab = next((system.target_vocab for system in systems if system), None)
     texts = [_outputs(name, pairs, options) if not system else [] for name, system in zip(names, systems, strict=True)]
-    measured = [
-        measure(
-            system, pairs, options=search, tokenize=options.tokenize, replace_unknown=replacement_of(options, system)
-        )
-        if system
-        else measure_texts(own, pairs, vocab=vocab, tokenize=options.tokenize)
-        for system, own in zip(systems, texts, strict=True)
-    ]
+    measured = []
+    for system, own in zip(systems, texts, strict=True):
+        if system is None:
+            measured.append(measure_texts(own, pairs, vocab=vocab, tokenize=options.tokenize))
+            continue
+        unknown = replacement_of(options, system)
+        with located(options, options.test, system, pairs):
+            measured.append(measure(system, pairs, options=search, tokenize=options.tokenize, replace_unknown=unknown))
     result = measured[0].result
     if options.against:
         paired = compare(measured[0], measured[1], pairs, tokenize=options.tokenize)

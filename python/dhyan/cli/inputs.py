@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from dhyan.cli.parser import UsageError
 from dhyan.cli.search import search_options
 from dhyan.config import DataConfig
 from dhyan.data import Pair, check_links, read_pairs
+from dhyan.errors import DataError
 from dhyan.folder import load_tables
 from dhyan.model import ROUNDED_WEIGHTS
 from dhyan.names import unknown_name
@@ -66,6 +69,26 @@ def pairs_for(
     if translator is not None and translator.needs_links:
         check_links(pairs, name, "the model's attention 'oracle' reads by them", **own.counted)
     return pairs
+
+
+@contextmanager
+def located(
+    options: argparse.Namespace, path: str | None, translator: Translator, pairs: Sequence[Pair]
+) -> Iterator[None]:
+    """A DataError for a source or target that the model cannot read names its file and line."""
+    try:
+        yield
+    except DataError:
+        for pair in pairs:
+            for name, text, read in (
+                (options.source or path, pair.source, translator.tokenize),
+                (options.target or path, pair.target, translator.tokenize_target),
+            ):
+                try:
+                    read(text)
+                except DataError as error:
+                    raise DataError(f"{name}:{pair.line}: {error}") from None
+        raise
 
 
 def speed_of(options: argparse.Namespace) -> dict[str, Any]:
