@@ -180,7 +180,8 @@ def model_config(case: Case) -> SimpleNamespace:
     return SimpleNamespace(
         source_size=z["V"], target_size=z["V"], embedding=z["E"], hidden=z["H"], layers=1, cell=case.cell,
         bidirectional=True, attention=which.score, order="bahdanau", input_feeding=True, dropout=0.0, source="tokens",
-        max_source=0 if plain else z["S"], **attentions.options(which),
+        max_source=0 if plain else z["S"], residual=False, tie="none", layer_norm=False, copy=False,
+        **attentions.options(which),
     )  # fmt: skip
 
 

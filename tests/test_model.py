@@ -246,7 +246,8 @@ def test_gradient_of_a_sum_of_losses_is_the_weighted_sum() -> None:
     loss, cache = model.forward(batch)
     total, sums = 0.0, {name: 0.0 for name in model.parameters()}
     for i in range(4):
-        one = Batch(*(array[i : i + 1] for array in dataclasses.astuple(batch)))
+        parts = (getattr(batch, field.name) for field in dataclasses.fields(batch))
+        one = Batch(*(None if array is None else array[i : i + 1] for array in parts))
         part, part_cache = model.forward(one)
         total += part * one.target_tokens
         for name, gradient in model.backward(part_cache).items():
