@@ -120,7 +120,7 @@ TASKS = {
                 "--target", EUTRANS + "train.en", EUTRANS + "dev.en",
             ),
             test=("--source", EUTRANS + "test.es", "--target", EUTRANS + "test.en"),
-            options=(*SIZES, *COSINE, "--epochs", "10"),
+            options=(*SIZES, "--epochs", "25"),  # ten epochs of the cosine end at 94 BLEU
             measures=("BLEU",),
             published={"additive": (67.87,)},
             source="an LSTM of 32 after 4 epochs; the same project says close to 100 for its full size (NMT-Keras)",
