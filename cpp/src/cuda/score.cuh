@@ -28,32 +28,42 @@ DHYAN_DEVICE T exp_twice_of(T x) {
 // could have taken an earlier one the same bits.
 enum class Reach { near, cut, far };
 
+constexpr int kTanhRun = 12;  // a multiple of 3 and of 4
+template <class A, int N, int K>
+using TanhPanel = Panel<A, N, K, kTanhRun>;
+
 // sum_h w_h / (1 + e^2(q + k)) over one step of the sum. `far`: q and k are as they came, else exponentiated.
 template <class Shape, class A, int K, bool Cut>
-DHYAN_DEVICE void add_tanh(const Panel<A, Shape::rows, K>& q, const Panel<A, Shape::columns, K>& k, const A* w,
+DHYAN_DEVICE void add_tanh(const TanhPanel<A, Shape::rows, K>& q, const TanhPanel<A, Shape::columns, K>& k, const A* w,
                            A (&acc)[Shape::per_row][Shape::per_column]) {
+  using Queries = TanhPanel<A, Shape::rows, K>;
+  using Keys = TanhPanel<A, Shape::columns, K>;
   const int row = Shape::row(), column = Shape::column();
-#pragma unroll 4
-  for (int h = 0; h < K; h += 3) {
-    A eq[3][Shape::per_row], ek[3][Shape::per_column], u[3];
+#pragma unroll 1
+  for (int h = 0; h < K; h += kTanhRun) {
+    const A *q_run = q.run(h, row), *k_run = k.run(h, column);
 #pragma unroll
-    for (int i = 0; i < 3; ++i) {
-      q.template read<Shape::per_row>(h + i, row, eq[i]);
-      k.template read<Shape::per_column>(h + i, column, ek[i]);
-      u[i] = w[h + i];
-    }
+    for (int t = 0; t < kTanhRun; t += 3) {
+      A eq[3][Shape::per_row], ek[3][Shape::per_column], u[3];
 #pragma unroll
-    for (int i = 0; i < Shape::per_row; ++i)
-#pragma unroll
-      for (int j = 0; j < Shape::per_column; ++j) {
-        A d[3];
-#pragma unroll
-        for (int l = 0; l < 3; ++l) {
-          d[l] = fused(eq[l][i], ek[l][j], A(1));
-          if (Cut) d[l] = cut(d[l], UnitLimits<A>::cut_triple);
-        }
-        acc[i][j] = add_triple(d, u, acc[i][j]);
+      for (int i = 0; i < 3; ++i) {
+        Queries::template read<Shape::per_row>(q_run, t + i, eq[i]);
+        Keys::template read<Shape::per_column>(k_run, t + i, ek[i]);
+        u[i] = w[h + t + i];
       }
+#pragma unroll
+      for (int i = 0; i < Shape::per_row; ++i)
+#pragma unroll
+        for (int j = 0; j < Shape::per_column; ++j) {
+          A d[3];
+#pragma unroll
+          for (int l = 0; l < 3; ++l) {
+            d[l] = fused(eq[l][i], ek[l][j], A(1));
+            if (Cut) d[l] = cut(d[l], UnitLimits<A>::cut_triple);
+          }
+          acc[i][j] = add_triple(d, u, acc[i][j]);
+        }
+    }
   }
 }
 
@@ -73,7 +83,7 @@ DHYAN_DEVICE A add_far_triple(const A* q, const A* k, const A* w, A acc) {
   return acc;
 }
 template <class Shape, class A, int K>
-DHYAN_DEVICE void add_far_tanh(Panel<A, Shape::rows, K>& q, Panel<A, Shape::columns, K>& k, const A* w,
+DHYAN_DEVICE void add_far_tanh(TanhPanel<A, Shape::rows, K>& q, TanhPanel<A, Shape::columns, K>& k, const A* w,
                                A (&acc)[Shape::per_row][Shape::per_column]) {
   const int row = Shape::row(), column = Shape::column();
 #pragma unroll
@@ -88,18 +98,19 @@ DHYAN_DEVICE void add_far_tanh(Panel<A, Shape::rows, K>& q, Panel<A, Shape::colu
       }
 }
 
-template <class A, class Shape>
+template <class A, class Shape, bool Tanh>
 struct ScoreMemory {
-  static constexpr int steps = sizeof(A) == 4 ? 48 : 24;  // of the sum at a time: a multiple of 3 and of 4
-  Panel<A, Shape::rows, steps> q;
-  Panel<A, Shape::columns, steps> k;
+  static constexpr int steps = sizeof(A) == 4 ? 48 : 24;  // of the sum at a time
+  static constexpr int run = Tanh ? kTanhRun : 4;
+  Panel<A, Shape::rows, steps, run> q;
+  Panel<A, Shape::columns, steps, run> k;
   A w[steps];
 };
 
 template <class T, class Shape, bool Tanh>
 DHYAN_KERNEL(Shape::threads, sizeof(Weight<T>) == 4 ? 512 / Shape::threads : 1) score_tile(ScoreArguments<T> in) {
   using A = Weight<T>;
-  using Memory = ScoreMemory<A, Shape>;
+  using Memory = ScoreMemory<A, Shape, Tanh>;
   using Limits = UnitLimits<A>;
   constexpr int K = Memory::steps;
   static_assert(!Tanh || Shape::threads >= K, "a thread a weight");
@@ -151,7 +162,7 @@ DHYAN_KERNEL(Shape::threads, sizeof(Weight<T>) == 4 ? 512 / Shape::threads : 1) 
     }
     barrier();
     if (h + K < in.H) load(h + K);
-    if (!Tanh)
+    if constexpr (!Tanh)
       multiply<Shape>(m.q, m.k, static_cast<int>(least(K, in.H - h)), acc);
     else if (reach == Reach::near)
       add_tanh<Shape, A, K, false>(m.q, m.k, m.w, acc);
@@ -262,7 +273,7 @@ void score_rows(const Place& place, const char* op, Index B, ScoreArguments<T> i
     using Shape = decltype(shape);
     in.row_tiles = (in.rows + Shape::rows - 1) / Shape::rows;
     in.key_tiles = (in.S + Shape::columns - 1) / Shape::columns;
-    launch(place, op, "score_tile", B * in.row_tiles * in.key_tiles, Shape::threads, sizeof(ScoreMemory<A, Shape>),
+    launch(place, op, "score_tile", B * in.row_tiles * in.key_tiles, Shape::threads, sizeof(ScoreMemory<A, Shape, Tanh>),
            score_tile<T, Shape, Tanh>, in);
   };
   const auto few = [&](auto* kernel) {
