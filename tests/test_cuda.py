@@ -35,12 +35,39 @@ class Elsewhere:
         raise AssertionError("asked for its memory")
 
 
+class Foreign:
+    """An array of another library, without its arithmetic: what DLPack asks of it, in front of memory of ours."""
+
+    def __init__(self, array: Any, device: tuple[int, int] = (2, 0)) -> None:
+        self.array, self.device, self.streams = array, device, []  # type: ignore[var-annotated]
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device
+
+    def __dlpack__(self, *, stream: int | None = None) -> object:  # as before version 1: no max_version
+        self.streams.append(stream)
+        return self.array.__dlpack__(stream=stream)
+
+
 def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed + sum(shape)).normal(size=shape).astype(np.float32)
 
 
 def upload(x: np.ndarray, dtype: str | None = None) -> Any:
     return _core.cuda_upload(x, dtype or str(x.dtype), 0, None)
+
+
+def emulated() -> bool:
+    """Is the device of this build the CPU (DHYAN_CUDA=EMULATED), which can be told to fail?"""
+    if CONFIG["cuda_devices"] == 0:
+        return False
+    code = "from dhyan import ops; print(ops.show_config()['cuda_devices'])"
+    environment = os.environ | {"DHYAN_EMULATE_NO_DRIVER": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    return done.stdout.strip() == "0"
+
+
+needs_emulation = pytest.mark.skipif(not emulated(), reason="not a build whose CUDA side is emulated")
 
 
 @without_device
@@ -180,6 +207,9 @@ def test_wrong_arguments_on_the_device() -> None:
         ),
         ((q, k, v), {"mask": upload(random(B, T, S))}, TypeError, "mask has dtype float32, expected bool"),
         ((q, k, v), {"stream": "1"}, TypeError, "stream is of type str, expected an integer handle or None"),
+        ((q, k, v), {"stream": -1}, ValueError, "stream is -1, expected the handle of a stream, 0 or more"),
+        ((q, Foreign(k, (2, 1)), v), {}, ValueError, "k is on CUDA device 1, expected device 0 like the first array"),
+        ((q, Foreign(k, (10, 0)), v), {}, ValueError, "k is in memory of DLPack device type 10, expected a CUDA array"),
     ]
     for arrays, options, error, text in wrong:
         with pytest.raises(error, match=rf"^attention_forward: {text}"):
@@ -204,3 +234,91 @@ def test_masks_broadcast_and_strides_are_read() -> None:
     got = ops.attention_forward(upload(q), upload(k), upload(v), term="product", mask=upload(mask))
     np.testing.assert_allclose(got[1].download(None), want[1], rtol=1e-5, atol=1e-6)
     assert got[2].weights is got[1]
+
+
+@needs_device
+def test_arrays_of_another_library_are_read_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No copy on the way in or out, the caller's stream is passed on, and the results are of the library of q."""
+    import types
+
+    library = types.ModuleType("library_of_arrays")
+    made: list[Any] = []
+
+    def from_dlpack(x: Any) -> Any:
+        made.append(Theirs(x))
+        return made[-1]
+
+    class Theirs(Foreign):
+        pass
+
+    class Mine(Theirs):  # a subclass, defined somewhere else
+        pass
+
+    Theirs.__module__, Mine.__module__ = "library_of_arrays.core", "tests"
+    library.from_dlpack = from_dlpack  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "library_of_arrays", library)
+    q, k, v = random(B, T, H), random(B, S, H), random(B, S, D)
+    for device in ((2, 0), (13, 0)):  # managed memory is a device's too
+        arrays = [Mine(upload(q), device), Theirs(upload(k), device), Theirs(upload(v), device)]
+        context, weights, cache = ops.attention_forward(*arrays, term="product", stream=2)  # type: ignore[arg-type]
+        assert [type(x) for x in (context, weights)] == [Theirs, Theirs]
+        assert [a.streams[-1] for a in arrays] == [2, 2, 2]
+        want = ops.attention_forward(q, k, v, term="product")
+        np.testing.assert_allclose(_core.cuda_import(context, 2, "t", "x").download(2), want[0], rtol=1e-5, atol=1e-6)
+        gradients = ops.attention_backward(Theirs(upload(want[0])), cache, stream=2)  # type: ignore[arg-type]
+        assert [type(x) for x in gradients] == [Theirs, Theirs, Theirs, type(None)]
+    _core.cuda_trim(0)
+    used = _core.cuda_pool_use(0, True)[0]
+    there = _core.cuda_import(arrays[0], None, "test", "x")
+    assert _core.cuda_pool_use(0, False) == (used, used)
+    np.testing.assert_array_equal(there.download(None), q)
+
+
+@needs_device
+def test_memory_does_not_depend_on_the_width() -> None:
+    """What a forward call takes beyond its result is the same for keys of width 8 and 64; all of it is given back."""
+    taken = []
+    for width in (8, 64):
+        q, k, v, w = map(upload, (random(4, 20, width), random(4, 30, width), random(4, 30, D), random(width)))
+        _core.cuda_trim(0)  # waits: what was given back before has been
+        before, _ = _core.cuda_pool_use(0, True)
+        ops.attention_forward(q, k, v, w, term="tanh", need_weights=False)
+        taken.append(_core.cuda_pool_use(0, False)[1] - before)
+        _core.cuda_trim(0)
+        assert _core.cuda_pool_use(0, False)[0] == before
+    assert 4 * 20 * 30 * 4 <= taken[0] == taken[1]
+
+
+@needs_emulation
+def test_without_a_driver_the_cpu_goes_on() -> None:
+    code = """
+import numpy as np
+from dhyan import _core, ops
+q = np.ones((1, 2, 3), np.float32)
+try:
+    _core.cuda_upload(q, "float32", 0, None)
+except RuntimeError as error:
+    print(error)
+print(ops.score_forward(q, q, term="product")[0, 0, 0], ops.show_config()["cuda_devices"])
+"""
+    environment = os.environ | {"DHYAN_EMULATE_NO_DRIVER": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines() == [
+        "cuda_upload: no CUDA device can be used here (cudaErrorInsufficientDriver: an emulated error)",
+        "3.0 0",
+    ]
+
+
+@needs_emulation
+def test_cpu_memory_is_refused_while_a_graph_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph would read it again after it has gone; ranges on the device are captured."""
+    q, k, v = map(upload, (random(B, T, H), random(B, S, H), random(B, S, D)))
+    end = np.full((B, T), 5)
+    on_device = upload(end)
+    monkeypatch.setenv("DHYAN_EMULATE_CAPTURE", "1")
+    with pytest.raises(RuntimeError, match=r"^attention_forward: an array is in CPU memory while the stream is being"):
+        ops.attention_forward(q, k, v, term="product", end=end)
+    context, _, _ = ops.attention_forward(q, k, v, term="product", end=on_device)  # type: ignore[arg-type]
+    monkeypatch.delenv("DHYAN_EMULATE_CAPTURE")
+    want, _, _ = ops.attention_forward(q, k, v, term="product", end=end)
+    np.testing.assert_array_equal(context.download(None), want.download(None))  # type: ignore[attr-defined]

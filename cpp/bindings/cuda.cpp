@@ -70,7 +70,7 @@ struct DeviceRestriction {
   static void copy(const Place& place, const View<const Index, 2>& from, DeviceInput<Index>& to, const char* op) {
     if (!from) return;
     to.array = device_output<Index>(place, {from[0], from[1]}, op);
-    cuda::upload(place, from.data, to.array.bytes(), to.array.data);
+    cuda::upload(place, from.data, to.array.bytes(), to.array.data, op);
     to.present = true;
   }
   void read_mask(const Place& place, py::handle mask_, std::array<Index, 3> axes, const char* op) {
@@ -269,7 +269,7 @@ DeviceArray upload(const py::array& array, const std::string& dtype, int device,
   cuda::require_device("cuda_upload");
   const Place place{device, stream_of(stream)};
   DeviceArray a = new_device_array(place, std::vector<Index>(rows.shape(), rows.shape() + rows.ndim()), type, "cuda_upload");
-  cuda::upload(place, rows.data(), a.bytes(), a.data);
+  cuda::upload(place, rows.data(), a.bytes(), a.data, "cuda_upload");
   return a;
 }
 
@@ -278,8 +278,9 @@ py::array download(const DeviceArray& a, py::handle stream) {
   py::array out(py::dtype(name == "bfloat16" ? "uint16" : name), std::vector<py::ssize_t>(a.shape.begin(), a.shape.end()));
   if (!a.contiguous()) throw py::value_error("DeviceArray: a strided array cannot be downloaded");
   void* to = out.mutable_data();
+  const Place place{a.place.device, stream_of(stream)};  // looks at a Python number: before the GIL is released
   Launching released;
-  cuda::download({a.place.device, stream_of(stream)}, a.data, a.bytes(), to);
+  cuda::download(place, a.data, a.bytes(), to);
   return out;
 }
 
@@ -329,6 +330,14 @@ void define_cuda(py::module_& m) {
   }, arg("x"), arg("stream"), arg("op"), arg("name"));
   m.def("cuda_upload", &upload, arg("array"), arg("dtype"), arg("device"), arg("stream"));
   m.def("cuda_poison", &cuda::poison, arg("on"));
+  m.def("cuda_pool_use", [](int device, bool reset) {
+    const cuda::PoolUse use = cuda::pool_use(device, reset);
+    return py::make_tuple(use.now, use.highest);
+  }, arg("device"), arg("reset"));
+  m.def("cuda_trim", [](int device) {
+    Launching released;
+    cuda::trim(device);
+  }, arg("device"));
   m.def("cuda_mark", &mark, arg("device"), arg("stream"));
   m.def("cuda_between", &between, arg("first"), arg("second"));
 

@@ -50,6 +50,12 @@ struct DeviceMemory {
 
   DeviceMemory(const cuda::Place& place, std::size_t bytes, const char* op)
       : place(place), data(cuda::allocate(place, bytes, op)) {}
+  // What `reader` does from now on may read this.
+  void lend(cuda::Stream reader) {
+    if (reader == place.stream) return;
+    cuda::order(place, reader);
+    if (std::find(readers.begin(), readers.end(), reader) == readers.end()) readers.push_back(reader);
+  }
   ~DeviceMemory() {
     for (const cuda::Stream reader : readers) {
       try {
@@ -159,17 +165,16 @@ inline DeviceArray from_capsule(py::handle capsule, const char* op, const char* 
 inline DeviceArray import_device_array(py::handle object, py::handle stream, const char* op, const char* name) {
   if (py::isinstance<DeviceArray>(object)) {
     const auto& a = object.cast<const DeviceArray&>();
-    if (a.own && a.place.stream != stream_of(stream)) {
-      cuda::order(a.place, stream_of(stream));
-      a.own->readers.push_back(stream_of(stream));
-    }
+    if (a.own) a.own->lend(stream_of(stream));
     return a;
   }
   if (!py::hasattr(object, "__dlpack__") || !py::hasattr(object, "__dlpack_device__"))
     throw py::type_error(where(op, name) + " is of type " + type_name(object) + ", expected a CUDA array");
   const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
-  if (device.first != dlpack::kCuda)
-    throw py::value_error(where(op, name) + " is in CPU memory, expected a CUDA array like the first one of the call");
+  if (device.first != dlpack::kCuda && device.first != dlpack::kCudaManaged)
+    throw py::value_error(where(op, name) + " is in " +
+                          (device.first == dlpack::kCpu ? "CPU memory" : "memory of DLPack device type " + std::to_string(device.first)) +
+                          ", expected a CUDA array like the first one of the call");
   cuda::require_device(where(op, name).c_str());
   const py::int_ number = number_of(stream_of(stream));
   const py::object give = object.attr("__dlpack__");
@@ -221,11 +226,7 @@ inline py::object export_device_array(const DeviceArray& a, py::handle stream, p
     refuse("DeviceArray: cannot be exported to another device");
   if (!copy.is_none() && copy.cast<bool>()) refuse("DeviceArray: cannot be exported as a copy");
   if (!(py::isinstance<py::int_>(stream) && stream.cast<std::intptr_t>() == -1)) {
-    const cuda::Stream reader = stream_of(stream);
-    if (a.own && reader != a.place.stream) {
-      cuda::order(a.place, reader);
-      a.own->readers.push_back(reader);
-    }
+    if (a.own) a.own->lend(stream_of(stream));
   }
   if (!max_version.is_none() && max_version.cast<std::pair<int, int>>().first >= 1) {
     auto* managed = new dlpack::ManagedVersioned{};

@@ -5,7 +5,7 @@
 
 namespace dhyan::bindings::dlpack {
 
-constexpr std::int32_t kCuda = 2;
+constexpr std::int32_t kCpu = 1, kCuda = 2, kCudaManaged = 13;  // managed memory is read as the device's own
 enum Code : std::uint8_t { kInt = 0, kUInt = 1, kFloat = 2, kBfloat = 4, kComplex = 5, kBool = 6 };
 
 struct Device {

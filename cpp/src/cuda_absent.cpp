@@ -16,9 +16,11 @@ std::string toolkit() { return ""; }
 int device_count() { return 0; }
 void require_device(const char*) { absent(); }
 void poison(bool) {}
+PoolUse pool_use(int, bool) { absent(); }
+void trim(int) { absent(); }
 void* allocate(const Place&, std::size_t, const char*) { absent(); }
 void release(const Place&, void*) noexcept {}
-void upload(const Place&, const void*, std::size_t, void*) { absent(); }
+void upload(const Place&, const void*, std::size_t, void*, const char*) { absent(); }
 void download(const Place&, const void*, std::size_t, void*) { absent(); }
 void fill(const Place&, int, std::size_t, void*) { absent(); }
 void order(const Place&, Stream) { absent(); }

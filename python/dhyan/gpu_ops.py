@@ -37,6 +37,8 @@ class _Call:
     def __init__(self, op: str, stream: int | None, first: Array, name: str) -> None:
         if stream is not None and (isinstance(stream, bool) or not isinstance(stream, int | np.integer)):
             raise TypeError(f"{op}: stream is of type {type(stream).__name__}, expected an integer handle or None")
+        if stream is not None and stream < 0:
+            raise ValueError(f"{op}: stream is {stream}, expected the handle of a stream, 0 or more")
         if _core.show_config()["cuda"] is None:
             raise RuntimeError(f"{op}: {name} is not in CPU memory and this build of dhyan has no CUDA side")
         self.op, self.stream, self.like = op, None if stream is None else int(stream), first
@@ -57,11 +59,12 @@ class _Call:
 
 
 def _from_dlpack(like: object) -> Any:
-    library = sys.modules.get(type(like).__module__.split(".")[0].replace("jaxlib", "jax"))
-    for place in (getattr(library, "dlpack", None), library):  # jax.dlpack, torch, cupy
-        function = getattr(place, "from_dlpack", None)
-        if function is not None:
-            return function
+    for kind in type(like).__mro__[:-1]:  # a subclass may be the user's own
+        library = sys.modules.get(kind.__module__.split(".")[0].replace("jaxlib", "jax"))
+        for place in (getattr(library, "dlpack", None), library):  # jax.dlpack, torch, cupy
+            function = getattr(place, "from_dlpack", None)
+            if callable(function):
+                return function
     namespace = getattr(like, "__array_namespace__", None)
     return getattr(namespace(), "from_dlpack", None) if callable(namespace) else None
 

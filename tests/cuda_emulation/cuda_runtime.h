@@ -24,9 +24,10 @@ enum cudaError_t {
   cudaErrorCompatNotSupportedOnDevice = 804
 };
 enum { cudaDevAttrMemoryPoolsSupported = 1, cudaMemAllocationTypePinned = 1, cudaMemLocationTypeDevice = 1 };
-enum { cudaMemPoolAttrReleaseThreshold = 4, cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
+enum { cudaMemPoolAttrReleaseThreshold = 4, cudaMemPoolAttrUsedMemCurrent = 7, cudaMemPoolAttrUsedMemHigh = 8 };
+enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 enum { cudaEventDisableTiming = 2 };
-enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone = 0 };
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone = 0, cudaStreamCaptureStatusActive = 1 };
 using cudaStream_t = struct CUstream_st*;
 using cudaEvent_t = struct CUevent_st*;
 using cudaMemPool_t = void*;
@@ -43,6 +44,13 @@ inline std::map<void*, std::size_t>& emulated_blocks() {
   static std::map<void*, std::size_t> blocks;
   return blocks;
 }
+struct EmulatedUse {
+  std::uint64_t now = 0, highest = 0;
+};
+inline EmulatedUse& emulated_use() {
+  static EmulatedUse use;
+  return use;
+}
 
 inline const char* cudaGetErrorName(cudaError_t e) {
   return e == cudaErrorInsufficientDriver ? "cudaErrorInsufficientDriver"
@@ -56,17 +64,30 @@ inline cudaError_t cudaGetDevice(int* device) { return *device = 0, present(); }
 inline cudaError_t cudaSetDevice(int device) { return device == 0 ? present() : cudaErrorInvalidValue; }
 inline cudaError_t cudaDeviceGetAttribute(int* value, int, int) { return *value = 1, present(); }
 inline cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps*) { return *pool = pool, present(); }
-inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, int, void*) { return cudaSuccess; }
+inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, int what, void*) {
+  if (what == cudaMemPoolAttrUsedMemHigh) emulated_use().highest = emulated_use().now;
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, int what, void* value) {
+  const EmulatedUse use = emulated_use();
+  *static_cast<std::uint64_t*>(value) = what == cudaMemPoolAttrUsedMemHigh ? use.highest : use.now;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceSynchronize() { return present(); }
 inline cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) { return cudaSuccess; }
 inline cudaError_t cudaMalloc(void** data, std::size_t bytes) {
   if (!emulated_device()) return cudaErrorInsufficientDriver;
   if (bytes > std::size_t(1) << 32) return cudaErrorMemoryAllocation;
   *data = emulation::allocate(bytes);
   emulated_blocks()[*data] = bytes;
+  EmulatedUse& use = emulated_use();
+  use.now += bytes;
+  if (use.now > use.highest) use.highest = use.now;
   return cudaSuccess;
 }
 inline cudaError_t cudaFree(void* data) {
   emulation::release(data, emulated_blocks().at(data));
+  emulated_use().now -= emulated_blocks().at(data);
   emulated_blocks().erase(data);
   return cudaSuccess;
 }
@@ -82,7 +103,10 @@ inline cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t n, cudaStream
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return present(); }
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return present(); }
-inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus*) { return present(); }
+inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  if (std::getenv("DHYAN_EMULATE_CAPTURE")) *status = cudaStreamCaptureStatusActive;
+  return present();
+}
 inline cudaError_t cudaEventCreate(cudaEvent_t* event) { return *event = nullptr, present(); }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return *event = nullptr, present(); }
 inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return present(); }

@@ -59,9 +59,15 @@ void require_device(const char* op);  // throws where device_count() would be 0,
 void poison(bool on);   // for tests: whatever is allocated from now on starts as NaN
 
 // ---- memory: from a pool of our own, in the order of the place's stream ----
+struct PoolUse {
+  std::size_t now = 0, highest = 0;  // bytes in use, and the most since the last reset
+};
+PoolUse pool_use(int device, bool reset);
+void trim(int device);  // gives back to the device what the pool keeps; waits for the device
 void* allocate(const Place& place, std::size_t bytes, const char* op);
 void release(const Place& place, void* data) noexcept;
-void upload(const Place& place, const void* from, std::size_t bytes, void* to);
+// Refused while the stream is being captured: a graph would read this CPU memory again, long after the call.
+void upload(const Place& place, const void* from, std::size_t bytes, void* to, const char* op);
 void download(const Place& place, const void* from, std::size_t bytes, void* to);  // waits
 void fill(const Place& place, int byte, std::size_t bytes, void* data);
 // What `later` does from now on waits for what `place.stream` has been given so far.

@@ -98,6 +98,25 @@ void require_device(const char* op) {
 
 void poison(bool on) { poisoned = on; }
 
+PoolUse pool_use(int device, bool reset) {
+  require_device("pool_use");
+  const Current current({device, nullptr});
+  const cudaMemPool_t pool = pool_of(device);
+  if (!pool) return {};
+  std::uint64_t now = 0, highest = 0, zero = 0;
+  check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &now), "memory pool");
+  check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &highest), "memory pool");
+  if (reset) check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &zero), "memory pool");
+  return {static_cast<std::size_t>(now), static_cast<std::size_t>(highest)};
+}
+
+void trim(int device) {
+  require_device("trim");
+  const Current current({device, nullptr});
+  check(cudaDeviceSynchronize(), "trim");
+  if (const cudaMemPool_t pool = pool_of(device)) check(cudaMemPoolTrimTo(pool, 0), "memory pool");
+}
+
 void* allocate(const Place& place, std::size_t bytes, const char* op) {
   if (bytes == 0) return nullptr;
   const Current current(place);
@@ -107,7 +126,7 @@ void* allocate(const Place& place, std::size_t bytes, const char* op) {
   if (status == cudaErrorMemoryAllocation) {  // once more, with what the pool keeps given back
     cudaGetLastError();
     check(cudaStreamSynchronize(stream_of(place)), op);
-    if (pool) cudaMemPoolTrimTo(pool, 0);
+    if (pool) check(cudaMemPoolTrimTo(pool, 0), op);
     status = take(place, pool, bytes, &data);
   }
   if (status == cudaErrorMemoryAllocation) {
@@ -124,18 +143,19 @@ void release(const Place& place, void* data) noexcept {
   if (!data) return;
   try {
     const Current current(place);
-    if (pool_of(place.device))
-      cudaFreeAsync(data, stream_of(place));
-    else
-      cudaFree(data);
+    if (!pool_of(place.device) || cudaFreeAsync(data, stream_of(place)) != cudaSuccess)
+      cudaFree(data);  // also where the stream has gone: this waits for the device
   } catch (const std::exception&) {  // the process is ending, or the device is lost: nothing to give back to
   }
   cudaGetLastError();
 }
 
-void upload(const Place& place, const void* from, std::size_t bytes, void* to) {
+void upload(const Place& place, const void* from, std::size_t bytes, void* to, const char* op) {
   if (bytes == 0) return;
   const Current current(place);
+  if (being_captured(place))
+    throw std::runtime_error(std::string(op) +
+                             ": an array is in CPU memory while the stream is being captured, expected it on the device");
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_of(place)), "copy to the device");
 }
 
