@@ -99,3 +99,32 @@ def test_the_example_learns() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "gradients agree" in done.stdout
+
+
+def test_short_memory_is_asked_for_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device what PyTorch keeps is given back first; in CPU memory the error is the answer."""
+    emptied: list[bool] = []
+    calls: list[Any] = []
+
+    class Device:
+        def __init__(self, tensor: Any) -> None:
+            self.stream = tensor
+
+        def __enter__(self) -> Any:
+            return self.stream
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    def call(stream: Any) -> str:
+        calls.append(stream)
+        if len(calls) == 1:
+            raise MemoryError("attention_forward: 9 bytes exceed the memory of CUDA device 0")
+        return "done"
+
+    monkeypatch.setattr(dhyan.torch, "_Device", Device)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    assert dhyan.torch._in_order(7, call) == "done" and calls == [7, 7] and emptied == [True]
+    calls.clear()
+    with pytest.raises(MemoryError, match="9 bytes exceed"):
+        dhyan.torch._in_order(None, call)

@@ -5,6 +5,7 @@ Imports PyTorch, which dhyan does not depend on. On a CUDA device it works in th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,16 +53,11 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
         end: Tensor | None,
         mask: Tensor | None,
     ) -> Tensor:
-        with _Device(q) as stream:
-            context, weights, _ = ops.attention_forward(
-                *map(_given, (q, k, v, w)),
-                term=term,
-                scale=scale,
-                begin=_given(begin),
-                end=_given(end),
-                mask=_given(mask),
-                stream=stream,
-            )
+        inputs = [*map(_given, (q, k, v, w))]
+        may = {"begin": _given(begin), "end": _given(end), "mask": _given(mask)}
+        context, weights, _ = _in_order(
+            q, lambda stream: ops.attention_forward(*inputs, term=term, scale=scale, **may, stream=stream)
+        )
         ctx.save_for_backward(q, k, v, w, begin, end, mask, _tensor(weights))
         ctx.scoring = term, scale
         return _tensor(context)
@@ -72,9 +68,23 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
         q, k, v, w, begin, end, mask, weights = map(_given, ctx.saved_tensors)
         term, scale = ctx.scoring
         cache = ops.AttentionCache(q, k, v, w, term, scale, begin, end, mask, weights)
-        with _Device(dcontext) as stream:
-            gradients = ops.attention_backward(_given(dcontext), cache, stream=stream)
+        gradients = _in_order(dcontext, lambda stream: ops.attention_backward(_given(dcontext), cache, stream=stream))
         return (*map(_tensor, gradients), None, None, None, None, None)
+
+
+def _in_order(tensor: Tensor, call: Callable[[int | None], Any]) -> Any:
+    """call(stream) in the order of PyTorch's current stream of the tensor's device.
+
+    PyTorch keeps the device memory it has freed: where too little is left, once more with that given back.
+    """
+    with _Device(tensor) as stream:
+        try:
+            return call(stream)
+        except MemoryError:
+            if stream is None:
+                raise
+        torch.cuda.empty_cache()
+        return call(stream)
 
 
 class _Device:
