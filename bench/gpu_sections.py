@@ -124,7 +124,8 @@ class Section:
             "tail": list(self.tail),
         })  # fmt: skip
         if not self.quiet or text:
-            print(f"{self.name}: {text or 'done'} ({seconds:.0f} s)", flush=True)
+            last = self.tail[-1] if status == 0 and self.tail else "done"  # a tool's own last words
+            print(f"{self.name}: {text or last} ({seconds:.0f} s)", flush=True)
         if status not in (0, None) and not self.quiet:
             for line in self.tail:
                 print(f"    {line}", file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
 """The CUDA kernels against the float64 reference, on the CPU (cuda_emulator.py), with threads in two orders.
 
-Sizes meet every kernel and its tails: one query (a warp a key), up to 4, up to 16 (small tiles), more (larger tiles).
+Sizes meet every kernel and its tails: one query (a warp a key), up to 4 (products: 16), more (tiles of three shapes).
 Outputs start as NaN, memory ends where its page does. A relative norm error of 2e-6 is 16 eps of float32, of sums of
 up to 100 terms; 16-bit results are rounded once at the end (2^-9 and 2^-12 of an element, a third of that in norm).
 """
@@ -28,6 +28,7 @@ SIZES = [  # B, T, S, H, D
     (2, 17, 65, 49, 65),
     (1, 70, 100, 100, 12),
     (1, 64, 128, 52, 20),
+    (1, 40, 33, 20, 9),
     (1, 1, 1100, 4, 4),
     (1, 5, 1, 1, 1),
 ]
@@ -219,12 +220,32 @@ def test_a_score_does_not_depend_on_the_tile(library: Path) -> None:
     for term in ("product", "tanh"):
         p = Problem(emulator, (1, 64, 128, 60, 1), term, 0)
         bits = []
-        for T, S in ((5, 30), (30, 31), (64, 128)):
+        for T, S in ((40, 30), (30, 31), (64, 128)):
             inputs = [(p.q[:, :T], False), (p.k[:, :S], False), (p.w, False)]
             (scores,) = emulator("score_forward", (1, T, S, 60, 1), inputs, [((1, T, S), True)], term=term)
-            bits.append(scores[:, :5, :30])
+            bits.append(scores[:, :30, :30])
         np.testing.assert_array_equal(bits[0], bits[1])
         np.testing.assert_array_equal(bits[0], bits[2])
+
+
+@pytest.mark.parametrize("T", [1, 3, 12, 18])
+@pytest.mark.parametrize("term", ["product", "tanh"])
+def test_results_do_not_depend_on_padding_or_batch(library: Path, term: str, T: int) -> None:
+    """A sentence alone, among others, and padded across each length at which a kernel is chosen: the same bits."""
+    emulator = Emulator(library, "float32")
+    p = Problem(emulator, (3, T, 1100, 8, 6), term, 0)
+    length, first = 12, ()
+    for B, S in ((1, 12), (1, 20), (3, 70), (2, 1100)):
+        p.sizes, p.end = (B, T, S, 8, 6), np.full((B, T), length)
+        whole = p.q, p.k, p.v, p.dcontext
+        p.q, p.k, p.v, p.dcontext = p.q[:B], p.k[:B, :S], p.v[:B, :S], p.dcontext[:B]
+        context, weights = p.forward()
+        dq, dk, dv = p.backward(weights, None)[:3]
+        bits = context[0], weights[0, :, :length], dq[0], dk[0, :length], dv[0, :length]
+        p.q, p.k, p.v, p.dcontext = whole
+        first = first or bits
+        for a, b in zip(first, bits, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_score_does_not_depend_on_its_neighbours(library: Path) -> None:

@@ -9,11 +9,12 @@ A wrong dtype is a TypeError, a wrong shape or value a ValueError; inputs are ne
 The attention ops also take CUDA arrays (of PyTorch, CuPy, JAX, through DLPack and without a copy) and return arrays
 of the same library, in the order of ``stream``: an integer handle, None for the legacy default stream; arrays in CPU
 memory ignore it. On the device float16 and bfloat16 are dtypes too: sums are float32 then, and so are scores, weights
-and their gradients; contexts and the other gradients have the inputs' dtype. Two calls give the same bits. ``begin``
-and ``end`` may stay in CPU memory; on the device, looking at their values makes the forward call wait for the stream.
-In a build without CUDA, or without a driver, a CUDA array is a RuntimeError; too little device memory a MemoryError.
-Calls return before the device is done: an input must stay as it is, and a stream exist, until the work given to the
-stream has ended; results may be used in the order of the stream without waiting.
+and their gradients; contexts and the other gradients have the inputs' dtype. Two calls give the same bits, and a
+sentence's results depend on neither its batch nor its padding. ``begin`` and ``end`` may stay in CPU memory; on the
+device, looking at their values makes the forward call wait for the stream. In a build without CUDA, or without a
+driver, a CUDA array is a RuntimeError; too little device memory a MemoryError. Calls return before the device is done:
+an input must stay as it is, and a stream exist, until the work given to the stream has ended; results may be used in
+the order of the stream without waiting.
 """
 
 from __future__ import annotations

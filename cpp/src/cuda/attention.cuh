@@ -111,7 +111,7 @@ template <class T>
 class WeightParts {
  public:
   WeightParts(const Place& place, const Scoring<T>& in, const char* op)
-      : place_(place), op_(op), tiles_(tiles_of_rows(in.k[1])), count_(in.q[0] * tiles_), H_(in.q[2]),
+      : place_(place), op_(op), tiles_(tiles_of_rows(in.k[1], false)), count_(in.q[0] * tiles_), H_(in.q[2]),
         parts_(place, in.term == Term::tanh ? count_ * H_ : 0, op) {}
   Weight<T>* of(Index b) const { return parts_.get() + b * tiles_ * H_; }
   void add(T* dw) const {

@@ -59,6 +59,20 @@ struct Plus {
   }
 };
 
+// The sum of f(s) over s < S, the same bits whether a warp or a block of four has the row: 128 running sums.
+template <int Warps, class A, class F>
+DHYAN_DEVICE A sum_over_row(Index S, A* memory, F&& f) {
+  constexpr int runs = 4 / Warps;  // of a thread
+  A part[runs] = {};
+  for (Index s0 = thread_index() % (32 * Warps); s0 < S; s0 += 128)
+#pragma unroll
+    for (int i = 0; i < runs; ++i)
+      if (s0 + 32 * i < S) f(s0 + 32 * i, part[i]);
+  A total = over_row<Warps>(part[0], memory, Plus());
+  for (int i = 1; i < runs; ++i) total += over_row<Warps>(part[i], memory, Plus());
+  return total;
+}
+
 // exp(x - shift) with what rounding drops from the difference.
 template <class A>
 DHYAN_DEVICE A exp_of_difference(A x, A shift) {
@@ -84,10 +98,9 @@ DHYAN_KERNEL(kSoftmaxThreads, 4) softmax_rows_kernel(const A* scores, Rows rows,
     if (may.at(s)) most = Larger()(most, in[s]);
   most = over_row<Warps>(most, memory, Larger());
   if (most == lowest) most = 0;
-  A total = 0;
-  for (Index s = first; s < rows.S; s += threads)
-    if (may.at(s)) total += exp_of_difference(in[s], most);
-  total = over_row<Warps>(total, memory, Plus());
+  const A total = sum_over_row<Warps, A>(rows.S, memory, [&](Index s, A& part) {
+    if (may.at(s)) part += exp_of_difference(in[s], most);
+  });
   const A scale = total == A(0) ? A(0) : A(1) / total;  // nothing to attend: all stays 0
   for (Index s = first; s < rows.S; s += threads) out[s] = may.at(s) ? exp_of_difference(in[s], most) * scale : A(0);
 }
@@ -103,10 +116,9 @@ softmax_backward_kernel(const A* dots, const A* further, const A* weights, Index
   const int first = thread_index() % threads;
   const A* w = weights + row * S;
   const auto gradient = [&](Index s) { return dots[row * S + s] + (further ? further[row * S + s] : A(0)); };
-  A mean = 0;
-  for (Index s = first; s < S; s += threads)
-    if (w[s] != A(0)) mean = fused(w[s], gradient(s), mean);
-  mean = over_row<Warps>(mean, memory, Plus());
+  const A mean = sum_over_row<Warps, A>(S, memory, [&](Index s, A& part) {
+    if (w[s] != A(0)) part = fused(w[s], gradient(s), part);
+  });
   for (Index s = first; s < S; s += threads)
     dscores[row * S + s] = w[s] != A(0) ? w[s] * (gradient(s) - mean) : A(0);
 }

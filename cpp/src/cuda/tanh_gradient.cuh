@@ -4,6 +4,7 @@
 //   dx[x, h] = 4 scale w_h sum_z g (y - y^2),   y = 1 / (1 + e^2(x + z)),   g = dscores
 //   dw[h]    = scale sum_x,z g (1 - 2 y)        (where it is asked for: parts, one a block, then added in order)
 //
+// Its kernel for few rows x serves dq alone: how the sums of dk are cut must not depend on how far S is padded.
 // A thread has two hidden units, which share a reciprocal, and eight rows. y is computed once for each side: a third
 // more work than one pass for both, in which dx of one side would have to cross warps.
 #pragma once
@@ -165,6 +166,7 @@ DHYAN_KERNEL(kGradientThreads, sizeof(Weight<T>) == 4 ? 2 : 1) tanh_gradient(Gra
       }
     }
     barrier();
+    if (own_rows <= 0) continue;  // only the barriers need this warp
     const int rows = static_cast<int>(least(kPassRows, in.Z - z0));
     const auto pass = [&](auto&& slopes_of) {
 #pragma unroll 1
@@ -254,18 +256,22 @@ DHYAN_KERNEL(1024, 1) add_parts(const Weight<T>* parts, Index count, Index H, T*
 
 constexpr Index kSharedRows = 2 * kOwnRows;  // up to this many rows x the warps split z instead
 
-inline Index owned_rows(Index X) { return X <= kSharedRows ? kOwnRows : kOwnRows * kGradientThreads / 32; }
-inline Index tiles_of_rows(Index X) { return (X + owned_rows(X) - 1) / owned_rows(X); }
+inline Index tiles_of_rows(Index X, bool shared) {
+  const Index own = shared ? kOwnRows : kOwnRows * kGradientThreads / 32;
+  return (X + own - 1) / own;
+}
 
 template <class T, bool WithW>
 void tanh_gradient_rows(const Place& place, const char* op, Index B, GradientArguments<T> in) {
   using A = Weight<T>;
-  in.x_tiles = tiles_of_rows(in.X);
+  const bool shared = !WithW && in.X <= kSharedRows;
+  in.x_tiles = tiles_of_rows(in.X, shared);
   in.h_tiles = (in.H + kUnits - 1) / kUnits;
   const Index blocks = B * in.x_tiles * in.h_tiles;
-  if (in.X <= kSharedRows)
-    return launch(place, op, "tanh_gradient", blocks, kGradientThreads, sizeof(GradientMemory<A, 8>),
-                  tanh_gradient<T, 8, WithW>, in);
+  if constexpr (!WithW)
+    if (shared)
+      return launch(place, op, "tanh_gradient", blocks, kGradientThreads, sizeof(GradientMemory<A, 8>),
+                    tanh_gradient<T, 8, false>, in);
   launch(place, op, "tanh_gradient", blocks, kGradientThreads, sizeof(GradientMemory<A, 1>),
          tanh_gradient<T, 1, WithW>, in);
 }

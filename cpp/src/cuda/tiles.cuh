@@ -46,9 +46,10 @@ DHYAN_DEVICE bool in_fours(const T* base, Index ld) {
   return ld % 4 == 0 && reinterpret_cast<std::uintptr_t>(base) % alignof(Packet<T, 4>) == 0;
 }
 
+// Four elements from p on, of which the first `left` are there. whole: all are, and may be read at once.
 template <class T>
-DHYAN_DEVICE void load_four(const T* p, Index left, bool fours, Weight<T> (&to)[4]) {
-  if (fours && left >= 4) {
+DHYAN_DEVICE void load_four(const T* p, Index left, bool whole, Weight<T> (&to)[4]) {
+  if (whole) {
     const Packet<T, 4> packet = *reinterpret_cast<const Packet<T, 4>*>(p);
     for (int i = 0; i < 4; ++i) to[i] = number(packet.v[i]);
     return;
@@ -67,7 +68,8 @@ struct RowLoader {
 #pragma unroll
     for (int i = 0; i < each; ++i) {
       const int v = thread_index() + i * Threads, n = v / (K / 4), k = v % (K / 4) * 4;
-      load_four(base + n * ld + k0 + k, n < rows && v < vectors ? width - k0 - k : 0, fours, held[i]);
+      const Index left = n < rows && v < vectors ? width - k0 - k : 0;
+      load_four(base + n * ld + k0 + k, left, fours && left >= 4, held[i]);
     }
   }
   template <int Run, class F>
@@ -100,7 +102,8 @@ struct ColumnLoader {
 #pragma unroll
     for (int i = 0; i < each; ++i) {
       const int v = thread_index() + i * Threads, k = v / (N / 4), n = v % (N / 4) * 4;
-      load_four(base + (k0 + k) * ld + n, k0 + k < depth && v < vectors ? columns - n : 0, fours, held[i]);
+      const Index left = k0 + k < depth && v < vectors ? columns - n : 0;
+      load_four(base + (k0 + k) * ld + n, left, fours && left >= 4, held[i]);
     }
   }
   DHYAN_DEVICE void store(Panel<A, N, K>& panel) const {
@@ -122,12 +125,15 @@ struct TileShape {
   static constexpr int across = Columns / PerColumn, threads = Rows / PerRow * across;
   static DHYAN_DEVICE int row() { return thread_index() / across * PerRow; }
   static DHYAN_DEVICE int column() { return thread_index() % across * PerColumn; }
+  // Has this thread's warp a row among the first so many? The others leave the processor to those that have.
+  static DHYAN_DEVICE bool works(Index of) { return thread_index() / 32 * 32 / across * PerRow < of; }
 };
 using WideTile = TileShape<64, 64, 4, 4>;
 using MiddleTile = TileShape<32, 32, 4, 2>;
-using FlatTile = TileShape<16, 32, 2, 2>;  // few rows: what is read once has many blocks to read it
-constexpr Index kFlatRows = 16;            // up to this many rows
-constexpr Index kFewRows = 4;              // up to this many, no tile at all
+using FlatTile = TileShape<16, 32, 2, 2>;
+using LowTile = TileShape<16, 64, 4, 4>;  // fewer reads of shared memory an element, fewer blocks
+constexpr Index kFewRows = 4;  // up to this many, no tile at all; scores of products up to kLowRows
+constexpr Index kLowRows = 16;
 
 // acc += rows of x times columns of y, n steps; up to three more find zeros there.
 template <class Shape, class A, int K>

@@ -109,7 +109,7 @@ DHYAN_KERNEL(Shape::threads, sizeof(Weight<T>) == 4 ? 2 : 1) sum_tile(SumArgumen
     b_next.store(m.b);
     barrier();
     if (k + K < last) load(k + K);
-    multiply<Shape>(m.a, m.b, static_cast<int>(least(K, last - k)), acc);
+    if (Shape::works(rows)) multiply<Shape>(m.a, m.b, static_cast<int>(least(K, last - k)), acc);
   }
   const int row = Shape::row(), column = Shape::column();
 #pragma unroll
@@ -141,12 +141,12 @@ DHYAN_KERNEL(kFewSumThreads, 4) sum_few(SumArguments<T> in) {
   }
   const A* a = in.a + b * in.a_next;
   const T* values = in.b + b * in.K * in.N + n;
-  const bool fours = in_fours(values, in.N);
+  const bool whole = in_fours(values, in.N) && in.N - n >= 4;
   A acc[R][4] = {};
 #pragma unroll 8
   for (Index k = first; k < last; ++k) {
     A v[4];
-    load_four(values + k * in.N, in.N - n, fours, v);
+    load_four(values + k * in.N, in.N - n, whole, v);
 #pragma unroll
     for (int r = 0; r < R; ++r) {
       const A weight = r < in.M ? a[r * in.a_row + k] : A(0);
@@ -178,7 +178,7 @@ void weighted_sum(const Place& place, const char* op, Index B, SumArguments<T> i
   const bool transposed = in.a_column != 1;
   if (!transposed && in.all_rows == 1) return few(sum_few<T, 1>);
   if (!transposed && in.all_rows <= kFewRows) return few(sum_few<T, static_cast<int>(kFewRows)>);
-  if (!transposed && in.all_rows <= kFlatRows) return tiles(FlatTile{}, sum_tile<T, FlatTile, false>);
+  if (!transposed && in.all_rows <= kLowRows) return tiles(LowTile{}, sum_tile<T, LowTile, false>);
   if (!transposed) return tiles(WideTile{}, sum_tile<T, WideTile, false>);
   tiles(WideTile{}, sum_tile<T, WideTile, true>);
 }
