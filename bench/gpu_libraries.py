@@ -54,6 +54,8 @@ def with_torch() -> str:
     import torch
     from dhyan import _core, ops
 
+    if not torch.cuda.is_available():
+        return f"PyTorch {torch.__version__} sees no GPU"
     host, want, _ = problem()
     q, k, v, w = (torch.from_numpy(x).cuda() for x in host)
     how: dict[str, Any] = {"term": "tanh"}
@@ -112,6 +114,8 @@ def with_graphs() -> str:
     import torch
     from dhyan import ops
 
+    if not torch.cuda.is_available():
+        return "PyTorch sees no GPU"
     host, want, _ = problem(3)
     q, *others = (torch.from_numpy(x).cuda() for x in host)
     held = torch.zeros_like(q)
@@ -147,8 +151,12 @@ def with_jax() -> str:
     import jax
     from dhyan import ops
 
+    try:
+        device = jax.devices("gpu")[0]
+    except RuntimeError:
+        return f"JAX {jax.__version__} sees no GPU"
     host, want, _ = problem(2)
-    arrays = [jax.device_put(x, jax.devices("gpu")[0]) for x in host]
+    arrays = [jax.device_put(x, device) for x in host]
     context, weights, cache = ops.attention_forward(*arrays, term="tanh")
     assert isinstance(context, jax.Array) and isinstance(weights, jax.Array)
     near(context, want)

@@ -115,7 +115,7 @@ def test_importing_loads_no_driver() -> None:
 
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake on this machine")
 def test_the_option_without_nvcc_says_so_in_one_line(tmp_path: Path) -> None:
-    """Configuring with DHYAN_CUDA=ON stops with one clear line; where there is an nvcc CMake is told it has found none."""
+    """Configuring with DHYAN_CUDA=ON stops with one clear line; CMake is told that it has found no nvcc."""
     generator = "Ninja" if shutil.which("ninja") else "Unix Makefiles"
     command = ["cmake", "-S", str(ROOT), "-B", str(tmp_path / "build"), "-G", generator, "-DDHYAN_CUDA=ON"]
     command += ["-DSKBUILD_PROJECT_VERSION=0", f"-DPython_EXECUTABLE={sys.executable}"]

@@ -66,7 +66,7 @@ struct WeightLoader<true, A, N, K, Threads> : ColumnLoader<A, N, K, Threads> {
 };
 
 template <class T, class Shape, bool Transposed>
-DHYAN_KERNEL(Shape::threads, sizeof(Weight<T>) == 4 ? 2 : 1) sum_tile(SumArguments<T> in) {
+DHYAN_KERNEL(Shape::threads, sizeof(Weight<T>) == 4 ? 512 / Shape::threads : 1) sum_tile(SumArguments<T> in) {
   using A = Weight<T>;
   using Memory = SumMemory<A, Shape>;
   constexpr int K = Memory::steps;
