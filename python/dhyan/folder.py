@@ -2,6 +2,7 @@
 
 config.toml  source.vocab  target.vocab  model.safetensors (best)  last.safetensors  optimizer.safetensors
 state.json   log.jsonl  manifest.json  shortlist.safetensors (where `dhyan shortlist` made it)
+recent-0.safetensors, ... (where training averages: the weights after earlier epochs)
 
 For subwords source.model and target.model, of sentencepiece, stand in place of the .vocab files.
 """
@@ -23,12 +24,14 @@ from .errors import CheckpointError, DataError
 from .model import Seq2Seq
 from .optim import Optimizer
 from .parameters import parameter_shapes
+from .recent import RecentWeights
 from .shortlist import Lexicon
 from .subword import AnyVocabulary, SubwordVocabulary
 from .vocab import Vocabulary
 
 WEIGHTS = ("model.safetensors", "last.safetensors", "optimizer.safetensors", "state.json")
 SHORTLIST = "shortlist.safetensors"
+_RESUMED = ("optimizer", "average")  # of [train]: what the state of a run is made for
 Tables = dict[str, dict[str, Any]]
 
 
@@ -73,8 +76,8 @@ def save_best(out: Path, model: Seq2Seq) -> None:
     checkpoint.save_files(out, {"model.safetensors": checkpoint.tensors_to_bytes(model.parameters())})
 
 
-def save_last(out: Path, model: Seq2Seq, optimizer: Optimizer, progress: dict[str, Any]) -> None:
-    """last.safetensors, optimizer.safetensors and state.json, as one set: all an exact resume needs."""
+def save_last(out: Path, model: Seq2Seq, optimizer: Optimizer, progress: dict[str, Any], recent: RecentWeights) -> None:
+    """last, optimizer and recent .safetensors and state.json, as one set: all an exact resume needs."""
     state = {**progress, "optimizer_steps": optimizer.steps}
     checkpoint.save_files(
         out,
@@ -82,6 +85,7 @@ def save_last(out: Path, model: Seq2Seq, optimizer: Optimizer, progress: dict[st
             "last.safetensors": checkpoint.tensors_to_bytes(model.parameters()),
             "optimizer.safetensors": checkpoint.tensors_to_bytes(optimizer.state()),
             "state.json": json.dumps(state).encode(),
+            **{name: checkpoint.tensors_to_bytes(arrays) for name, arrays in recent.newest().items()},
         },
     )
 
@@ -202,8 +206,9 @@ def load_training(
     Errors: CheckpointError where the folder's model or vocabularies are not those of this call.
     """
     config, options, data = load_tables(out)
-    before = {**config.to_dict(), "optimizer": options.optimizer}
-    for key, value in {**tables["model"], "optimizer": tables["train"].get("optimizer", options.optimizer)}.items():
+    known, now = options.to_dict(), {**options.to_dict(), **tables["train"]}
+    before = {**config.to_dict(), **{key: known[key] for key in _RESUMED}}
+    for key, value in {**tables["model"], **{key: now[key] for key in _RESUMED}}.items():
         if before[key] != value:
             raise CheckpointError(f"{out}: cannot resume, {key} was {before[key]!r} and is now {value!r}")
     for side, vocabulary in (("source", source), ("target", target)):
@@ -220,3 +225,11 @@ def load_training(
             raise
         raise CheckpointError(f"{out / 'state.json'}: {error}") from None
     return state
+
+
+def load_recent(out: Path, recent: RecentWeights, epoch: int, like: np.ndarray) -> None:
+    """Restore what a run that stopped after so many epochs keeps of their weights. Errors: CheckpointError."""
+    for past in recent.epochs(epoch):
+        arrays = {str(past): np.empty_like(like)}
+        _restore(out, recent.file(past), arrays)
+        recent.keep(past, arrays[str(past)])

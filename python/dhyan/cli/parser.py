@@ -106,6 +106,7 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
         "decoupled from the gradient (adamw), or an L2 penalty (adam, sgd)",
     ),
     "--patience": ("train", "patience", int, "stop after so many validations without a better one"),
+    "--average": ("train", "average", int, "validate and keep the mean of the weights after the last N epochs; 0: off"),
     "--label-smoothing": ("train", "label_smoothing", float, "share of probability spread over the vocabulary"),
     "--scheduled-sampling": (
         "train",
