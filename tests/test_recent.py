@@ -155,14 +155,3 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(dhyan.CheckpointError, match=r"recent-1\.safetensors: has \d+ bytes, expected"):
         train(tmp_path, average=3, resume=True, epochs=5)
     assert dhyan.load(tmp_path).translate("a b").tokens is not None  # translating needs none of it
-
-
-@pytest.mark.parametrize("value, error, message", [
-    (-1, ValueError, "TrainConfig: average is -1, expected at least 0"),
-    (2.0, TypeError, "TrainConfig: average is 2.0, expected an integer"),
-    (True, TypeError, "TrainConfig: average is True, expected an integer"),
-    ("3", TypeError, "TrainConfig: average is '3', expected an integer"),
-])  # fmt: skip
-def test_bad_values(value: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        dhyan.TrainConfig(average=value)
