@@ -71,16 +71,17 @@ class Translator:
                 )
         self.model, self.source_vocab, self.target_vocab = model, source_vocab, target_vocab
         self.lexicon, self.shortlist = lexicon, shortlist
-        known = [c.max_source - 1 for c in self._configs() if c.attention == "location"]
+        known = [c.max_source - 1 for c in self.configs if c.attention == "location"]
         self.two_columns, self.max_source = two_columns, min([max_source, *known])
         self.max_target = int(self._usual_steps(np.array(max_source)))
 
     @property
     def needs_links(self) -> bool:
         """True where the model reads by gold links and cannot do without."""
-        return any(config.attention == "oracle" for config in self._configs())
+        return any(config.attention == "oracle" for config in self.configs)
 
-    def _configs(self) -> list[ModelConfig]:
+    @property
+    def configs(self) -> list[ModelConfig]:
         """Of the model, or of all models of an ensemble."""
         return [model.config for model in getattr(self.model, "models", [self.model])]
 
@@ -257,8 +258,8 @@ class Translator:
     def _dictionary(self, replace_unknown: bool | Mapping[str, str]) -> Mapping[str, str] | None:
         if isinstance(replace_unknown, bool) and not replace_unknown:
             return None
-        attention = self.model.config.attention
-        if attention in UNATTENTIVE:
+        if all(config.attention in UNATTENTIVE for config in self.configs):
+            attention = self.model.config.attention
             raise ValueError(f"translate: replace_unknown with attention {attention!r}, which looks at no word")
         if isinstance(replace_unknown, bool):
             return {}

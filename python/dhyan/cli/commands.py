@@ -265,15 +265,15 @@ def _report(options: argparse.Namespace) -> None:
         name = options.test or f"{options.source}, {options.target}"
         test = evidence.Sentences(name, pairs, unit=evidence.unit_of(translator))
     else:
-        translator = load(options.model)
+        translator = load([options.model, *options.ensemble])
         note(f"{test.name}: no references, so nothing is measured")
     evidence.check_numbers(test, options.sentences)
-    models = [(options.model, translator)]
-    models += [(options.against, load(options.against))] if options.against else []
+    models = [([options.model, *options.ensemble], translator)]
+    models += [([options.against], load(options.against))] if options.against else []
     runs = []
-    for name, made in models:
+    for folders, made in models:
         with located(options, options.test, made, test.pairs):
-            runs.append(evidence.run(name, made, test, options=search, tokenize=options.tokenize))
+            runs.append(evidence.run(folders, made, test, options=search, tokenize=options.tokenize))
     text, cards = page.report_html(
         runs, test, beam=search.beam, wanted=wanted, count=options.cards, numbers=options.sentences,
         p_values=evidence.compared(runs, test, tokenize=options.tokenize),

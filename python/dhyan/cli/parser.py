@@ -278,6 +278,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         "--sentences", type=at_least_1, nargs="+", default=[], metavar="N", help="instead: these, counted from 1"
     )
     parser.add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
+    add_ensemble(parser)
     add_search(parser)
 
 
