@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -460,6 +461,18 @@ def test_evaluate_prints_every_figure(folder, capsys):
     ]  # fmt: skip
     assert shown["AER"] == [f"{result['aer']:.4f}"] and shown["perplexity"] == [f"{result['perplexity']:.3f}"]
     assert shown["exact match"] == [f"{100 * result['exact_match']:.2f}", "%"]
+
+
+def test_what_is_infinite_is_null_in_json(folder, capsys, monkeypatch):
+    monkeypatch.setattr("dhyan.evaluation._loss", lambda forced: 1e6)
+    given = ["evaluate", str(folder / "model"), str(folder / "valid.tsv"), "--beam", "1"]
+    assert main([*given, "--json"]) == 0
+    line = capsys.readouterr().out
+    assert "Infinity" not in line and json.loads(line)["perplexity"] is None
+    assert main(given) == 0
+    assert re.search(r"^perplexity +inf$", capsys.readouterr().out, re.MULTILINE)
+    assert main(["report", *given[1:], "--out", str(folder / "inf.html")]) == 0
+    assert "<td>inf</td>" in (folder / "inf.html").read_text(encoding="utf-8")
 
 
 def test_evaluate_tokenize(folder, capsys):

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import checkpoint
+from . import checkpoint, strict_json
 from .config import TABLES, DataConfig, ModelConfig, TrainConfig, parse_toml, to_toml
 from .errors import CheckpointError, DataError
 from .model import Seq2Seq
@@ -84,7 +86,7 @@ def save_last(out: Path, model: Seq2Seq, optimizer: Optimizer, progress: dict[st
         {
             "last.safetensors": checkpoint.tensors_to_bytes(model.parameters()),
             "optimizer.safetensors": checkpoint.tensors_to_bytes(optimizer.state()),
-            "state.json": json.dumps(state).encode(),
+            "state.json": strict_json.dumps(state).encode(),
             **{name: checkpoint.tensors_to_bytes(arrays) for name, arrays in recent.newest().items()},
         },
     )
@@ -147,6 +149,26 @@ def load_folder(path: str | Path) -> Loaded:
     for key, array in model.parameters().items():
         array[...] = loaded[key]
     return Loaded(model, source, target, options, data)
+
+
+def folder_names(where: str, folders: object, expected: str = "a list of folders") -> list[str]:
+    """A list of folders as texts; where: operation and argument.
+
+    Errors: TypeError for anything else, ValueError for an empty list.
+    """
+    if isinstance(folders, str | bytes | os.PathLike) or not isinstance(folders, Iterable):
+        raise TypeError(f"{where} is {_kind(folders)}, expected {expected}")
+    named, operation = list(folders), where.partition(":")[0]
+    for number, one in enumerate(named, 1):
+        if not isinstance(one, str | os.PathLike):
+            raise TypeError(f"{operation}: folder {number} is {_kind(one)}, expected a path")
+    if not named:
+        raise ValueError(f"{operation}: got no folder, expected at least one")
+    return [os.fspath(one) for one in named]
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def check_same_text(where: str, first: Loaded, other: Loaded, known: str, folder: str) -> None:
@@ -224,7 +246,7 @@ def load_training(
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{out / 'state.json'}: {error}") from None
-    return state
+    return {key: math.inf if value is None else value for key, value in state.items()}  # as nothing was measured yet
 
 
 def load_recent(out: Path, recent: RecentWeights, epoch: int, like: np.ndarray) -> None:

@@ -102,6 +102,10 @@ def train(
     step when loss or gradient is not finite (nothing of it is saved), ValueError for a folder another trainer holds.
     """
     options, data = options or TrainConfig(), data or DataConfig()
+    for name, got, expected in (("config", config, ModelConfig), ("options", options, TrainConfig),
+                                ("data", data, DataConfig)):  # fmt: skip
+        if not isinstance(got, expected):
+            raise TypeError(f"train: {name} is of type {type(got).__name__}, expected {expected.__name__}")
     train_pairs, valid_pairs = pairs_of(train, data, "training"), pairs_of(valid, data, "validation")
     start = None
     if options.fine_tune:

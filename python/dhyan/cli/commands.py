@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from dhyan import metrics, model_ops
+from dhyan import metrics, model_ops, strict_json
 from dhyan.averaging import average
 from dhyan.checkpoint import FolderLock
 from dhyan.cli.evaluate import evaluate
@@ -237,7 +236,7 @@ def _write(translation: Translation, source: str, index: int, options: argparse.
         record = translation.to_dict() | {"source": source, "source_tokens": translation.source_tokens}
         if options.nbest > 1:
             record["nbest"] = [other.to_dict() for other in translation.nbest]
-        print(json.dumps(record, ensure_ascii=False))
+        print(strict_json.dumps(record))
     elif options.nbest > 1:
         for other in translation.nbest:
             print(f"{index} ||| {other.text} ||| {other.score:.4f}")
@@ -356,7 +355,7 @@ def _info(options: argparse.Namespace) -> None:
     facts |= {"isa": core["isa"], "isas": core["isas"], "bf16": model_ops.has_bf16()}
     facts |= {key: core[key] for key in ("threads", "openmp", "cuda", "cuda_devices")}
     if options.json:
-        print(json.dumps(facts))
+        print(strict_json.dumps(facts))
         return
     missing = {"cuda": "not in this build"}
     for key, value in facts.items():
