@@ -21,7 +21,7 @@ from .data import Links, two_column_tokens
 from .ensemble import Ensemble
 from .errors import DataError
 from .folder import check_same_text, folder_names, load_folder, load_lexicon
-from .model import ROUNDED_WEIGHTS
+from .model import ROUNDED_WEIGHTS, Seq2Seq
 from .names import unknown_name
 from .restrictions import Demands
 from .search import Hypothesis, beam_search, step_limits
@@ -83,9 +83,15 @@ class Translator:
         return any(config.attention == "oracle" for config in self.configs)
 
     @property
+    def models(self) -> Sequence[Seq2Seq]:
+        """The model, or all models of an ensemble."""
+        models: Sequence[Seq2Seq] = getattr(self.model, "models", [self.model])
+        return models
+
+    @property
     def configs(self) -> list[ModelConfig]:
-        """Of the model, or of all models of an ensemble."""
-        return [model.config for model in getattr(self.model, "models", [self.model])]
+        """Those of models."""
+        return [model.config for model in self.models]
 
     @property
     def copies(self) -> bool:

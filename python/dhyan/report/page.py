@@ -113,7 +113,7 @@ def _facts(runs: Sequence[Run], test: Sentences, beam: int) -> str:
     lengths = test.lengths
     facts = [("test", f"{test.name}: {len(lengths)} sentences of {min(lengths)} to {max(lengths)} {test.unit}")]
     for run, role in zip(runs, ("model", "against"), strict=False):
-        models = getattr(run.translator.model, "models", [run.translator.model])
+        models = run.translator.models
         parts = [role] + ["in its ensemble"] * (len(models) - 1)
         for folder, model, part in zip(run.folders, models, parts, strict=True):
             facts.append((part, f"{folder}: {_model(model)}; beam {beam}"))
