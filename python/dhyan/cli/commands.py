@@ -196,14 +196,23 @@ def _check_align(options: argparse.Namespace) -> None:
 
 def _input(path: str | None) -> Iterator[Line]:
     if path not in (None, "-"):
+        if not os.path.exists(path) and " " in path:
+            raise DataError(f"translate: {path}: no such file; INPUT names a file, a sentence comes by standard input")
         yield from scan_file(path)
     elif cast(BufferedReader, sys.stdin.buffer).peek(1):  # no input at all is no line, and no error
         yield from scan_stream(sys.stdin.buffer, "stdin")
 
 
 def _checked(lines: Iterator[Line], name: str, translator: Translator) -> Iterator[Line | DataError]:
-    """The lines, up to the first that cannot be translated, which comes as its error."""
+    """The lines, up to the first that cannot be translated, which comes as its error; a note of the first with a tab,
+    which may be a pair."""
+    asked = translator.two_columns
     for line in lines:
+        if "\t" in line.text and not asked:
+            asked = True
+            note(
+                f"{name}:{line.number}: the line has a tab and is read whole; a source column alone is: cut -f1 {name}"
+            )
         try:
             if line.problem:
                 raise DataError(line.problem)
