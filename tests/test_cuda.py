@@ -271,6 +271,19 @@ def test_arrays_of_another_library_are_read_where_they_lie(monkeypatch: pytest.M
 
 
 @needs_device
+def test_an_array_that_its_library_does_not_give_is_named() -> None:
+    class Kept(Foreign):
+        def __dlpack__(self, **_: Any) -> object:
+            raise BufferError("it requires gradients")
+
+    q = upload(random(B, T, H))
+    text = r"^score_forward: k was not given by its library \(BufferError: it requires gradients\)$"
+    with pytest.raises(RuntimeError, match=text) as caught:
+        ops.score_forward(q, Kept(q), term="product")
+    assert isinstance(caught.value.__cause__, BufferError)
+
+
+@needs_device
 def test_memory_does_not_depend_on_the_width() -> None:
     """What a forward call takes beyond its result is the same for keys of width 8 and 64; all of it is given back."""
     taken = []

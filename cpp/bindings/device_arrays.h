@@ -180,10 +180,17 @@ inline DeviceArray import_device_array(py::handle object, py::handle stream, con
   const py::object give = object.attr("__dlpack__");
   py::object capsule;
   try {
-    capsule = give(py::arg("stream") = number, py::arg("max_version") = py::make_tuple(1, 0));
-  } catch (py::error_already_set& e) {
-    if (!e.matches(PyExc_TypeError)) throw;
-    capsule = give(py::arg("stream") = number);
+    try {
+      capsule = give(py::arg("stream") = number, py::arg("max_version") = py::make_tuple(1, 0));
+    } catch (py::error_already_set& e) {
+      if (!e.matches(PyExc_TypeError)) throw;
+      capsule = give(py::arg("stream") = number);
+    }
+  } catch (py::error_already_set& e) {  // a tensor that requires gradients, say: its library knows why, not where
+    if (!e.matches(PyExc_Exception) || e.matches(PyExc_MemoryError)) throw;
+    const std::string why = py::str(e.value()), kind = py::str(e.type().attr("__name__"));
+    py::raise_from(e, PyExc_RuntimeError, (where(op, name) + " was not given by its library (" + kind + ": " + why + ")").c_str());
+    throw py::error_already_set();
   }
   DeviceArray a = from_capsule(capsule, op, name);
   a.place = {device.second, stream_of(stream)};
