@@ -69,6 +69,17 @@ def test_the_screen_takes_the_lower_of_equals(isa: str) -> None:
     assert (model.greedy(*(a[:1] for a in sources()), 15)[0] % 2 == 0).all()
 
 
+def test_the_screen_keeps_what_rounding_hides(isa: str) -> None:
+    """Neighbours that are one number in bfloat16 or a byte; which of them is larger, the whole numbers say."""
+    model = model_of()
+    w, b = model.parameters()["output.weight"], model.parameters()["output.bias"]
+    signs = np.random.default_rng(1).choice([-1, 1], w.shape[1] // 2)
+    w[:, 1::2] = w[:, ::2] * (1 + 2e-6 * signs).astype(np.float32)
+    b[...] = 0
+    same_one_by_one(model)
+    assert {int(i) % 2 for i in model.greedy(*sources(), 25)[0].ravel()} == {0, 1}
+
+
 @pytest.mark.parametrize("case", ["all equal", "huge", "tiny", "nan", "inf", "a huge bias"])
 def test_the_screen_gives_way_where_it_cannot_tell(isa: str, case: str) -> None:
     model = model_of()
