@@ -13,7 +13,9 @@ namespace dhyan {
 
 template <class T>
 Packed<T>::Packed(const T* b, Index row, Index col, Index K, Index N) : K_(K), N_(N), nr_(dense_kernels<T>().nr) {
-  const Index panels = (N + nr_ - 1) / nr_, step = 8;
+  const Index panels = (N + nr_ - 1) / nr_, threads = num_threads();
+  // Eight panels of a row at a time, fewer where a thread would have none: a small matrix packed by one was 6 % of a small step.
+  const Index step = std::max<Index>(1, std::min<Index>(8, (panels + threads - 1) / threads));
   const auto pack = [&](auto panels_of) {
     parallel_for((panels + step - 1) / step, 4 * K * N,
                  [&](Index i) { panels_of(i * step, std::min(panels, (i + 1) * step)); });
