@@ -68,6 +68,27 @@ void product(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, const T
 }
 
 template <class T>
+void product_once(Index M, Operand<T> a, const T* b, Index K, Index N, T* c, bool accumulate) {
+  const T* none = nullptr;
+  const Index nr = dense_kernels<T>().nr, need = dense_kernels<T>().gemm_scratch;
+  Index width = std::max<Index>(nr, 512 / nr * nr);
+  while (width > 4 * nr && (N + width - 1) / width < 4 * num_threads()) width = width / nr / 2 * nr;
+  const Index parts = (N + width - 1) / width;
+  if (parts < 2 * num_threads()) return product(M, a, Packed<T>::of(b, K, N), c, N, none, accumulate);
+  // Packed where it is multiplied, a part of B stays in that core's second-level cache; whole it went through memory and back.
+  const bool rounded = bf16_products();
+  parallel_for(parts, 2 * M * N * K, [&](Index i) {
+    static thread_local Buffer<T> scratch;
+    if (scratch.size() < need) scratch = Buffer<T>(need);
+    const bool before = rounded && set_bf16_products(true);
+    const Index first = i * width;
+    const Packed<T> part(b + first, N, 1, K, std::min(width, N - first));
+    if (rounded) set_bf16_products(before);
+    part.multiply(M, a, 0, part.panel_count(), c + first, N, none, accumulate, scratch.get());
+  });
+}
+
+template <class T>
 void thin_product(Index M, const T* a, Index lda, const Weights<T>& b, T* c, Index ldc, const T* bias, bool accumulate) {
   const Index N = b.N();
   if (M == 0 || N == 0) return;
@@ -210,6 +231,7 @@ void scatter_rows(const Ragged& r, const T* rows, Index W, T* x, Index S) {
   template class Packed<T>;                                                                                  \
   template class Weights<T>;                                                                                 \
   template void product<T>(Index, Operand<T>, const Packed<T>&, T*, Index, const T*, bool);                  \
+  template void product_once<T>(Index, Operand<T>, const T*, Index, Index, T*, bool);                        \
   template void thin_product<T>(Index, const T*, Index, const Weights<T>&, T*, Index, const T*, bool);       \
   template void weight_gradient<T>(Index, const T*, Index, Index, const T*, Index, T*, T*);                  \
   template void column_sums<T>(Index, Index, const T*, T*);                                                  \
