@@ -65,6 +65,22 @@ def test_a_model_is_not_written_over(tmp_path: Path) -> None:
         average([tmp_path / "absent"], tmp_path / "mean")
 
 
+@pytest.mark.parametrize("folders, out, message", [
+    ("one", "mean", "average: folders is a str, expected a list of folders"),
+    (None, "mean", "average: folders is None, expected a list of folders"),
+    (["one", 2], "mean", "average: folder 2 is a int, expected a path"),
+    (["one"], None, "average: out is of type NoneType, expected the path of a folder to write"),
+])  # fmt: skip
+def test_wrong_types_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: Any, out: Any, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "one", 1)
+    with pytest.raises(TypeError, match=message):
+        average(folders, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
 def test_several_folders_load_as_an_ensemble(tmp_path: Path) -> None:
     folders = [write(tmp_path / "one", 1), write(tmp_path / "two", 2, hidden=7, cell="gru", data={"max_length": 3})]
     both = load(folders)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -460,6 +461,48 @@ def test_evaluate_prints_every_figure(folder, capsys):
     ]  # fmt: skip
     assert shown["AER"] == [f"{result['aer']:.4f}"] and shown["perplexity"] == [f"{result['perplexity']:.3f}"]
     assert shown["exact match"] == [f"{100 * result['exact_match']:.2f}", "%"]
+
+
+def test_help_of_train_shows_every_default(capsys):
+    assert main(["train", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for option, (table, key, kind, _) in TRAIN_OPTIONS.items():
+        default = getattr(TABLES[table], key)
+        own = re.search(rf" {option}[ ,](.*?)(?= --[a-z]|$)", text[text.index("positional") :])[1]
+        if kind is bool:
+            assert default is False and "(false" not in own.lower()
+        elif default not in (None, ""):
+            shown = re.search(r"\(([^()]*)\)(?: [\w, ]+\[\w+\]:)?$", own)[1]
+            assert kind(shown) == default, option
+
+
+def test_a_sentence_where_a_file_is_expected(folder, capsys):
+    assert main(["translate", str(folder / "model"), "मैं खाना खा रहा हूँ"]) == 1
+    assert capsys.readouterr().err == (
+        "dhyan: translate: मैं खाना खा रहा हूँ: no such file; INPUT names a file, a sentence comes by standard input\n"
+    )
+
+
+def test_a_file_of_pairs_is_translated_with_a_note(folder, capsys):
+    path = str(folder / "valid.tsv")
+    assert main(["translate", str(folder / "model"), path, "--beam", "1"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.count("\n") == 20
+    assert captured.err == (
+        f"dhyan: {path}:1: the line has a tab and is read whole; a source column alone is: cut -f1 {path}\n"
+    )
+
+
+def test_what_is_infinite_is_null_in_json(folder, capsys, monkeypatch):
+    monkeypatch.setattr("dhyan.evaluation._loss", lambda forced: 1e6)
+    given = ["evaluate", str(folder / "model"), str(folder / "valid.tsv"), "--beam", "1"]
+    assert main([*given, "--json"]) == 0
+    line = capsys.readouterr().out
+    assert "Infinity" not in line and json.loads(line)["perplexity"] is None
+    assert main(given) == 0
+    assert re.search(r"^perplexity +inf$", capsys.readouterr().out, re.MULTILINE)
+    assert main(["report", *given[1:], "--out", str(folder / "inf.html")]) == 0
+    assert "<td>inf</td>" in (folder / "inf.html").read_text(encoding="utf-8")
 
 
 def test_evaluate_tokenize(folder, capsys):

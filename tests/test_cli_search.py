@@ -159,6 +159,19 @@ def test_an_ensemble(folder, capsys):
     assert "other" in fails(capsys, 1, "load: the source vocabulary of ", *given) + str(given[-1])
 
 
+def test_a_file_behind_the_folders_of_an_ensemble(folder, tmp_path, capsys):
+    expected = translate(folder, capsys, "--ensemble", folder / "two")
+    assert main(["translate", str(folder / "one"), "--ensemble", str(folder / "two"), str(folder / "in.txt")]) == 0
+    assert capsys.readouterr().out == expected
+    given = [str(folder / "one"), "--ensemble", str(folder / "two"), str(folder / "valid.tsv")]
+    assert main(["evaluate", *given]) == 0
+    assert main(["report", *given, "--out", str(tmp_path / "page.html")]) == 0
+    capsys.readouterr()
+    given = ["evaluate", folder / "one", "--ensemble", folder / "two", "--source", folder / "in.txt"]
+    fails(capsys, 2, "evaluate: expected one TSV file, or --source FILE and --target FILE", *given)
+    fails(capsys, 1, "in.txt", "evaluate", folder / "one", folder / "valid.tsv", "--ensemble", folder / "in.txt")
+
+
 def test_average(folder, tmp_path, capsys):
     out = tmp_path / "mean"
     assert main(["average", str(folder / "one"), str(folder / "again"), "--out", str(out)]) == 0

@@ -32,6 +32,7 @@ INTEGERS = [
     (TrainConfig, "warmup", 0),
     (TrainConfig, "seed", 0),
     (TrainConfig, "sampling_ramp", 0),
+    (TrainConfig, "average", 0),
     (DataConfig, "source_vocabulary", 0),
     (DataConfig, "target_vocabulary", 0),
     (DataConfig, "min_count", 1),

@@ -102,7 +102,7 @@ def test_sampling_and_greedy_know_own_words(translator: Translator) -> None:
 def test_evaluation_and_report(translator: Translator) -> None:
     test = pairs_of(20, 555)
     assert evaluate(translator, test)["exact_match"] > 0.8
-    run = evidence.Run("model", translator, [])
+    run = evidence.Run(["model"], translator, [])
     assert evidence.evidence_kind(run) == "attention, additive, copied source"
     result = translator.translate("the zorba met quux")
     assert {"quux", "zorba"} <= set(evidence.copied(result))  # "met" may be copied too

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from dhyan import Adam, CheckpointError, DataConfig, ModelConfig, Seq2Seq, TrainConfig, Vocabulary, checkpoint
 from dhyan.folder import load_folder, load_tables, load_training, save_best, save_last, start_folder
+from dhyan.recent import RecentWeights
 
 SOURCE = Vocabulary.build(["मैं खाना खा रहा हूँ", "वह"], "char")
 TARGET = Vocabulary.build(["I am eating", "he"], "word")
@@ -41,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     model, optimizer = trained()
     start_folder(tmp_path / "m", tables(), SOURCE, TARGET)
     save_best(tmp_path / "m", model)
-    save_last(tmp_path / "m", model, optimizer, {"epoch": 1, "lr": 0.01})
+    save_last(tmp_path / "m", model, optimizer, {"epoch": 1, "lr": 0.01}, RecentWeights(0))
     return tmp_path / "m"
 
 

@@ -14,6 +14,7 @@ from dhyan import corpus
 from dhyan.cli import main
 from dhyan.config import ModelConfig, TrainConfig
 from dhyan.data import Pair, read_pairs
+from dhyan.ensemble import Ensemble
 from dhyan.errors import DataError
 from dhyan.evaluation import evaluate
 from dhyan.metrics import FAILURES, Output, failures_of
@@ -337,6 +338,52 @@ def test_the_page(folder, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".part"] == []
 
 
+def test_an_ensemble(folder, tmp_path, capsys):
+    """Its outputs and figures are those of evaluate --ensemble; every model is named."""
+    out, more = tmp_path / "page.html", ["--ensemble", str(folder / "other"), "--against", str(folder / "other")]
+    assert report(folder, out, *more) == 0
+    assert capsys.readouterr().err == ""
+    text = out.read_text(encoding="utf-8")
+    document = check_safe(text)
+    both = load([folder / "model", folder / "other"])
+    result = evaluate(both, read_pairs(folder / "test.tsv"), beam=2)
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td>', text)
+    assert ("chrF", f"{result['chrf']:.2f}") in rows and ("alignment error rate", f"{result['aer']:.4f}") in rows
+    words = document.words("dd")
+    assert both.translate(read_pairs(folder / "test.tsv")[0].source, beam=2).text in words
+    for name, attention in (("model", "additive"), ("other", "none")):
+        assert any(w.startswith(f"{folder / name}: attention {attention}, ") for w in words)
+    assert "the mean of 2 models: attention, additive; none, the model attends to nothing" in words
+    assert document.words("h1") == ["model + 1 on test.tsv"] and {"model + 1", "other"} <= set(document.words("th"))
+    assert "Loss while training model" in document.words("figcaption")
+    sources = tmp_path / "sources.txt"
+    sources.write_text("मैं खाना खा रहा हूँ\n", encoding="utf-8")
+    given = ["report", str(folder / "model"), str(sources), "--out", str(out), *more[:2]]
+    assert main(given) == 0
+    assert both.translate("मैं खाना खा रहा हूँ").text in Document(out.read_text(encoding="utf-8")).words("dd")
+
+
+@pytest.mark.parametrize(
+    "attentions, kind, attention",
+    [
+        (["additive"], "attention, additive", "additive"),
+        (
+            ["none", "uniform"],
+            "the mean of 2 models: none, the model attends to nothing; none, the weights are",
+            "none",
+        ),
+        (["none", "dot", "dot"], "the mean of 3 models: none, the model attends to nothing; attention, dot", "dot"),
+    ],
+)
+def test_what_the_weights_of_an_ensemble_come_of(attentions, kind, attention):
+    vocab = Vocabulary.build([["a"]], "word")
+    sizes = dict(source_size=len(vocab), target_size=len(vocab), hidden=4, embedding=4)
+    models = [Seq2Seq(ModelConfig(**sizes, attention=name)) for name in attentions]
+    translator = Translator(models[0] if len(models) == 1 else Ensemble(models), vocab, vocab)
+    run = evidence.Run(["m"] * len(models), translator, [], training=[TrainConfig()] * len(models))
+    assert evidence.evidence_kind(run).startswith(kind) and run.attention == attention
+
+
 def test_chosen_sentences(folder, tmp_path):
     assert report(folder, tmp_path / "a.html", "--sentences", "3", "20", "3") == 0
     ids = [a["id"] for a in Document((tmp_path / "a.html").read_text(encoding="utf-8")).all("article")]
@@ -351,7 +398,7 @@ def test_choices_are_what_they_say():
     hypotheses = [["x", "y"], ["x", "x"], ["z", "z"]]
     found = [translation(source_tokens=["a"] * n + [SOURCE_END], score=-float(n)) for n in (1, 3, 2)]
     outputs = [Output(h, ["x", "y"]) for h in hypotheses]
-    run, test = evidence.Run("m", None, found, outputs), evidence.Sentences("t", pairs)
+    run, test = evidence.Run(["m"], None, found, outputs), evidence.Sentences("t", pairs)
 
     def chosen(name):
         return list(evidence.choose(run, test, [name], 3))
@@ -398,7 +445,7 @@ def test_a_page_of_payloads(tmp_path):
               "token_error_rate": 1.0, "perplexity": 1.0, "aer": None, "failures": failures,
               "by_length": [{"from": 1, "to": 9, "pairs": 60, "bleu": 1.0}]}  # fmt: skip
     log = [{"epoch": "</script><script>alert(1)", "train_loss": "<i>", "valid_loss": 1.0}]
-    run = evidence.Run(str(path), translator, found, outputs, result, log)
+    run = evidence.Run([str(path)], translator, found, outputs, result, log)
     text, cards = page.report_html([run, run], test, beam=1, numbers=range(1, 61))
     assert cards == 60
     document = check_safe(text)
@@ -417,6 +464,7 @@ def test_bad_input(folder, tmp_path, capsys):
     for code, message, arguments in (
         (1, "gone: no such model folder", ["gone", test, "--out", out]),
         (1, "gone: no such model folder", [model, test, "--against", "gone", "--out", out]),
+        (1, "gone: no such model folder", [model, test, "--ensemble", "gone", "--out", out]),
         (1, "gone.tsv: no such file", [model, "gone.tsv", "--out", out]),
         (1, "empty.tsv: the file is empty", [model, tmp_path / "empty.tsv", "--out", out]),
         (1, "mixed.tsv:1: the line has 1 columns", [model, tmp_path / "mixed.tsv", "--out", out]),

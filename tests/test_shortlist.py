@@ -65,8 +65,10 @@ def test_all_tokens_listed_is_no_list(isa: str) -> None:
         assert got.tobytes() == want.tobytes()
 
 
-def test_a_sentence_does_not_depend_on_the_lists_of_others(isa: str) -> None:
-    model, (source, lengths), chosen = model_of(), sources(), lists()
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_sentence_does_not_depend_on_the_lists_of_others(isa: str, dtype: str) -> None:
+    """Not in the last bit of a score: no sum passes over the tokens of others, which float64 shows."""
+    model, (source, lengths), chosen = model_of(dtype), sources(), lists()
     model.freeze()
     ids, weights = model.greedy(source, lengths, 9, shortlist=chosen)
     found = beam_search(model, source, lengths, beam=3, shortlist=chosen)
@@ -80,15 +82,29 @@ def test_a_sentence_does_not_depend_on_the_lists_of_others(isa: str) -> None:
         assert [(h.ids, h.score) for h in own] == [(h.ids, h.score) for h in found[i]]
 
 
-def test_a_beam_wider_than_a_list(isa: str) -> None:
-    """Tokens that only other sentences may write take no place in a beam."""
-    model, (source, lengths), chosen = model_of(), sources(), lists()
-    chosen[0] = np.arange(V) < 6
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("fewest, ended", [(1, False), (2, True), (6, True), (6, False)])
+def test_a_beam_wider_than_a_list(
+    isa: str, monkeypatch: pytest.MonkeyPatch, dtype: str, fewest: int, ended: bool
+) -> None:
+    """Tokens that only other sentences may write take no place in a beam: in one call of the core as step by step."""
+    model, (source, lengths), chosen = model_of(dtype), sources(), lists()
+    chosen[0] = False
+    chosen[0, [END, *range(4, 4 + V)][:fewest] if ended else range(4, 4 + fewest)] = True
     chosen[:, :END] = False  # so that the end symbol is the first of what is as unlikely
-    found = beam_search(model, source, lengths, beam=40, nbest=40, shortlist=chosen)
+    found = beam_search(model, source, lengths, beam=40, nbest=40, max_length=7, shortlist=chosen)
+    with monkeypatch.context() as patch:
+        patch.setattr(Seq2Seq, "beam", lambda *_: None)
+        steps = beam_search(model, source, lengths, beam=40, nbest=40, max_length=7, shortlist=chosen)
+    for whole, stepwise in zip(found, steps, strict=True):
+        assert [(h.ids, h.score, h.finished, h.weights.tobytes()) for h in whole] == [
+            (h.ids, h.score, h.finished, h.weights.tobytes()) for h in stepwise
+        ]
     for i in range(B):
         part = slice(i, i + 1)
-        (own,) = beam_search(model, source[part], lengths[part], beam=40, nbest=40, shortlist=chosen[part])
+        (own,) = beam_search(
+            model, source[part], lengths[part], beam=40, nbest=40, max_length=7, shortlist=chosen[part]
+        )
         assert [(h.ids, h.score) for h in own] == [(h.ids, h.score) for h in found[i]]
         assert all(np.isfinite(h.score) and chosen[i, h.ids].all() for h in own)
 

@@ -161,6 +161,24 @@ def test_schedules_and_optimizers_survive_a_stop(tmp_path: Path, schedule: str, 
     assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
 
 
+def test_the_state_is_strict_json(tmp_path: Path) -> None:
+    """Before the first validation the best error is infinite, which JSON does not have."""
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, on_step=after(2, interrupt))
+    state = json.loads((tmp_path / "state.json").read_text(), parse_constant=pytest.fail)
+    assert state["best_error"] is None and state["step"] == 2
+
+
+@pytest.mark.parametrize("wrong", [{"config": {"hidden": 8}}, {"options": {"batch": 4}}, {"data": "word"}])
+def test_wrong_types_are_named(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    expected = {"config": "ModelConfig", "options": "TrainConfig", "data": "DataConfig"}[name]
+    kind = f"train: {name} is of type {type(wrong[name]).__name__}, expected {expected}"
+    with pytest.raises(TypeError, match=kind):
+        dhyan.train(**{"config": CONFIG, "train": TRAIN, "valid": VALID, "out": tmp_path / "m"} | wrong)
+    assert not (tmp_path / "m").exists()
+
+
 def test_resume_needs_the_same_model_and_data(tmp_path: Path) -> None:
     train(tmp_path, epochs=1)
     with pytest.raises(dhyan.CheckpointError, match="hidden was 8 and is now 9"):

@@ -11,7 +11,7 @@ from dhyan.model import Seq2Seq
 from dhyan.optim import Adam
 from dhyan.scoring import scorings
 from dhyan.search_options import SearchOptions
-from dhyan.translator import SOURCE_END, Translation, Translator
+from dhyan.translator import SOURCE_END, Translation, Translator, load
 from dhyan.vocab import Vocabulary
 
 HINDI = ["मैं खाना खा रहा हूँ", "मैं सेब खा रहा हूँ", "लड़की खाना खा रही है", "मैं सो रहा हूँ"]
@@ -346,7 +346,10 @@ def test_constraints_are_written(translator):
         (lambda t: t.translate(["x"], prefix=["a", "b"]), DataError, "prefix of text 0: got 'a'"),
         (lambda t: t.translate(["x"], prefix=["", ""]), ValueError, "translate: prefix of 2 texts, expected 1"),
         (lambda t: t.translate(["x"], prefix=[3]), TypeError, "translate: prefix: text 0 is a int, expected str"),
-        (lambda t: t.translate("x", constraints="the"), TypeError, "constraints is of mixed types, expected a list"),
+        (lambda t: t.translate("x", constraints="the"), TypeError, "constraints is a str, expected a list of phrases"),
+        (lambda t: t.translate("x", constraints=5), TypeError, "constraints is a int, expected a list of phrases"),
+        (lambda t: t.translate("x", constraints=[5]), TypeError, "constraints of text 0 is a int, expected a list"),
+        (lambda t: t.translate("x", prefix=5), TypeError, "translate: prefix is a int, expected a string, or one for"),
         (lambda t: t.translate("x", constraints=["the", ["I"]]), TypeError, "constraints is of mixed types"),
         (lambda t: t.translate(["x"], constraints=[[], []]), ValueError, "constraints of 2 texts, expected 1"),
         (lambda t: t.translate("x", constraints=["zebra"]), DataError, "constraint of text 0: got 'zebra'"),
@@ -362,6 +365,47 @@ def test_bad_demands(translator, call, error, message):
     with pytest.raises(error, match=message):
         call(translator)
     assert translator.translate(HINDI[0]).text == ENGLISH[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t: t.translate(None), "translate: text is None, expected a string or a list of strings"),
+        (lambda t: t.translate(5), "translate: text is a int, expected a string or a list of strings"),
+        (lambda t: t.translate("मैं".encode()), "translate: text is a bytes, expected a string or a list of strings"),
+        (lambda t: t.translate({"मैं": 1}), "translate: text is a dict, expected a string or a list of strings"),
+        (lambda t: t.translate(["मैं", None]), "translate: text 1 is a NoneType, expected str"),
+        (lambda t: t.translate("x", options={"beam": 3}), "search: options is a dict, expected SearchOptions"),
+        (lambda t: t.align("मैं", "I"), "align: sources is a str, expected a list of strings"),
+        (lambda t: t.align(["मैं"], None), "align: targets is None, expected a list of strings"),
+        (lambda t: load(None), "load: folder is None, expected a path or a list of paths"),
+        (lambda t: load(3), "load: folder is a int, expected a path or a list of paths"),
+        (lambda t: load([None]), "load: folder 1 is None, expected a path"),
+        (lambda t: load("x", shortlist="5"), "load: shortlist is '5', expected an integer"),
+        (lambda t: load("x", shortlist=True), "load: shortlist is True, expected an integer"),
+        (lambda t: evaluate(t, [("a", "b")]), r"evaluate: pair 0 is a tuple, expected dhyan\.data\.Pair"),
+    ],
+)
+def test_wrong_types_are_named(translator, call, message):
+    with pytest.raises(TypeError, match=message) as caught:
+        call(translator)
+    assert "\n" not in str(caught.value)
+    assert translator.translate(HINDI[0]).text == ENGLISH[0]
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"shortlist": -1}, "load: shortlist is -1, expected 0 to 100"),
+    ({"shortlist": 101}, "load: shortlist is 101, expected 0 to 100"),
+    ({"weights": "bfloat61"}, "load: weights is 'bfloat61', expected one of: bfloat16, int8"),
+])  # fmt: skip
+def test_what_load_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        load("there is no such folder", **options)
+
+
+def test_a_score_that_is_not_finite_is_null():
+    found = Translation("a", ["a"], ["b", "</s>"], -np.inf, np.full((1, 2), 0.5))
+    assert found.to_dict()["score"] is None
 
 
 def test_samples_are_translations(translator):

@@ -43,6 +43,23 @@ struct Stepper<T>::Parts {
   const Weights<T>& output() const { return whole() ? form.output : shortlist.output; }
   const T* output_bias() const { return whole() ? w.output_bias.data : shortlist.bias.get(); }
   Index id(Index column) const { return whole() ? column : shortlist.ids[column]; }
+  // Leaves in front of a row of logits those of what the sentence may choose.
+  Candidates candidates(Index sentence, T* row) const {
+    return whole() ? Candidates{w.V, nullptr} : shortlist.gather(sentence, row);
+  }
+  // The K largest log-probabilities of a row of logits, largest first, and their tokens; where the sentence may choose
+  // fewer the rest is -inf. False: the row is no logits of a distribution. row is overwritten.
+  bool largest(Index sentence, T* row, Index K, T* found, Index* tokens) const {
+    const Candidates own = candidates(sentence, row);
+    const Index k = std::min(K, own.count);
+    T total;
+    const T log_sum = dense_kernels<T>().log_sum_exp(row, own.count, &total);
+    dense_kernels<T>().largest(row, own.count, log_sum, k, found, tokens);
+    for (Index i = 0; i < k; ++i) tokens[i] = own.id(tokens[i]);
+    std::fill(found + k, found + K, -std::numeric_limits<T>::infinity());
+    std::fill(tokens + k, tokens + K, Index(0));
+    return std::isfinite(log_sum);
+  }
 
   // One step of `rows` rows on the calling thread; thin products find themselves more threads.
   template <class Token, class Sentence, class Position>
@@ -137,13 +154,13 @@ void Stepper<T>::step(const StepInput<T>& in, const StepOutput<T>& out, View<T, 
   product<T>(N, out.readout.data, d.z.E, d.output(), logits, n, d.output_bias());
   parallel_for(N, 16 * N * n, [&](Index i) {
     T total, *row = logits + i * n;
-    if (!d.whole()) d.shortlist.restrict(in.sentence.data[i], row);
-    const T log_sum = dense_kernels<T>().log_sum_exp(row, n, &total);
-    for (Index v = 0; v < n; ++v) row[v] -= log_sum;
+    const Candidates own = d.candidates(in.sentence.data[i], row);
+    const T log_sum = dense_kernels<T>().log_sum_exp(row, own.count, &total);
+    for (Index v = 0; v < own.count; ++v) row[v] -= log_sum;
     if (d.whole()) return;
     T* all = log_probabilities.data + i * V;
     std::fill_n(all, V, -std::numeric_limits<T>::infinity());
-    for (Index v = 0; v < n; ++v) all[d.id(v)] = row[v];
+    for (Index v = 0; v < own.count; ++v) all[own.id(v)] = row[v];
   });
 }
 
@@ -157,15 +174,9 @@ void Stepper<T>::step_top(const StepInput<T>& in, const StepOutput<T>& out, View
   const Buffer<T> logits(N * V);
   product<T>(N, out.readout.data, d.z.E, d.output(), logits.get(), V, d.output_bias());
   parallel_for(N, 16 * N * V, [&](Index i) {
-    T* row = logits.get() + i * V;
-    if (!d.whole()) d.shortlist.restrict(in.sentence.data[i], row);
-    T total;
-    const T log_sum = dense_kernels<T>().log_sum_exp(row, V, &total);
     T* found = log_probabilities.data + i * K;
-    dense_kernels<T>().largest(row, V, log_sum, K, found, ids.data + i * K);
-    if (!d.whole())
-      for (Index k = 0; k < K; ++k) ids.data[i * K + k] = d.id(ids.data[i * K + k]);
-    if (!std::isfinite(log_sum)) std::fill_n(found, K, std::numeric_limits<T>::quiet_NaN());  // not only where it is met
+    if (!d.largest(in.sentence.data[i], logits.get() + i * V, K, found, ids.data + i * K))
+      std::fill_n(found, K, std::numeric_limits<T>::quiet_NaN());  // not only where it is met
   });
 }
 
@@ -303,13 +314,7 @@ Index Stepper<T>::beam(View<const T, 3> h0, View<const T, 3> c0, const BeamOptio
                    d.output_bias());
       std::atomic<bool> good{true};
       parallel_for(rows, 16 * rows * V, [&](Index i) {
-        T total, *row = logits.get() + i * V;
-        if (!d.whole()) d.shortlist.restrict(open.sentence[i], row);
-        const T log_sum = dense_kernels<T>().log_sum_exp(row, V, &total);
-        dense_kernels<T>().largest(row, V, log_sum, K, best.get() + i * K, ids.data() + i * K);
-        if (!d.whole())
-          for (Index k = 0; k < K; ++k) ids[i * K + k] = d.id(ids[i * K + k]);
-        if (!std::isfinite(log_sum)) good = false;
+        if (!d.largest(open.sentence[i], logits.get() + i * V, K, best.get() + i * K, ids.data() + i * K)) good = false;
       });
       if (!good) {
         nan[s] = t + 1;

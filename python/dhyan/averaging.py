@@ -10,7 +10,7 @@ import numpy as np
 
 from . import checkpoint
 from .errors import CheckpointError
-from .folder import Loaded, check_same_text, load_folder, save_best, start_folder
+from .folder import Loaded, check_same_text, folder_names, load_folder, save_best, start_folder
 
 
 def average(folders: Sequence[str | os.PathLike[str]], out: str | Path) -> None:
@@ -18,18 +18,20 @@ def average(folders: Sequence[str | os.PathLike[str]], out: str | Path) -> None:
 
     Each weight is added in float64 in the order given and rounded once. This is for models that went separate ways only
     lately; the mean of runs from different seeds is no model at all, use an ensemble there.
-    Errors: ValueError for no folder; CheckpointError naming folder and part where configurations, precision or
-    vocabularies differ, where a folder is damaged, and where `out` holds a model already.
+    Errors: TypeError for what is no list of folders; ValueError for no folder; CheckpointError naming folder and part
+    where configurations, precision or vocabularies differ, where a folder is damaged, and where `out` holds a model
+    already.
     """
-    if not folders:
-        raise ValueError("average: got no folder, expected at least one")
+    folders = folder_names("average: folders", folders)
+    if not isinstance(out, str | os.PathLike):
+        raise TypeError(f"average: out is of type {type(out).__name__}, expected the path of a folder to write")
     if checkpoint.has_checkpoint(out, "model.safetensors"):
         raise CheckpointError(f"average: {out} holds a model already, expected a new folder")
     first = load_folder(Path(folders[0]))
     sums = {name: array.astype(np.float64) for name, array in first.model.parameters().items()}
     for folder in folders[1:]:
         loaded = load_folder(Path(folder))
-        _check_same(first, loaded, str(folders[0]), str(folder))
+        _check_same(first, loaded, folders[0], folder)
         for name, array in loaded.model.parameters().items():
             sums[name] += array
     for name, array in first.model.parameters().items():

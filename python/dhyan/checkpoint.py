@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from . import strict_json
 from .errors import CheckpointError, NumericError
 
 MANIFEST = "manifest.json"
@@ -187,8 +188,7 @@ def append_log(folder: str | Path, report: Mapping[str, Any]) -> None:
     Errors: OSError naming the file.
     """
     path = Path(folder) / LOG
-    values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in report.items()}
-    line = json.dumps(values, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    line = strict_json.dumps(dict(report)).encode() + b"\n"
     with _saving(path), open(path, "ab+", buffering=0) as log:
         log.seek(0)
         old = log.read() or b""

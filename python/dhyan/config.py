@@ -180,6 +180,8 @@ class TrainConfig(_Table):
     guided, coverage: weights of the losses of the same names (`alignment_loss`), added to that of the tokens.
     scheduled_sampling: the share of target tokens read as the model would write them (`scheduled`), reached after
     `sampling_ramp` updates.
+    average: what is validated, and kept where it is better, is the mean of the weights at the ends of the last so many
+    epochs (`recent`; 0 and 1: the weights themselves); training goes on from the weights themselves.
     precision: of the parameters; bf16 keeps them in float32 and rounds the factors of the training passes' matrix
     products to bfloat16, where the CPU has AVX512-BF16; elsewhere it is float32.
     """
@@ -206,12 +208,13 @@ class TrainConfig(_Table):
     fine_tune: str = ""
     scheduled_sampling: float = 0.0
     sampling_ramp: int = 0
+    average: int = 0
 
     def __post_init__(self) -> None:
         where = "TrainConfig"
         for name in ("batch", "epochs", "patience"):
             _positive(where, name, getattr(self, name))
-        for name in ("updates", "warmup", "seed", "sampling_ramp"):
+        for name in ("updates", "warmup", "seed", "sampling_ramp", "average"):
             _positive(where, name, getattr(self, name), 0)
         if self.seed >= 1 << 63:
             raise ValueError(f"{where}: seed is {self.seed}, expected less than 2**63")

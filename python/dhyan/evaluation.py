@@ -47,7 +47,8 @@ def evaluate(
     the Unicode form of the model; tokens and links are words where it has pieces of them (`Translation.in_words`).
     The alignment error rate is that of the forced alignment of the references, the perplexity exp(mean negative
     log-likelihood) of the references' tokens, end symbols included, unknown ones as the unknown symbol: it compares
-    models of one target vocabulary. A model that reads by gold links (attention "oracle") is given those of the pairs.
+    models of one target vocabulary; where it is infinite, the command prints null. A model that reads by gold links
+    (attention "oracle") is given those of the pairs.
     Errors: ValueError for no pairs; as Translator.translate.
     """
     return measure(
@@ -67,6 +68,9 @@ def measure(
     replace_unknown: bool | Mapping[str, str] = False,
 ) -> Measured:
     """As `evaluate`, with the translations that were measured. lengths: of the sources, for by_length (in words)."""
+    for number, pair in enumerate(pairs):
+        if not isinstance(pair, Pair):
+            raise TypeError(f"evaluate: pair {number} is a {type(pair).__name__}, expected dhyan.data.Pair")
     sources = [pair.source for pair in pairs]
     references = [normalize(pair.target, translator.target_vocab.normalization) for pair in pairs]
     links = [pair.links for pair in pairs] if translator.needs_links else None

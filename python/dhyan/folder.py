@@ -2,6 +2,7 @@
 
 config.toml  source.vocab  target.vocab  model.safetensors (best)  last.safetensors  optimizer.safetensors
 state.json   log.jsonl  manifest.json  shortlist.safetensors (where `dhyan shortlist` made it)
+recent-0.safetensors, ... (where training averages: the weights after earlier epochs)
 
 For subwords source.model and target.model, of sentencepiece, stand in place of the .vocab files.
 """
@@ -10,25 +11,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import checkpoint
+from . import checkpoint, strict_json
 from .config import TABLES, DataConfig, ModelConfig, TrainConfig, parse_toml, to_toml
 from .errors import CheckpointError, DataError
 from .model import Seq2Seq
 from .optim import Optimizer
 from .parameters import parameter_shapes
+from .recent import RecentWeights
 from .shortlist import Lexicon
 from .subword import AnyVocabulary, SubwordVocabulary
 from .vocab import Vocabulary
 
 WEIGHTS = ("model.safetensors", "last.safetensors", "optimizer.safetensors", "state.json")
 SHORTLIST = "shortlist.safetensors"
+_RESUMED = ("optimizer", "average")  # of [train]: what the state of a run is made for
 Tables = dict[str, dict[str, Any]]
 
 
@@ -73,15 +78,16 @@ def save_best(out: Path, model: Seq2Seq) -> None:
     checkpoint.save_files(out, {"model.safetensors": checkpoint.tensors_to_bytes(model.parameters())})
 
 
-def save_last(out: Path, model: Seq2Seq, optimizer: Optimizer, progress: dict[str, Any]) -> None:
-    """last.safetensors, optimizer.safetensors and state.json, as one set: all an exact resume needs."""
+def save_last(out: Path, model: Seq2Seq, optimizer: Optimizer, progress: dict[str, Any], recent: RecentWeights) -> None:
+    """last, optimizer and recent .safetensors and state.json, as one set: all an exact resume needs."""
     state = {**progress, "optimizer_steps": optimizer.steps}
     checkpoint.save_files(
         out,
         {
             "last.safetensors": checkpoint.tensors_to_bytes(model.parameters()),
             "optimizer.safetensors": checkpoint.tensors_to_bytes(optimizer.state()),
-            "state.json": json.dumps(state).encode(),
+            "state.json": strict_json.dumps(state).encode(),
+            **{name: checkpoint.tensors_to_bytes(arrays) for name, arrays in recent.newest().items()},
         },
     )
 
@@ -145,6 +151,26 @@ def load_folder(path: str | Path) -> Loaded:
     return Loaded(model, source, target, options, data)
 
 
+def folder_names(where: str, folders: object, expected: str = "a list of folders") -> list[str]:
+    """A list of folders as texts; where: operation and argument.
+
+    Errors: TypeError for anything else, ValueError for an empty list.
+    """
+    if isinstance(folders, str | bytes | os.PathLike) or not isinstance(folders, Iterable):
+        raise TypeError(f"{where} is {_kind(folders)}, expected {expected}")
+    named, operation = list(folders), where.partition(":")[0]
+    for number, one in enumerate(named, 1):
+        if not isinstance(one, str | os.PathLike):
+            raise TypeError(f"{operation}: folder {number} is {_kind(one)}, expected a path")
+    if not named:
+        raise ValueError(f"{operation}: got no folder, expected at least one")
+    return [os.fspath(one) for one in named]
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
 def check_same_text(where: str, first: Loaded, other: Loaded, known: str, folder: str) -> None:
     """CheckpointError unless both models read and write the same tokens by the same ids."""
     for name in ("source", "target"):
@@ -202,8 +228,9 @@ def load_training(
     Errors: CheckpointError where the folder's model or vocabularies are not those of this call.
     """
     config, options, data = load_tables(out)
-    before = {**config.to_dict(), "optimizer": options.optimizer}
-    for key, value in {**tables["model"], "optimizer": tables["train"].get("optimizer", options.optimizer)}.items():
+    known, now = options.to_dict(), {**options.to_dict(), **tables["train"]}
+    before = {**config.to_dict(), **{key: known[key] for key in _RESUMED}}
+    for key, value in {**tables["model"], **{key: now[key] for key in _RESUMED}}.items():
         if before[key] != value:
             raise CheckpointError(f"{out}: cannot resume, {key} was {before[key]!r} and is now {value!r}")
     for side, vocabulary in (("source", source), ("target", target)):
@@ -219,4 +246,12 @@ def load_training(
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{out / 'state.json'}: {error}") from None
-    return state
+    return {key: math.inf if value is None else value for key, value in state.items()}  # as nothing was measured yet
+
+
+def load_recent(out: Path, recent: RecentWeights, epoch: int, like: np.ndarray) -> None:
+    """Restore what a run that stopped after so many epochs keeps of their weights. Errors: CheckpointError."""
+    for past in recent.epochs(epoch):
+        arrays = {str(past): np.empty_like(like)}
+        _restore(out, recent.file(past), arrays)
+        recent.keep(past, arrays[str(past)])

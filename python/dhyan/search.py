@@ -85,9 +85,7 @@ def beam_search(
         return []
     given = {"alignment": alignment, "shortlist": shortlist, "copies": copies}
     state = model.start(source, lengths, **{name: array for name, array in given.items() if array is not None})
-    # One call would take what a shortlist leaves out where it leaves fewer tokens than the beam has places.
-    fills = shortlist is None or int(shortlist.sum(1).min()) >= options.beam
-    if demands is None and options.plain and fills and limits.max() <= MOST_WHOLE and hasattr(model, "beam"):
+    if demands is None and options.plain and limits.max() <= MOST_WHOLE and hasattr(model, "beam"):
         whole = _whole(model, state, lengths, limits, options)
         if whole is not None:
             return whole

@@ -90,7 +90,13 @@ class SearchOptions:
 
     @classmethod
     def of(cls, options: SearchOptions | None = None, **changes: Any) -> SearchOptions:
-        """`options` (None: the defaults) with those changes that are not None. ValueError for an unknown name."""
+        """`options` (None: the defaults) with those changes that are not None.
+
+        Errors: ValueError for an unknown name; TypeError for options of another type.
+        """
+        if options is not None and not isinstance(options, cls):
+            kind = type(options).__name__
+            raise TypeError(f"search: options is a {kind}, expected SearchOptions, or its fields as keywords")
         names = [field.name for field in dataclasses.fields(cls)]
         for name in changes:
             if name not in names:

@@ -20,7 +20,7 @@ from typing import Any
 
 from .errors import DataError
 from .names import unknown_name
-from .vocab import BEGIN, END, MARK, PAD, SPECIALS, UNKNOWN, Vocabulary, normalize, tokenize
+from .vocab import BEGIN, END, MARK, PAD, SPECIALS, UNKNOWN, Ids, Vocabulary, normalize, tokenize
 from .words import Words
 
 KINDS = ("unigram", "bpe")
@@ -34,7 +34,7 @@ _TOO_SMALL = re.compile(r"Vocabulary size is smaller than required_chars. \d+ vs
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
-class SubwordVocabulary:
+class SubwordVocabulary(Ids):
     """The pieces of a sentencepiece model and their ids, with ids 0 to 3 for padding, begin, end and unknown.
 
     model: the serialised model. It serves where a `Vocabulary` does; ``level`` is ``subword``. A character that no
@@ -121,26 +121,6 @@ class SubwordVocabulary:
         """The serialised sentencepiece model, which any of its tools reads."""
         return self._model
 
-    @property
-    def tokens(self) -> tuple[str, ...]:
-        """tokens[id] is the piece of that id, special ones included."""
-        return self._tokens
-
-    def __len__(self) -> int:
-        """The number of ids, special ones included: V."""
-        return len(self._tokens)
-
-    def __contains__(self, token: object) -> bool:
-        return token in self._ids
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, SubwordVocabulary):
-            return NotImplemented
-        return self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
     def _key(self) -> tuple[object, ...]:
         return self.normalization, self._tokens, self._scores, tuple(self._bytes)
 
@@ -148,14 +128,9 @@ class SubwordVocabulary:
         return f"SubwordVocabulary({len(self)} pieces)"
 
     def tokenize(self, text: str | Sequence[str]) -> list[str]:
-        """Pieces of a text; a sequence that is cut already comes back as a list."""
         if not isinstance(text, str):
             return list(text)
         return [str(piece) for piece in self._processor.encode(_plain(text, self.normalization), out_type=str)]
-
-    def encode(self, text: str | Sequence[str]) -> list[int]:
-        """Ids of the text's pieces, 3 where one is unknown; no begin or end symbol is added."""
-        return [self._ids.get(token, UNKNOWN) for token in self.tokenize(text)]
 
     def join(self, tokens: Iterable[str]) -> str:
         """The text that the pieces spell, words joined by one space; bytes that are no UTF-8 become U+FFFD."""
@@ -190,25 +165,6 @@ class SubwordVocabulary:
     def compared(self, tokens: Sequence[str]) -> list[str]:
         """What two piece sequences are compared by: their words, since one word can be cut in several ways."""
         return self.join(tokens).split()
-
-    def tokens_of(self, ids: Iterable[int]) -> list[str]:
-        """Pieces of ids up to the first end symbol, padding and begin symbols left out.
-
-        Errors: IndexError with the position of an id outside the vocabulary.
-        """
-        found = []
-        for position, token_id in enumerate(ids):
-            if not 0 <= token_id < len(self):
-                raise IndexError(f"decode: ids[{position}] is {token_id}, expected 0 <= id < {len(self)}")
-            if token_id == END:
-                break
-            if token_id not in (PAD, BEGIN):
-                found.append(self._tokens[token_id])
-        return found
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids: ``join(tokens_of(ids))``."""
-        return self.join(self.tokens_of(ids))
 
 
 AnyVocabulary = Vocabulary | SubwordVocabulary

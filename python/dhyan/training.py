@@ -25,11 +25,12 @@ from .data import Pair
 from .errors import CheckpointError, NumericError
 from .examples import Encoded, Examples, check_gold, name_of, pairs_of, positions_of
 from .fine_tune import Start, start_from
-from .folder import load_training, save_best, save_last, start_folder
+from .folder import load_recent, load_training, save_best, save_last, start_folder
 from .model import Seq2Seq
 from .model_ops import has_bf16, show_config
 from .optim import SGD, Adam, AdamW, Optimizer
 from .prepare import short_enough, vocabularies
+from .recent import RecentWeights
 from .schedule import lr_factor, sampling_rate
 from .stop import Stopped, Stopper
 from .subword import AnyVocabulary
@@ -88,7 +89,8 @@ def train(
     train, valid: Pairs, or the path of a TSV file. The vocabularies are built from `train`, and config's source_size
     and target_size are set from them, one of both sides for tie="all"; pairs longer than data.max_length are left out
     of both. Better means a lower error, the mean of token error rate (of words, where the target is subwords) and
-    1 - exact match of greedy decoding, then a lower loss. on_report(report, model) follows every validation,
+    1 - exact match of greedy decoding, then a lower loss. options.average: what is measured and kept is the mean of the
+    weights after the last epochs. on_report(report, the model measured) follows every validation,
     on_step(step, batches, loss) every update. Ctrl-C and SIGTERM save the state between two updates and raise Stopped.
 
     Gold links (`Pair.links`, the third column) are read where options.guided > 0, from at least one training pair, and
@@ -100,6 +102,10 @@ def train(
     step when loss or gradient is not finite (nothing of it is saved), ValueError for a folder another trainer holds.
     """
     options, data = options or TrainConfig(), data or DataConfig()
+    for name, got, expected in (("config", config, ModelConfig), ("options", options, TrainConfig),
+                                ("data", data, DataConfig)):  # fmt: skip
+        if not isinstance(got, expected):
+            raise TypeError(f"train: {name} is of type {type(got).__name__}, expected {expected.__name__}")
     train_pairs, valid_pairs = pairs_of(train, data, "training"), pairs_of(valid, data, "validation")
     start = None
     if options.fine_tune:
@@ -149,7 +155,11 @@ class _Run:
         self.train = Encoded.of(train_pairs, *vocabularies, links=oracle or options.guided > 0, copy=config.copy)
         self.valid = Encoded.of(valid_pairs, *vocabularies, links=oracle, copy=config.copy)
         self.references = [target_vocabulary.compared(target_vocabulary.tokenize(p.target)) for p in valid_pairs]
-        self.model = Seq2Seq(config, seed=options.seed, dtype=options.dtype, bf16=_bf16(options))
+        bf16, self.recent = _bf16(options), RecentWeights(options.average)
+        # What learns, and what is measured and kept: a model of its own where that is a mean, so that an interrupt
+        # at any moment finds the weights to go on with in their place.
+        self.model = Seq2Seq(config, seed=options.seed, dtype=options.dtype, bf16=bf16)
+        self.measured = Seq2Seq(config, dtype=options.dtype, bf16=bf16) if self.recent else self.model
         self.optimizer = _optimizer(self.model, options)
         self.progress = Progress(lr=options.lr)
         tables = {"model": config.to_dict(), "train": options.to_dict(), "data": data.to_dict()}
@@ -159,6 +169,7 @@ class _Run:
                 self.progress = Progress(**values)
             except TypeError as error:
                 raise CheckpointError(f"{out / 'state.json'}: {error}") from None
+            load_recent(out, self.recent, self.progress.epoch, self.model.flat)
         else:
             if start is not None:
                 start.write_weights(self.model)
@@ -186,7 +197,7 @@ class _Run:
                     with stopper.hold():
                         self._settle(report, whole_epoch=p.batch == len(batches))
                     if on_report:
-                        on_report(report, self.model)
+                        on_report(report, self.measured)
             except Stopped as stopped:
                 self._save_last()
                 how = f"saved after step {p.step}; continue with --resume --out {self.out}"
@@ -223,7 +234,9 @@ class _Run:
 
     def _validate(self) -> Report:
         """Loss and greedy decoding on the validation set, in batches of like length."""
-        p = self.progress
+        p, model = self.progress, self.measured
+        if self.recent:
+            self.recent.mean(self.model.flat, out=model.flat)
         loss_sum, tokens = 0.0, 0
         hypotheses: list[list[str]] = [[] for _ in range(len(self.valid))]
         limit = max((len(t) for t in self.train.target), default=0) + 10
@@ -231,9 +244,9 @@ class _Run:
         for first in range(0, len(order), 128):
             indices = order[first : first + 128]
             batch = self.valid.batch(indices)
-            loss, _ = self.model.forward(batch)
+            loss, _ = model.forward(batch)
             loss_sum, tokens = loss_sum + loss * batch.target_tokens, tokens + batch.target_tokens
-            ids, _ = self.model.greedy(
+            ids, _ = model.greedy(
                 batch.source, batch.source_lengths, limit, alignment=batch.alignment, copies=batch.copies
             )
             for i, row in zip(indices, ids, strict=True):
@@ -266,9 +279,10 @@ class _Run:
         """
         p, o = self.progress, self.options
         if report.best:
-            save_best(self.out, self.model)
+            save_best(self.out, self.measured)
         if whole_epoch:
             p.epoch, p.batch, p.loss_sum, p.tokens, p.seconds = p.epoch + 1, 0, 0.0, 0, 0.0
+            self.recent.keep(p.epoch, self.model.flat)
             error = 0.5 * (report.token_error_rate + 1 - report.exact_match)
             # A lower loss at the same error makes a better model, but does not buy more patience: where the error has
             # come to rest (at 0, say), a loss that still creeps would keep a run going for nothing.
@@ -281,7 +295,7 @@ class _Run:
         checkpoint.append_log(self.out, dataclasses.asdict(report))
 
     def _save_last(self) -> None:
-        save_last(self.out, self.model, self.optimizer, self.progress.to_dict())
+        save_last(self.out, self.model, self.optimizer, self.progress.to_dict(), self.recent)
 
 
 def _optimizer(model: Seq2Seq, o: TrainConfig) -> Optimizer:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .metrics import links_from_weights
+from .strict_json import plain
 from .words import Words, word_weights
 
 if TYPE_CHECKING:
@@ -86,9 +87,14 @@ class Translation:
     def to_dict(self) -> dict[str, Any]:
         """text, score, tokens and weights (lists, six decimals): what `translate --jsonl` and `serve` write.
 
-        Of a model that copies also copied and p_gen.
+        Of a model that copies also copied and p_gen. A score that is not finite is None.
         """
-        shown = {"text": self.text, "score": self.score, "tokens": self.tokens, "weights": weight_rows(self.weights)}
+        shown = {
+            "text": self.text,
+            "score": plain(self.score),
+            "tokens": self.tokens,
+            "weights": weight_rows(self.weights),
+        }
         if self.copied is not None and self.p_gen is not None:
             shown |= {"copied": [round(c, 6) for c in self.copied], "p_gen": [round(p, 6) for p in self.p_gen]}
         return shown

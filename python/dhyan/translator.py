@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -20,11 +20,13 @@ from .copying import Shares, copied_shares, copies_of, extended_ids, token_of
 from .data import Links, two_column_tokens
 from .ensemble import Ensemble
 from .errors import DataError
-from .folder import check_same_text, load_folder, load_lexicon
+from .folder import check_same_text, folder_names, load_folder, load_lexicon
+from .model import ROUNDED_WEIGHTS, Seq2Seq
+from .names import unknown_name
 from .restrictions import Demands
 from .search import Hypothesis, beam_search, step_limits
 from .search_options import SearchOptions
-from .shortlist import Lexicon
+from .shortlist import KEPT, Lexicon
 from .subword import AnyVocabulary
 from .translation import SOURCE_END as SOURCE_END
 from .translation import Translation as Translation
@@ -71,18 +73,25 @@ class Translator:
                 )
         self.model, self.source_vocab, self.target_vocab = model, source_vocab, target_vocab
         self.lexicon, self.shortlist = lexicon, shortlist
-        known = [c.max_source - 1 for c in self._configs() if c.attention == "location"]
+        known = [c.max_source - 1 for c in self.configs if c.attention == "location"]
         self.two_columns, self.max_source = two_columns, min([max_source, *known])
         self.max_target = int(self._usual_steps(np.array(max_source)))
 
     @property
     def needs_links(self) -> bool:
         """True where the model reads by gold links and cannot do without."""
-        return any(config.attention == "oracle" for config in self._configs())
+        return any(config.attention == "oracle" for config in self.configs)
 
-    def _configs(self) -> list[ModelConfig]:
-        """Of the model, or of all models of an ensemble."""
-        return [model.config for model in getattr(self.model, "models", [self.model])]
+    @property
+    def models(self) -> Sequence[Seq2Seq]:
+        """The model, or all models of an ensemble."""
+        models: Sequence[Seq2Seq] = getattr(self.model, "models", [self.model])
+        return models
+
+    @property
+    def configs(self) -> list[ModelConfig]:
+        """Those of models."""
+        return [model.config for model in self.models]
 
     @property
     def copies(self) -> bool:
@@ -155,7 +164,7 @@ class Translator:
         of more than max_source tokens or without the two columns the model wants, for links that are missing or outside
         the source, and for a prefix or phrase with a token that the model cannot write.
         """
-        texts = [text] if isinstance(text, str) else list(text)
+        texts = [text] if isinstance(text, str) else _listed("translate: text", text, "a string or a list of strings")
         sources = [self._numbered("translate", i, one) for i, one in enumerate(texts)]
         chosen = SearchOptions.of(options, beam=beam, max_length=max_length, nbest=nbest, **changes)
         copies = [copies_of(tokens, self.target_vocab) for tokens in sources] if self.copies else None
@@ -193,6 +202,8 @@ class Translator:
         The result's weights and links() are the alignment, its score the mean log-probability of the target's tokens.
         links: as translate. Errors: ValueError for unequal counts, and as translate.
         """
+        sources = _listed("align: sources", sources, "a list of strings")
+        targets = _listed("align: targets", targets, "a list of strings")
         if len(sources) != len(targets):
             raise ValueError(f"align: {len(sources)} sources and {len(targets)} targets, expected equal counts")
         source_tokens = [self._numbered("align", i, text) for i, text in enumerate(sources)]
@@ -257,8 +268,8 @@ class Translator:
     def _dictionary(self, replace_unknown: bool | Mapping[str, str]) -> Mapping[str, str] | None:
         if isinstance(replace_unknown, bool) and not replace_unknown:
             return None
-        attention = self.model.config.attention
-        if attention in UNATTENTIVE:
+        if all(config.attention in UNATTENTIVE for config in self.configs):
+            attention = self.model.config.attention
             raise ValueError(f"translate: replace_unknown with attention {attention!r}, which looks at no word")
         if isinstance(replace_unknown, bool):
             return {}
@@ -318,11 +329,13 @@ class Translator:
             return self._writable(what, i, text, copies[i][1] if copies is not None and i < count else ())
 
         if prefix is not None:
-            given = [prefix] * count if isinstance(prefix, str) else list(prefix)
+            what = "a string, or one for each text"
+            given = [prefix] * count if isinstance(prefix, str) else _listed("translate: prefix", prefix, what)
             prefixes = [writable("prefix", i, text) for i, text in enumerate(given)]
         if constraints is not None:
             each = _for_each(constraints, count)
-            phrases = [[writable("constraint", i, text) for text in own] for i, own in enumerate(each)]
+            lists = [_listed(f"translate: constraints of text {i}", own, "a list") for i, own in enumerate(each)]
+            phrases = [[writable("constraint", i, text) for text in own] for i, own in enumerate(lists)]
         for name, found in (("prefix", prefixes), ("constraints", phrases)):
             if found is not None and len(found) != count:
                 raise ValueError(f"translate: {name} of {len(found)} texts, expected {count}")
@@ -400,11 +413,18 @@ def load(
     shortlist: from 1 to 100, choose from so many target tokens for each source token, and as many frequent ones;
     0: from all. It needs what `dhyan shortlist` made of the first folder (DataError), and is left aside where a prefix
     or constraints say what to write.
-    Errors: CheckpointError naming file and part, or the vocabulary in which two folders differ; ValueError for none.
+    Errors: CheckpointError naming file and part, or the vocabulary in which two folders differ; ValueError for none,
+    and for weights and shortlist out of range; TypeError for what is neither a path nor a list of them.
     """
-    folders = [os.fspath(one) for one in ([folder] if isinstance(folder, str | os.PathLike) else folder)]
-    if not folders:
-        raise ValueError("load: got no folder, expected at least one")
+    folders = folder_names(
+        "load: folder", [folder] if isinstance(folder, str | os.PathLike) else folder, "a path or a list of paths"
+    )
+    if weights is not None and weights not in ROUNDED_WEIGHTS:
+        raise unknown_name("load: weights", weights, ROUNDED_WEIGHTS)
+    if isinstance(shortlist, bool) or not isinstance(shortlist, int):
+        raise TypeError(f"load: shortlist is {shortlist!r}, expected an integer")
+    if not 0 <= shortlist <= KEPT:
+        raise ValueError(f"load: shortlist is {shortlist}, expected 0 to {KEPT}")
     parts = [load_folder(one) for one in folders]
     first = parts[0]
     for name, part in zip(folders[1:], parts[1:], strict=True):
@@ -432,10 +452,19 @@ def _alignment(links: Sequence[Links], limit: int, S: int) -> np.ndarray:
 
 def _for_each(constraints: Sequence[str] | Sequence[Sequence[str]], count: int) -> Sequence[Sequence[str]]:
     """The phrases of each text; one list may stand for all."""
-    texts = [isinstance(phrase, str) for phrase in constraints]
-    if isinstance(constraints, str) or (any(texts) and not all(texts)):
+    listed = _listed("translate: constraints", constraints, "a list of phrases, or one for each text")
+    texts = [isinstance(phrase, str) for phrase in listed]
+    if any(texts) and not all(texts):
         raise TypeError("translate: constraints is of mixed types, expected a list of phrases, or one for each text")
-    return [cast(Sequence[str], constraints)] * count if all(texts) else constraints
+    return [listed] * count if all(texts) else listed
+
+
+def _listed(what: str, given: object, expected: str) -> list[Any]:
+    """The items of a list; one text is none, though it has characters. Errors: TypeError."""
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        kind = "None" if given is None else f"a {type(given).__name__}"
+        raise TypeError(f"{what} is {kind}, expected {expected}")
+    return list(given)
 
 
 def _text(where: str, index: int, text: object) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -60,7 +61,69 @@ def tokenize(text: str, level: str, normalization: str = "nfc") -> list[str]:
     return text.replace(MARK, " ").split() if level == "subword" else text.split()
 
 
-class Vocabulary:
+class Ids(ABC):
+    """A bijection between tokens and ids: what every vocabulary is, however it cuts a text."""
+
+    level: str
+    normalization: str
+    _tokens: tuple[str, ...]  # by id, the special ones first
+    _ids: dict[str, int]  # of the ordinary ones
+
+    @abstractmethod
+    def tokenize(self, text: str | Sequence[str]) -> list[str]:
+        """Tokens of a text; a sequence that is cut already comes back as a list."""
+
+    @abstractmethod
+    def join(self, tokens: Iterable[str]) -> str:
+        """The text that the tokens spell."""
+
+    @abstractmethod
+    def _key(self) -> tuple[object, ...]:
+        """What two vocabularies of one class are equal by."""
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """tokens[id] is the token of that id, special tokens included."""
+        return self._tokens
+
+    def __len__(self) -> int:
+        """The number of ids, special ones included: V."""
+        return len(self._tokens)
+
+    def __contains__(self, token: object) -> bool:
+        return token in self._ids
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, type(self)) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def encode(self, text: str | Sequence[str]) -> list[int]:
+        """Ids of the text's tokens, 3 where a token is unknown; no begin or end symbol is added."""
+        return [self._ids.get(token, UNKNOWN) for token in self.tokenize(text)]
+
+    def tokens_of(self, ids: Iterable[int]) -> list[str]:
+        """Tokens of ids up to the first end symbol, padding and begin symbols left out.
+
+        Errors: IndexError with the position of an id outside the vocabulary.
+        """
+        found = []
+        for position, token_id in enumerate(ids):
+            if not 0 <= token_id < len(self):
+                raise IndexError(f"decode: ids[{position}] is {token_id}, expected 0 <= id < {len(self)}")
+            if token_id == END:
+                break
+            if token_id not in (PAD, BEGIN):
+                found.append(self._tokens[token_id])
+        return found
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids: ``join(tokens_of(ids))``."""
+        return self.join(self.tokens_of(ids))
+
+
+class Vocabulary(Ids):
     """A bijection between tokens and ids, with ids 0 to 3 for padding, begin, end and unknown.
 
     ``tokens`` are the ordinary tokens, without the special ones, in the order of their ids from 4 on. A text can
@@ -111,26 +174,6 @@ class Vocabulary:
         room = None if max_size is None else max_size - len(SPECIALS)
         return cls([token for _, token in kept[:room]], level, normalization)
 
-    @property
-    def tokens(self) -> tuple[str, ...]:
-        """tokens[id] is the token of that id, special tokens included."""
-        return self._tokens
-
-    def __len__(self) -> int:
-        """The number of ids, special ones included: V."""
-        return len(self._tokens)
-
-    def __contains__(self, token: object) -> bool:
-        return token in self._ids
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Vocabulary):
-            return NotImplemented
-        return self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
     def _key(self) -> tuple[object, ...]:
         return self.level, self.normalization, self._tokens
 
@@ -138,15 +181,9 @@ class Vocabulary:
         return f"Vocabulary({len(self)} tokens, level={self.level!r})"
 
     def tokenize(self, text: str | Sequence[str]) -> list[str]:
-        """Tokens of a text; a sequence that is tokenised already comes back as a list."""
         return tokenize(text, self.level, self.normalization) if isinstance(text, str) else list(text)
 
-    def encode(self, text: str | Sequence[str]) -> list[int]:
-        """Ids of the text's tokens, 3 where a token is unknown; no begin or end symbol is added."""
-        return [self._ids.get(token, UNKNOWN) for token in self.tokenize(text)]
-
     def join(self, tokens: Iterable[str]) -> str:
-        """The text that the tokens spell."""
         return ("" if self.level == "char" else " ").join(tokens)
 
     def words_of(self, tokens: Sequence[str]) -> None:
@@ -156,25 +193,6 @@ class Vocabulary:
     def compared(self, tokens: Sequence[str]) -> list[str]:
         """What two token sequences are compared by: the tokens."""
         return list(tokens)
-
-    def tokens_of(self, ids: Iterable[int]) -> list[str]:
-        """Tokens of ids up to the first end symbol, padding and begin symbols left out.
-
-        Errors: IndexError with the position of an id outside the vocabulary.
-        """
-        found = []
-        for position, token_id in enumerate(ids):
-            if not 0 <= token_id < len(self):
-                raise IndexError(f"decode: ids[{position}] is {token_id}, expected 0 <= id < {len(self)}")
-            if token_id == END:
-                break
-            if token_id not in (PAD, BEGIN):
-                found.append(self._tokens[token_id])
-        return found
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids: ``join(tokens_of(ids))``."""
-        return self.join(self.tokens_of(ids))
 
     def to_text(self) -> str:
         r"""A header line, then one ordinary token a line; white space, controls and ``\`` are written ``\u0020``."""

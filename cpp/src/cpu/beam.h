@@ -85,11 +85,12 @@ class Beam {
     std::vector<double> scores;  // of what is finished, best first
   };
 
-  // The best continuations of rows [first, last), as many as there is room for.
+  // The best continuations of rows [first, last), as many as there is room for. What has probability 0 is none: where a
+  // sentence may choose from fewer tokens than the beam has places, the rest are only other sentences' tokens.
   void best(Index first, Index last, const T* lp, const Index* ids, Index K) {
     found_.clear();
-    for (Index i = first; i < last; ++i)
-      for (Index k = 0; k < K; ++k) found_.push_back({sum_[i] + double(lp[i * K + k]), ids[i * K + k], i});
+    for (Index i = first * K; i < last * K; ++i)
+      if (lp[i] > -std::numeric_limits<T>::infinity()) found_.push_back({sum_[i / K] + double(lp[i]), ids[i], i / K});
     const Index room = std::min<Index>(found_.size(), options_.beam - books_[sentence[first]].finished);
     std::partial_sort(found_.begin(), found_.begin() + room, found_.end(), [](const Candidate& a, const Candidate& b) {
       return std::tie(b.sum, a.token, a.row) < std::tie(a.sum, b.token, b.row);

@@ -129,12 +129,20 @@ struct StepWeights<T>::Parts {
   }
 };
 
+// What a row of logits is about: logit k is that of token id(k).
+struct Candidates {
+  Index count;
+  const Index* ids;  // null: of the whole vocabulary
+  Index id(Index k) const { return ids ? ids[k] : k; }
+};
+
 // The columns of the output layer that some sentence of a search may choose: a copy of them, small enough to be read
 // again and again, and which of them are whose. Others get no probability, so that a result does not depend on the batch.
 template <class T>
 struct Shortlist {
   std::vector<Index> ids;             // (n) ascending; empty: the whole vocabulary
   std::vector<std::uint8_t> allowed;  // (B,n)
+  std::vector<Index> own, starts;     // the ids of each sentence, one after the other, and where they start (B + 1)
   Buffer<T> w, bias;                  // (E,n) (n)
   Weights<T> output;
 
@@ -146,9 +154,14 @@ struct Shortlist {
     if (ids.empty()) return;
     const Index E = parts.output[0], n = ids.size();
     check_shape("Stepper", "allowed", chosen.allowed, {{"B", sentences}, {"n", n}}, "to match shortlist");
-    for (Index b = 0; b < sentences; ++b)
-      if (std::find(allowed.begin() + b * n, allowed.begin() + (b + 1) * n, 1) == allowed.begin() + (b + 1) * n)
+    for (Index b = 0; b < sentences; ++b) {
+      starts.push_back(own.size());
+      for (Index i = 0; i < n; ++i)
+        if (allowed[b * n + i]) own.push_back(ids[i]);
+      if (starts[b] == Index(own.size()))
         fail("Stepper: the shortlist allows sentence " + std::to_string(b) + " no token, expected at least 1");
+    }
+    starts.push_back(own.size());
     for (Index i = 0; i < n; ++i) {
       if (ids[i] < 0 || ids[i] >= parts.V || (i && ids[i] <= ids[i - 1]))
         fail("Stepper: shortlist[" + std::to_string(i) + "] is " + std::to_string(ids[i]) +
@@ -166,6 +179,16 @@ struct Shortlist {
     const std::uint8_t* may = allowed.data() + sentence * n;
     for (Index i = 0; i < n; ++i)
       if (!may[i]) logits[i] = -std::numeric_limits<T>::infinity();
+  }
+  // Logits (n) of a row of this sentence: puts those that it may choose first, in the order of their ids. A sum over
+  // them alone is added in an order that other sentences' tokens do not change.
+  Candidates gather(Index sentence, T* logits) const {
+    const Index n = ids.size();
+    const std::uint8_t* may = allowed.data() + sentence * n;
+    Index count = 0;
+    for (Index i = 0; i < n; ++i)
+      if (may[i]) logits[count++] = logits[i];
+    return {count, own.data() + starts[sentence]};
   }
 };
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from dhyan import metrics, model_ops
+from dhyan import metrics, model_ops, strict_json
 from dhyan.averaging import average
 from dhyan.checkpoint import FolderLock
 from dhyan.cli.evaluate import evaluate
@@ -197,14 +196,23 @@ def _check_align(options: argparse.Namespace) -> None:
 
 def _input(path: str | None) -> Iterator[Line]:
     if path not in (None, "-"):
+        if not os.path.exists(path) and " " in path:
+            raise DataError(f"translate: {path}: no such file; INPUT names a file, a sentence comes by standard input")
         yield from scan_file(path)
     elif cast(BufferedReader, sys.stdin.buffer).peek(1):  # no input at all is no line, and no error
         yield from scan_stream(sys.stdin.buffer, "stdin")
 
 
 def _checked(lines: Iterator[Line], name: str, translator: Translator) -> Iterator[Line | DataError]:
-    """The lines, up to the first that cannot be translated, which comes as its error."""
+    """The lines, up to the first that cannot be translated, which comes as its error; a note of the first with a tab,
+    which may be a pair."""
+    asked = translator.two_columns
     for line in lines:
+        if "\t" in line.text and not asked:
+            asked = True
+            note(
+                f"{name}:{line.number}: the line has a tab and is read whole; a source column alone is: cut -f1 {name}"
+            )
         try:
             if line.problem:
                 raise DataError(line.problem)
@@ -237,7 +245,7 @@ def _write(translation: Translation, source: str, index: int, options: argparse.
         record = translation.to_dict() | {"source": source, "source_tokens": translation.source_tokens}
         if options.nbest > 1:
             record["nbest"] = [other.to_dict() for other in translation.nbest]
-        print(json.dumps(record, ensure_ascii=False))
+        print(strict_json.dumps(record))
     elif options.nbest > 1:
         for other in translation.nbest:
             print(f"{index} ||| {other.text} ||| {other.score:.4f}")
@@ -265,15 +273,15 @@ def _report(options: argparse.Namespace) -> None:
         name = options.test or f"{options.source}, {options.target}"
         test = evidence.Sentences(name, pairs, unit=evidence.unit_of(translator))
     else:
-        translator = load(options.model)
+        translator = load([options.model, *options.ensemble])
         note(f"{test.name}: no references, so nothing is measured")
     evidence.check_numbers(test, options.sentences)
-    models = [(options.model, translator)]
-    models += [(options.against, load(options.against))] if options.against else []
+    models = [([options.model, *options.ensemble], translator)]
+    models += [([options.against], load(options.against))] if options.against else []
     runs = []
-    for name, made in models:
+    for folders, made in models:
         with located(options, options.test, made, test.pairs):
-            runs.append(evidence.run(name, made, test, options=search, tokenize=options.tokenize))
+            runs.append(evidence.run(folders, made, test, options=search, tokenize=options.tokenize))
     text, cards = page.report_html(
         runs, test, beam=search.beam, wanted=wanted, count=options.cards, numbers=options.sentences,
         p_values=evidence.compared(runs, test, tokenize=options.tokenize),
@@ -356,7 +364,7 @@ def _info(options: argparse.Namespace) -> None:
     facts |= {"isa": core["isa"], "isas": core["isas"], "bf16": model_ops.has_bf16()}
     facts |= {key: core[key] for key in ("threads", "openmp", "cuda", "cuda_devices")}
     if options.json:
-        print(json.dumps(facts))
+        print(strict_json.dumps(facts))
         return
     missing = {"cuda": "not in this build"}
     for key, value in facts.items():

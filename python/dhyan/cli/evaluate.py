@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from dhyan import metrics
+from dhyan import metrics, strict_json
 from dhyan.cli.inputs import check_files, check_tokenize, located, note, pairs_for, replacement_of, search_of, speed_of
 from dhyan.cli.parser import UsageError
 from dhyan.config import DataConfig
@@ -60,7 +59,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if result["bleu"] is None:
         note(metrics.TEXT_EXTRA_MISSING)
     if options.json:
-        print(json.dumps(result, ensure_ascii=False))
+        print(strict_json.dumps(result))
     else:
         print_report(result, sys.stdout, short_names(names))
 

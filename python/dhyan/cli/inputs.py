@@ -46,9 +46,10 @@ def check_tokenize(options: argparse.Namespace) -> None:
 
 
 def model_and_pairs(options: argparse.Namespace, path: str | None) -> tuple[Translator, list[Pair]]:
-    """The model and the pairs to use it on, read by the columns and levels it was trained with."""
+    """The model, or --ensemble, and the pairs to use it on, read by the columns and levels it was trained with."""
     check_files(options, path)
-    translator, data = load(options.model), load_tables(Path(options.model))[2]
+    translator = load([options.model, *getattr(options, "ensemble", [])])
+    data = load_tables(Path(options.model))[2]
     return translator, pairs_for(options, path, data, translator)
 
 

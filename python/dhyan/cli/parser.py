@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -14,9 +15,9 @@ COMMANDS = {
     "demo": "train on the built-in Hindi-English corpus without and with attention, and show both",
     "train": "train a model on parallel text",
     "translate": "translate lines from a file or stdin",
-    "evaluate": "measure a model on a test file",
+    "evaluate": "measure a model on a test file; what counts as a failure is defined in the report",
     "report": "evidence cards, figures and curves of a model on a test file, as one HTML page without network",
-    "serve": "a local page that translates word by word and shows the weights, and its JSON end point",
+    "serve": "a local page that translates word by word and shows the weights, and its JSON end point; Ctrl-C ends it",
     "average": "write a model whose weights are the mean of those of several folders",
     "align": "word alignments of given pairs, Pharaoh format",
     "shortlist": "learn which target tokens follow from which source tokens, for --shortlist of translate and evaluate",
@@ -106,6 +107,7 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
         "decoupled from the gradient (adamw), or an L2 penalty (adam, sgd)",
     ),
     "--patience": ("train", "patience", int, "stop after so many validations without a better one"),
+    "--average": ("train", "average", int, "validate and keep the mean of the weights after the last N epochs; 0: off"),
     "--label-smoothing": ("train", "label_smoothing", float, "share of probability spread over the vocabulary"),
     "--scheduled-sampling": (
         "train",
@@ -127,6 +129,14 @@ class UsageError(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
+    fill: Callable[[argparse.ArgumentParser], None] | None = None  # completes the texts when they are asked for
+
+    def format_help(self) -> str:
+        if self.fill is not None:
+            self.fill(self)
+            self.fill = None
+        return super().format_help()
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{_short(self)}{message}; see {self.prog} --help")
 
@@ -144,6 +154,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | None:
         raise UsageError(f"command is {argv[0]!r}, expected one of: {', '.join(nearest_first(argv[0], COMMANDS))}")
     arguments, unknown = parser.parse_known_args(argv)
     if arguments.command:
+        _after_ensemble(arguments)
         unknown = _after_options(arguments, unknown, commands[arguments.command])
     if unknown:
         where = commands[arguments.command] if arguments.command else parser
@@ -166,6 +177,14 @@ def _after_options(arguments: argparse.Namespace, unknown: list[str], parser: ar
         if left and action.nargs == "?" and not action.option_strings and getattr(arguments, action.dest) is None:
             setattr(arguments, action.dest, left.pop(0))
     return left
+
+
+def _after_ensemble(arguments: argparse.Namespace) -> None:
+    """A file behind the folders of --ensemble stands in its own place, as it does behind other options."""
+    folders = getattr(arguments, "ensemble", None) or []
+    name = "input" if arguments.command == "translate" else "test"
+    if len(folders) > 1 and getattr(arguments, name, None) is None and os.path.isfile(folders[-1]):
+        setattr(arguments, name, folders.pop())
 
 
 def _is_option(word: str) -> bool:
@@ -204,8 +223,12 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     }
     own["demo"].add_argument("--out", default="dhyan-demo", metavar="DIR", help="where to write (dhyan-demo)")
     _add_train(own["train"])
+    own["train"].fill = _show_defaults
+    own["train"].description = "Train a model on parallel text. In brackets: the defaults, and the tables of --config."
     _add_model(own["translate"])
-    own["translate"].add_argument("input", nargs="?", metavar="INPUT", help="a text file, .gz too; default stdin")
+    own["translate"].add_argument(
+        "input", nargs="?", metavar="INPUT", help="a text file, a sentence a line, .gz too; default stdin"
+    )
     own["translate"].add_argument("--jsonl", action="store_true", help="one JSON object a line, weights included")
     own["translate"].add_argument("--align", metavar="FILE", help="also write Pharaoh alignments, one line a line")
     _add_replacement(own["translate"])
@@ -238,18 +261,34 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("train", nargs="?", metavar="TRAIN", help="TSV file: source TAB target, .gz too")
-    parser.add_argument("valid", nargs="?", metavar="VALID", help="TSV file for validation")
+    parser.add_argument(
+        "valid", nargs="?", metavar="VALID", help="TSV file of other pairs, to choose the best epoch by"
+    )
     parser.add_argument("--source", nargs=2, metavar=("TRAIN", "VALID"), help="instead: one source sentence a line")
     parser.add_argument("--target", nargs=2, metavar=("TRAIN", "VALID"), help="and one target sentence a line")
-    parser.add_argument("--out", metavar="DIR", help="the model folder to write")
+    parser.add_argument("--out", metavar="DIR", help="the model folder to write; required")
     parser.add_argument("--config", metavar="FILE.toml", help="tables [model], [train], [data]; options win over it")
     parser.add_argument("--print-config", action="store_true", help="print the whole configuration as TOML and exit")
     parser.add_argument("--resume", action="store_true", help="go on where a stopped run of --out stands")
-    for option, (_, key, kind, text) in TRAIN_OPTIONS.items():
+    titles = {"data": "text, [data]", "model": "model, [model]", "train": "training, [train]"}
+    groups = {table: parser.add_argument_group(title) for table, title in titles.items()}
+    for option, (table, key, kind, text) in TRAIN_OPTIONS.items():
         if kind is bool:
-            parser.add_argument(option, dest=key, action=argparse.BooleanOptionalAction, help=text)
+            groups[table].add_argument(option, dest=key, action=argparse.BooleanOptionalAction, help=text)
         else:
-            parser.add_argument(option, dest=key, type=kind, metavar=kind.__name__.upper(), help=text)
+            name = "DIR" if option == "--from" else "NAME" if kind is str else kind.__name__.upper()
+            groups[table].add_argument(option, dest=key, type=kind, metavar=name, help=text)
+
+
+def _show_defaults(parser: argparse.ArgumentParser) -> None:
+    """Add to the texts of train's options what holds where none is given."""
+    from dhyan.config import TABLES
+
+    tables = {key: table for table, key, _, _ in TRAIN_OPTIONS.values()}
+    for action in parser._actions:
+        value = getattr(TABLES[tables[action.dest]], action.dest) if action.dest in tables else None
+        if not (value is None or value is False or value == ""):
+            action.help = f"{action.help} ({value:g})" if isinstance(value, float) else f"{action.help} ({value})"
 
 
 def _add_speed(parser: argparse.ArgumentParser) -> None:
@@ -263,7 +302,7 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
-    _add_pairs(parser, "test")
+    _add_pairs(parser, "test", "; sources alone, by either, are shown but not measured")
     parser.add_argument("--out", required=True, metavar="FILE.html", help="the page to write")
     parser.add_argument("--against", metavar="DIR", help="a second model to compare with")
     parser.add_argument(
@@ -277,6 +316,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         "--sentences", type=at_least_1, nargs="+", default=[], metavar="N", help="instead: these, counted from 1"
     )
     parser.add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
+    add_ensemble(parser)
     add_search(parser)
 
 
@@ -306,11 +346,11 @@ def _add_replacement(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_pairs(parser: argparse.ArgumentParser, name: str) -> None:
+def _add_pairs(parser: argparse.ArgumentParser, name: str, more: str = "") -> None:
     parser.add_argument(name, nargs="?", metavar=name.upper(), help="TSV file in the columns the model was trained on")
     parser.add_argument("--source", metavar="FILE", help="instead: a file of source lines")
-    parser.add_argument("--target", metavar="FILE", help="and a file of target lines")
-    parser.add_argument("--bad-lines", default="error", metavar="STR", help="error, or skip and count")
+    parser.add_argument("--target", metavar="FILE", help=f"and a file of target lines{more}")
+    parser.add_argument("--bad-lines", default="error", metavar="NAME", help="error, or skip and count (error)")
 
 
 def _port(text: str) -> int:

@@ -11,7 +11,8 @@ from rich.progress import Progress as RichProgress
 
 from dhyan.training import Report
 
-HEADING = f"{'epoch':>5} {'updates':>8} {'loss':>8} {'valid':>8} {'errors':>8} {'exact':>8} {'tokens/s':>9} {'lr':>8}"
+_NAMES = ("updates", "loss", "valid", "errors", "exact")
+HEADING = f"{'epoch':>5} {' '.join(f'{name:>8}' for name in _NAMES)} {'tokens/s':>9} {'lr':>8} * best, kept"
 
 
 def row(report: Report) -> str:

@@ -46,7 +46,8 @@ def add_search(parser: argparse.ArgumentParser, *, nbest: bool = False) -> None:
         if kind is bool:
             group.add_argument(option, dest=field, action="store_true", default=None, help=text)
         else:
-            group.add_argument(option, dest=field, type=kind, metavar="P" if kind is float else "N", help=text)
+            metavar = "P" if kind is float else "NAME" if kind is str else "N"
+            group.add_argument(option, dest=field, type=kind, metavar=metavar, help=text)
         if nbest and option == "--beam":
             group.add_argument("--nbest", type=at_least_1, default=1, metavar="N", help="write N outputs a line (1)")
 

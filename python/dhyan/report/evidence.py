@@ -25,9 +25,10 @@ from ..metrics import (
     failures_of,
     length_edges,
 )
-from ..names import unknown_name
+from ..names import short_names, unknown_name
 from ..search_options import SearchOptions
 from ..translator import Translation, Translator
+from ..unknown import UNATTENTIVE
 from .card import reading_note
 
 WEAK = 100  # fewer pairs than this, or none with a reference, and a figure says little
@@ -69,20 +70,23 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Run:
-    """One model on one test. result, outputs: as `evaluate` has them, None and empty without references."""
+    """One model, or an ensemble, on one test. result, outputs: as `evaluate` has them, None and empty without
+    references. log: of the first folder.
+    """
 
-    name: str  # the folder
+    folders: Sequence[str]  # of an ensemble several
     translator: Translator
     found: list[Translation]
     outputs: list[Output] = field(default_factory=list)
     result: dict[str, Any] | None = None
     log: list[dict[str, Any]] = field(default_factory=list)
-    training: TrainConfig = field(default_factory=TrainConfig)
+    training: Sequence[TrainConfig] = (TrainConfig(),)  # of each folder
 
     @property
-    def config(self) -> ModelConfig:
-        config: ModelConfig = self.translator.model.config
-        return config
+    def attention(self) -> str:
+        """The scoring the weights come of: of an ensemble the first one that attends, where any does."""
+        names = [config.attention for config in self.translator.configs]
+        return next((name for name in names if name not in UNATTENTIVE), names[0])
 
 
 def read_sources(path: str, two_columns: bool, alone: bool, bad_lines: str, skipped: list[str]) -> list[Pair] | None:
@@ -110,25 +114,37 @@ def read_sources(path: str, two_columns: bool, alone: bool, bad_lines: str, skip
     return pairs
 
 
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """What each is called in titles and heads: its first folder, and how many decide with it."""
+    short = short_names([run.folders[0] for run in runs])
+    return [
+        f"{name} + {len(run.folders) - 1}" if len(run.folders) > 1 else name
+        for name, run in zip(short, runs, strict=True)
+    ]
+
+
 def run(
-    folder: str,
+    folders: Sequence[str],
     translator: Translator,
     test: Sentences,
     *,
     options: SearchOptions | None = None,
     tokenize: str = "13a",
 ) -> Run:
-    """Translate the test, and compare with its references as `dhyan evaluate` does. Errors: as `evaluate`."""
+    """Translate the test, and compare with its references as `dhyan evaluate` does.
+
+    folders: what translator was loaded from. Errors: as `evaluate`.
+    """
     pairs = test.pairs
-    training, log = load_tables(Path(folder))[1], read_log(folder)
+    training, log = [load_tables(Path(folder))[1] for folder in folders], read_log(folders[0])
     if test.has_references:
         measured = measure(
             translator, pairs, options=options, tokenize=tokenize, lengths=test.lengths, edges=test.edges
         )
-        return Run(folder, translator, measured.found, measured.outputs, measured.result, log, training)
+        return Run(folders, translator, measured.found, measured.outputs, measured.result, log, training)
     links = [pair.links for pair in pairs] if translator.needs_links else None
     found = translator.translate([pair.source for pair in pairs], options=options, links=links)
-    return Run(folder, translator, found, log=log, training=training)
+    return Run(folders, translator, found, log=log, training=training)
 
 
 def compared(runs: Sequence[Run], test: Sentences, *, tokenize: str = "13a") -> dict[str, float]:
@@ -224,8 +240,14 @@ def task_type(source_level: str, target_level: str, two_columns: bool) -> str:
 
 
 def evidence_kind(run: Run) -> str:
-    """What the weights of this model are evidence of."""
-    name = run.config.attention
+    """What the weights of this model, or of the models of an ensemble, are evidence of."""
+    each = zip(run.translator.configs, run.training, strict=True)
+    kinds = list(dict.fromkeys(_evidence_kind(config, training) for config, training in each))
+    return f"the mean of {len(run.folders)} models: {'; '.join(kinds)}" if len(run.folders) > 1 else kinds[0]
+
+
+def _evidence_kind(config: ModelConfig, training: TrainConfig) -> str:
+    name = config.attention
     fixed = {
         "none": "none, the model attends to nothing",
         "uniform": "none, the weights are equal by definition",
@@ -233,8 +255,8 @@ def evidence_kind(run: Run) -> str:
     }
     if name in fixed:
         return fixed[name]
-    more = ", coverage" if name == "coverage" or run.training.coverage else ""
-    return f"attention, {name}{more}{', copied source' if run.config.copy else ''}"
+    more = ", coverage" if name == "coverage" or training.coverage else ""
+    return f"attention, {name}{more}{', copied source' if config.copy else ''}"
 
 
 def copied(found: Translation) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..metrics import FAILURES, TEXT_EXTRA_MISSING, exact_match
+from ..model import Seq2Seq
 from ..names import short_names
 from ..svg import bucket_name
 from ..unknown import UNATTENTIVE
@@ -90,7 +91,7 @@ def report_html(
     first = runs[0]
     chosen = evidence.choose(first, test, wanted, count, numbers)
     weak = f'<p class="warning" role="note">{escaped(test.weakness)}</p>' if test.weakness else ""
-    title = f"{short_names([run.name for run in runs])[0]} on {Path(test.name).name}"
+    title = f"{evidence.names_of(runs)[0]} on {Path(test.name).name}"
     body = [
         '<main class="dhyan-page">',
         f"<h1>{escaped(title)}</h1>{weak}",
@@ -112,7 +113,10 @@ def _facts(runs: Sequence[Run], test: Sentences, beam: int) -> str:
     lengths = test.lengths
     facts = [("test", f"{test.name}: {len(lengths)} sentences of {min(lengths)} to {max(lengths)} {test.unit}")]
     for run, role in zip(runs, ("model", "against"), strict=False):
-        facts.append((role, f"{run.name}: {_model(run)}; beam {beam}"))
+        models = run.translator.models
+        parts = [role] + ["in its ensemble"] * (len(models) - 1)
+        for folder, model, part in zip(run.folders, models, parts, strict=True):
+            facts.append((part, f"{folder}: {_model(model)}; beam {beam}"))
     source, target = runs[0].translator.source_vocab, runs[0].translator.target_vocab
     facts += [
         ("task", evidence.task_type(source.level, target.level, runs[0].translator.two_columns)),
@@ -122,8 +126,8 @@ def _facts(runs: Sequence[Run], test: Sentences, beam: int) -> str:
     return f'<dl class="facts">{"".join(f"<dt>{escaped(a)}</dt><dd>{escaped(b)}</dd>" for a, b in facts)}</dl>'
 
 
-def _model(run: Run) -> str:
-    config = run.config
+def _model(model: Seq2Seq) -> str:
+    config = model.config
     assert not isinstance(config.window, int | str)
     window = window_to(config.window)
     parts = [
@@ -135,13 +139,13 @@ def _model(run: Run) -> str:
         "both directions" if config.bidirectional else "",
         f"embedding {config.embedding}",
         f"{config.order} order",
-        f"{sum(p.size for p in run.translator.model.parameters().values()):,} parameters",
+        f"{sum(p.size for p in model.parameters().values()):,} parameters",
     ]
     return ", ".join(filter(None, parts))
 
 
 def _figures(runs: Sequence[Run], p_values: Mapping[str, float]) -> str:
-    results, names = [run.result for run in runs if run.result is not None], short_names([run.name for run in runs])
+    results, names = [run.result for run in runs if run.result is not None], evidence.names_of(runs)
     if not results:
         return "<p>The test has no references: nothing was measured.</p>"
     rows: list[tuple[str, ...]] = [
@@ -159,7 +163,7 @@ def _figures(runs: Sequence[Run], p_values: Mapping[str, float]) -> str:
     table = table_html("On the whole test", head, rows)
     signature = results[0]["signature"]
     fine = f"sacreBLEU {signature}" if signature else TEXT_EXTRA_MISSING
-    dull = [name for run, name in zip(runs, names, strict=True) if run.config.attention in UNATTENTIVE]
+    dull = [name for run, name in zip(runs, names, strict=True) if run.attention in UNATTENTIVE]
     if dull:
         fine += (
             f". {' and '.join(dull)} does not attend: its failures are counted by weights that say nothing of reading."
@@ -169,7 +173,7 @@ def _figures(runs: Sequence[Run], p_values: Mapping[str, float]) -> str:
 
 def _value(run: Run, key: str) -> Any:
     """One figure of an evaluation, shares as percentages; None where it is unknown or means nothing."""
-    if run.result is None or run.result[key] is None or (key == "aer" and run.config.attention in UNATTENTIVE):
+    if run.result is None or run.result[key] is None or (key == "aer" and run.attention in UNATTENTIVE):
         return None
     value = run.result[key]
     return 100 * value if key in ("exact_match", "token_error_rate") else value
@@ -183,18 +187,19 @@ def _curves(runs: Sequence[Run], test: Sentences) -> str:
     figures = []
     rows = [run.result["by_length"] for run in runs if run.result and run.result["bleu"] is not None]
     if rows:
-        names = short_names([run.name for run in runs])
+        names = evidence.names_of(runs)
         curves = {name: [row["bleu"] for row in own] for name, own in zip(names, rows, strict=True)}
         places = [bucket_name(row) for row in rows[0]]
         counts = [row["pairs"] for row in rows[0]]
         held = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
         axis = f"source {test.unit}, {held} pairs each"
         figures.append(chart_html("BLEU by source length", places, curves, axis=axis, top=100))
-    log = runs[0].log
+    log, several = runs[0].log, len(runs[0].folders) > 1
+    training = f"training {short_names(runs[0].folders[:1])[0]}" if several else "training"
     epochs = [str(row.get("epoch", "?"))[:12] for row in log]
     for title, keys, top in (
-        ("Loss while training", {"training": "train_loss", "validation": "valid_loss"}, None),
-        ("Validation while training", {"exact match": "exact_match", "token error rate": "token_error_rate"}, 1.0),
+        (f"Loss while {training}", {"training": "train_loss", "validation": "valid_loss"}, None),
+        (f"Validation while {training}", {"exact match": "exact_match", "token error rate": "token_error_rate"}, 1.0),
     ):
         curves = {name: [row.get(key) for row in log] for name, key in keys.items()}
         figures.append(chart_html(title, epochs, curves, axis="epoch", top=top) if log else "")
@@ -226,13 +231,13 @@ def _card(runs: Sequence[Run], test: Sentences, i: int, why: Sequence[str]) -> C
     if output is not None:
         texts.append(("target (reference)", pair.target))
     texts.append(("output", found.text))
-    names = short_names([run.name for run in runs])
+    names = evidence.names_of(runs)
     texts += [(f"output of {name}", other.found[i].text) for name, other in zip(names[1:], runs[1:], strict=True)]
-    notes = [("score", f"{found.score:.4f}"), ("alignment", evidence.alignment_note(found, run.config.attention))]
+    notes = [("score", f"{found.score:.4f}"), ("alignment", evidence.alignment_note(found, run.attention))]
     if output is None:
         notes.append(("failures", "not checked: there is no reference"))
     else:
-        gold = "" if run.config.attention in UNATTENTIVE else evidence.gold_note(output)
+        gold = "" if run.attention in UNATTENTIVE else evidence.gold_note(output)
         notes += [("gold links", gold)] if gold else []
         notes += evidence.failure_notes(output, found.in_words().source_tokens)
     copies = evidence.copied(found)
