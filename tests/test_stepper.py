@@ -28,8 +28,9 @@ def sources() -> tuple[np.ndarray, np.ndarray]:
 
 
 def same_one_by_one(model: Seq2Seq, steps: int = 25) -> None:
-    """Each sentence alone (weights in place, screen) gives what it gives in a batch: weights packed, all logits or, where
-    the CPU multiplies in bfloat16, a screen of its own. Five sentences have all logits computed, on weights in place."""
+    """Each sentence alone (weights in place, screen) gives what it gives in a batch: weights packed, all logits
+    or, where the CPU multiplies in bfloat16, a screen of its own. Five sentences have all logits, on weights in place.
+    """
     source, lengths = sources()
     ids, weights = model.greedy(source, lengths, steps)
     assert SENTENCES * steps >= 256, "fewer do not earn back the screen of a batch"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import numpy as np
 
@@ -109,7 +108,8 @@ def _initialise(config: ModelConfig, name: str, array: np.ndarray, rng: np.rando
         array[...] = config.plan.initial(name.removeprefix("attention."), shape, rng)
     elif name.endswith("_embedding"):
         tied = name == "target_embedding" and config.tie != "none"
-        _draw(array, partial(rng.normal, 0.0, shape[1] ** -0.5 if tied else 1.0))
+        spread = shape[1] ** -0.5 if tied else 1.0
+        _draw(array, lambda n: rng.normal(0.0, spread, n))
     elif ".gain" in name:
         array[...] = 1.0
     elif ".bias" in name:
@@ -122,7 +122,7 @@ def _initialise(config: ModelConfig, name: str, array: np.ndarray, rng: np.rando
     else:
         fan_out = shape[1] // GATES[config.cell] if name.endswith("weight_ih") else shape[1]
         bound = (6.0 / (shape[0] + fan_out)) ** 0.5
-        _draw(array, partial(rng.uniform, -bound, bound))
+        _draw(array, lambda n: rng.uniform(-bound, bound, n))
 
 
 def _draw(array: np.ndarray, draw: Callable[[int], np.ndarray]) -> None:
