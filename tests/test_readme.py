@@ -43,6 +43,16 @@ def test_the_sentence_about_the_example() -> None:
     assert np.abs(rounded - [0.5663, 0.4337]).max() < 0.51e-4  # what rounding the weights first gives, .56625 .43375
 
 
+def test_the_lines_that_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("train.tsv", "valid.tsv"):
+        Path(name).write_text("gato\tcat\nperro\tdog\n" * 4, encoding="utf-8")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(block("dhyan.train("), {})
+    assert printed.getvalue() == "cat\n" and (tmp_path / "model" / "recent-1.safetensors").exists()
+
+
 def test_every_public_name_of_the_example_is_there() -> None:
     names = {name for text in BLOCKS for name in re.findall(r"\bdhyan\.(\w+)\(", text)}
     assert names and names <= set(dhyan.__all__)

@@ -266,7 +266,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--source", nargs=2, metavar=("TRAIN", "VALID"), help="instead: one source sentence a line")
     parser.add_argument("--target", nargs=2, metavar=("TRAIN", "VALID"), help="and one target sentence a line")
-    parser.add_argument("--out", metavar="DIR", help="the model folder to write; required")
+    parser.add_argument("--out", metavar="DIR", help="the model folder to write, over an older one; required")
     parser.add_argument("--config", metavar="FILE.toml", help="tables [model], [train], [data]; options win over it")
     parser.add_argument("--print-config", action="store_true", help="print the whole configuration as TOML and exit")
     parser.add_argument("--resume", action="store_true", help="go on where a stopped run of --out stands")
