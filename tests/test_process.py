@@ -256,3 +256,34 @@ def test_set_num_threads_refuses_none(n: int) -> None:
     with pytest.raises(ValueError, match=f"n is {n}, expected at least 1"):
         set_num_threads(n)
     assert get_num_threads() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads resident memory as Linux tells it")
+def test_large_blocks_are_cut_joined_and_given_back(tmp_path: Path) -> None:
+    """What one large array leaves serves smaller ones, these leave it whole again, and no more than 512 MB wait."""
+    code = """
+def resident(key):
+    line = next(line for line in open("/proc/self/status") if line.startswith(key))
+    return int(line.split()[1]) / 1024
+
+def filled(megabytes):
+    array = model_ops.empty(megabytes << 18, np.float32)
+    array.fill(1)
+    return array
+
+before = resident("VmRSS")
+whole = filled(200)
+del whole
+parts = [filled(n) for n in (40, 10, 60, 20, 5, 30, 25)]
+again = resident("VmHWM")
+del parts
+whole = filled(200)
+joined = resident("VmHWM")
+del whole
+many = [filled(200) for _ in range(5)]
+del many
+print(json.dumps([again - before, joined - before, resident("VmHWM") - before, resident("VmRSS") - before]))
+"""
+    [[cut, joined, most, left]] = script(tmp_path, code)
+    assert 180 < cut < 215 and joined < 215
+    assert most > 950 and left < 620

@@ -328,7 +328,7 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
   const bool in_loop = !p.bahdanau && p.feeding;
   const Index state = p.bahdanau ? z.E : 0;
 
-  const PreparedMemory<T> prepared(p.scorer, memory);
+  PreparedMemory<T> prepared(p.scorer, memory);
   BackwardWeights<T> back;
   back.below.resize(z.L);
   for (Index l = 0; l < z.L; ++l) {
@@ -372,6 +372,9 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
     loop_backward(cache, p, prepared, back, h0, c0, masks, dreadout, dweights, slices[s], d, dh0, dc0);
   });
   memory_backward(cache, p, prepared, d, dkeys, dvalues, gradients.w);
+  // What only the loop and the memory read makes room for the packed gradients of the gates: the peak of a step is here.
+  back = {};
+  for (Buffer<T>* done : {&prepared.prepared, &d.dcontext, &d.dscores, &d.dstate}) *done = {};
 
   // The weights' gradients, one product each over all steps.
   const T* null = nullptr;

@@ -98,7 +98,7 @@ void tile_backward(Index first, Index rows, const T* tile, View<const T, 2> r, c
       if (targets[first + i] < 0) std::fill_n(kept.get() + i * E, E, T(0));
     inputs = kept.get();
   }
-  product(E, columns_of(inputs, E), Packed<T>::of(tile, rows, V), dw.data, V, static_cast<const T*>(nullptr), first > 0);
+  product_once(E, columns_of(inputs, E), tile, rows, V, dw.data, first > 0);
   const Index width = 256;
   parallel_for((V + width - 1) / width, rows * V, [&](Index i) {
     dense_kernels<T>().add_rows(rows, std::min(width, V - i * width), tile + i * width, V, db.data + i * width);

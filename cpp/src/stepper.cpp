@@ -219,10 +219,12 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
                    thread_scratch<T>(), d.output_bias());
     };
     const Screen* screen = d.thin() && d.whole() ? d.w.screen(active, z.E, ids[1]) : nullptr;
+    const BatchScreen* batch_screen = d.whole() ? d.w.batch_screen(d.form, z.E, B, ids[1]) : nullptr;
+    std::vector<Index> screened(batch_screen ? active : 0);
     const auto likeliest = [&](Index i) {
       if constexpr (std::is_same_v<T, float>)
-        if (screen) {
-          const Index best = screen->best(step.readout.get() + i * z.E);
+        if (screen || batch_screen) {
+          const Index best = screen ? screen->best(step.readout.get() + i * z.E) : screened[i];
           if (best >= 0) return best;
           layer(i, 1);
         }
@@ -239,7 +241,10 @@ Index Stepper<T>::greedy(View<const T, 3> h0, View<const T, 3> c0, Index begin, 
       check_interrupt();
       d.step(step, active, [&](Index i) { return token[i]; }, [&](Index i) { return sentence[i]; },
              [&](Index) { return t; });
-      if (!screen) layer(0, active);
+      if constexpr (std::is_same_v<T, float>)
+        if (batch_screen)
+          batch_screen->best(active, step.readout.get(), logits.get(), thread_scratch<T>(), screened.data());
+      if (!screen && !batch_screen) layer(0, active);
       Index kept = 0;
       for (Index i = 0; i < active; ++i) {
         const Index found = likeliest(i), best = found < 0 ? found : d.id(found), b = sentence[i];

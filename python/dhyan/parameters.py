@@ -6,7 +6,7 @@ One buffer makes the optimiser one pass and a checkpoint one write. Weights are 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -98,29 +98,39 @@ def initial_parameters(config: ModelConfig, seed: int, dtype: np.dtype | str) ->
     arrays = Arrays(parameter_shapes(config), dtype)
     for index, (name, array) in enumerate(arrays.items()):
         rng = np.random.Generator(np.random.Philox(key=[seed, index]))
-        array[...] = _initial(config, name, array.shape, rng)
+        _initialise(config, name, array, rng)
     return arrays
 
 
-def _initial(config: ModelConfig, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def _initialise(config: ModelConfig, name: str, array: np.ndarray, rng: np.random.Generator) -> None:
+    shape = array.shape
     if name.startswith("attention."):
-        return config.plan.initial(name.removeprefix("attention."), shape, rng)
-    if name.endswith("_embedding"):
+        array[...] = config.plan.initial(name.removeprefix("attention."), shape, rng)
+    elif name.endswith("_embedding"):
         tied = name == "target_embedding" and config.tie != "none"
-        return rng.normal(0.0, shape[1] ** -0.5 if tied else 1.0, shape)
-    if ".gain" in name:
-        return np.ones(shape)
-    if ".bias" in name:
-        bias = np.zeros(shape)
+        spread = shape[1] ** -0.5 if tied else 1.0
+        _draw(array, lambda n: rng.normal(0.0, spread, n))
+    elif ".gain" in name:
+        array[...] = 1.0
+    elif ".bias" in name:
+        array[...] = 0.0
         if config.cell == "lstm" and name.endswith("bias_ih"):
             hidden = config.hidden
-            bias[hidden : 2 * hidden] = 1.0  # an open forget gate: gradients reach far from the first step on
-        return bias
-    if name.endswith("weight_hh"):
-        return rng.uniform(-1.0, 1.0, shape) * shape[0] ** -0.5
-    fan_out = shape[1] // GATES[config.cell] if name.endswith("weight_ih") else shape[1]
-    bound = (6.0 / (shape[0] + fan_out)) ** 0.5
-    return rng.uniform(-bound, bound, shape)
+            array[hidden : 2 * hidden] = 1.0  # an open forget gate: gradients reach far from the first step on
+    elif name.endswith("weight_hh"):
+        _draw(array, lambda n: rng.uniform(-1.0, 1.0, n) * shape[0] ** -0.5)
+    else:
+        fan_out = shape[1] // GATES[config.cell] if name.endswith("weight_ih") else shape[1]
+        bound = (6.0 / (shape[0] + fan_out)) ** 0.5
+        _draw(array, lambda n: rng.uniform(-bound, bound, n))
+
+
+def _draw(array: np.ndarray, draw: Callable[[int], np.ndarray]) -> None:
+    """Fills an array with draws, few at a time: a whole embedding in float64 would be the peak of a small training."""
+    flat = array.reshape(-1)
+    for first in range(0, flat.size, 1 << 16):
+        part = flat[first : first + (1 << 16)]
+        part[...] = draw(part.size)
 
 
 def round_to_bfloat16(array: np.ndarray) -> None:

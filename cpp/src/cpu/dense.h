@@ -80,6 +80,9 @@ Operand<T> columns_of(const T* data, Index ld) { return {data, 1, ld}; }  // the
 template <class T>
 void product(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, const T* bias = nullptr,
              bool accumulate = false);
+// C (M,N) = start + A B with a B (K,N) that no other product reads.
+template <class T>
+void product_once(Index M, Operand<T> a, const T* b, Index K, Index N, T* c, bool accumulate);
 // The same on the calling thread, with its own scratch.
 template <class T>
 void product_here(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, T* scratch, const T* bias = nullptr,

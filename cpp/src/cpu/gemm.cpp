@@ -13,7 +13,9 @@ namespace dhyan {
 
 template <class T>
 Packed<T>::Packed(const T* b, Index row, Index col, Index K, Index N) : K_(K), N_(N), nr_(dense_kernels<T>().nr) {
-  const Index panels = (N + nr_ - 1) / nr_, step = 8;
+  const Index panels = (N + nr_ - 1) / nr_, threads = num_threads();
+  // Eight panels of a row at a time, fewer where a thread would have none: a small matrix packed by one was 6 % of a small step.
+  const Index step = std::max<Index>(1, std::min<Index>(8, (panels + threads - 1) / threads));
   const auto pack = [&](auto panels_of) {
     parallel_for((panels + step - 1) / step, 4 * K * N,
                  [&](Index i) { panels_of(i * step, std::min(panels, (i + 1) * step)); });
@@ -62,6 +64,27 @@ void product(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, const T
     const Index j0 = tile % columns * tile_j, j1 = std::min(panels.count(), j0 + tile_j);
     b.multiply(m1 - m0, {a.data + m0 * a.row, a.row, a.col}, j0, j1, c + m0 * ldc, ldc, bias, accumulate,
                scratch.get());
+  });
+}
+
+template <class T>
+void product_once(Index M, Operand<T> a, const T* b, Index K, Index N, T* c, bool accumulate) {
+  const T* none = nullptr;
+  const Index nr = dense_kernels<T>().nr, need = dense_kernels<T>().gemm_scratch;
+  Index width = std::max<Index>(nr, 512 / nr * nr);
+  while (width > 4 * nr && (N + width - 1) / width < 4 * num_threads()) width = width / nr / 2 * nr;
+  const Index parts = (N + width - 1) / width;
+  if (parts < 2 * num_threads()) return product(M, a, Packed<T>::of(b, K, N), c, N, none, accumulate);
+  // Packed where it is multiplied, a part of B stays in that core's second-level cache; whole it went through memory and back.
+  const bool rounded = bf16_products();
+  parallel_for(parts, 2 * M * N * K, [&](Index i) {
+    static thread_local Buffer<T> scratch;
+    if (scratch.size() < need) scratch = Buffer<T>(need);
+    const bool before = rounded && set_bf16_products(true);
+    const Index first = i * width;
+    const Packed<T> part(b + first, N, 1, K, std::min(width, N - first));
+    if (rounded) set_bf16_products(before);
+    part.multiply(M, a, 0, part.panel_count(), c + first, N, none, accumulate, scratch.get());
   });
 }
 
@@ -208,6 +231,7 @@ void scatter_rows(const Ragged& r, const T* rows, Index W, T* x, Index S) {
   template class Packed<T>;                                                                                  \
   template class Weights<T>;                                                                                 \
   template void product<T>(Index, Operand<T>, const Packed<T>&, T*, Index, const T*, bool);                  \
+  template void product_once<T>(Index, Operand<T>, const T*, Index, Index, T*, bool);                        \
   template void thin_product<T>(Index, const T*, Index, const Weights<T>&, T*, Index, const T*, bool);       \
   template void weight_gradient<T>(Index, const T*, Index, Index, const T*, Index, T*, T*);                  \
   template void column_sums<T>(Index, Index, const T*, T*);                                                  \

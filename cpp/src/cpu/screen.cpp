@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 
 namespace dhyan {
 namespace {
@@ -78,6 +79,90 @@ Index Screen::best(const float* x) const {
       for (Index n = first; n < last; ++n)
         if (best < 0 || exact[n - first] > largest) best = n, largest = exact[n - first];
     }
+  }
+  return best;
+}
+
+namespace {
+Packed<float> packed_in_pairs(const Weights<float>& w) {
+  const bool before = set_bf16_products(true);
+  Packed<float> pairs = Packed<float>::of(w.data(), w.K(), w.N());
+  set_bf16_products(before);
+  return pairs;
+}
+
+// What rounding to bfloat16 takes from x.
+float lost_by_rounding(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000;
+  float nearest;
+  std::memcpy(&nearest, &bits, sizeof nearest);
+  return x - nearest;
+}
+
+// Covers the rounding of both chains of K sums, the flushing of subnormal products, and that of the bounds themselves.
+float gamma_of(Index K) { return static_cast<float>(K + 16) * 2.4e-7f; }
+}  // namespace
+
+// x w = xr wr + x (w - wr) + (x - xr) wr, so two norms bound what rounding both factors changes (Cauchy-Schwarz).
+BatchScreen::BatchScreen(const Weights<float>& exact, const float* bias)
+    : exact_(&exact), bias_(bias), rounded_(packed_in_pairs(exact)), error_(exact.N()), size_(exact.N()), slack_(exact.N()) {
+  const Index K = exact.K(), N = exact.N();
+  const float gamma = gamma_of(K);
+  std::atomic<bool> good{true};
+  parallel_for((N + C - 1) / C, 4 * K * N, [&](Index j) {
+    float squares[C] = {}, missed[C] = {};
+    const Index first = j * C, width = std::min(C, N - first);
+    for (Index k = 0; k < K; ++k)
+      for (Index n = 0; n < width; ++n) {
+        const float w = exact.data()[k * N + first + n], e = lost_by_rounding(w);
+        squares[n] += w * w;
+        missed[n] += e * e;
+      }
+    for (Index n = 0; n < width; ++n) {
+      const float more = 1.0f + static_cast<float>(K) * 2.4e-7f;  // sums of K squares in float
+      const float e = std::sqrt(missed[n] * more) + 1e-18f, size = std::sqrt(squares[n] * more) + e;
+      error_.get()[first + n] = e + size * gamma;
+      size_.get()[first + n] = size;
+      slack_.get()[first + n] = std::fabs(bias_[first + n]) * gamma;
+      if (!(size < 1e15f) || !std::isfinite(bias_[first + n])) good = false;
+    }
+  });
+  good_ = good;
+}
+
+void BatchScreen::best(Index rows, const float* x, float* logits, float* scratch, Index* found) const {
+  const Index K = exact_->K(), N = exact_->N();
+  if (!good_) return std::fill_n(found, rows, Index(-1)), void();
+  product_here(rows, rows_of(x, K), rounded_, logits, N, scratch, bias_);
+  std::vector<Index> groups(exact_->packed().panel_count());
+  for (Index i = 0; i < rows; ++i) found[i] = best_of_row(x + i * K, logits + i * N, scratch, groups.data());
+}
+
+Index BatchScreen::best_of_row(const float* x, float* logits, float* scratch, Index* groups) const {
+  const Index K = exact_->K(), N = exact_->N(), width = exact_->packed().panels().nr;
+  double squares = 0, missed = 0;
+  float most = 0;
+  for (Index k = 0; k < K; ++k) {
+    const double e = lost_by_rounding(x[k]);
+    squares += double(x[k]) * double(x[k]);
+    missed += e * e;
+    most = std::max(most, std::fabs(x[k]));
+  }
+  if (!(squares < 1e30) || !(most > 1e-15f)) return -1;
+  const float norm = static_cast<float>(std::sqrt(squares) * 1.001), lost = static_cast<float>(std::sqrt(missed) * 1.001);
+  const auto of = [&](const Buffer<float>& all) { return static_cast<const float*>(all.get()); };
+  const float least = kernels().least(N, logits, of(error_), of(size_), of(slack_), norm, lost);
+  const Index reaching =
+      kernels().reaching(N, logits, of(error_), of(size_), of(slack_), norm, lost, least, width, groups);
+  if (reaching > kMostCandidates) return -1;
+  Index best = -1;
+  for (Index g = 0; g < reaching; ++g) {
+    const Index j = groups[g], last = std::min(N, (j + 1) * width);
+    exact_->packed().multiply(1, rows_of(x, K), j, j + 1, logits, N, bias_, false, scratch);
+    for (Index n = j * width; n < last; ++n)
+      if (best < 0 || logits[n] > logits[best]) best = n;
   }
   return best;
 }

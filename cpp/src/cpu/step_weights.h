@@ -13,6 +13,7 @@
 namespace dhyan {
 
 constexpr Index kScreenedRows = 3;  // from here on reading all weights once costs less than the bytes once a row
+constexpr Index kBatchScreened = 256;  // rows times steps from which a screen for many rows earns back its making
 constexpr Index kKeptTokens = Index(64) << 20;  // bytes
 
 // What `make` returns, made by the first who asks and kept. No lock: a child of a fork would inherit it taken; of two who
@@ -39,6 +40,7 @@ struct StepWeights<T>::Parts {
   bool shrunk;
   mutable std::atomic<const Form*> few{nullptr}, many{nullptr};
   mutable std::atomic<const Screen*> screen_{nullptr};
+  mutable std::atomic<const BatchScreen*> batch_screen_{nullptr};
   mutable std::vector<std::atomic<const T*>> tokens;  // what each adds to gates and readout, once it was read
   mutable std::atomic<Index> kept{0};
 
@@ -50,6 +52,7 @@ struct StepWeights<T>::Parts {
     delete few.load();
     delete many.load();
     delete screen_.load();
+    delete batch_screen_.load();
     for (auto& token : tokens) delete[] token.load();
   }
 
@@ -114,6 +117,14 @@ struct StepWeights<T>::Parts {
     if constexpr (std::is_same_v<T, float>)
       if (rows <= kScreenedRows && (steps >= 4 || screen_.load(std::memory_order_acquire)) && Screen::pays(E, V))
         return &made_once(screen_, [&] { return Screen(output.data, E, V, output_bias.data); });
+    return nullptr;
+  }
+  // The same of the form for many rows, where the CPU multiplies in bfloat16.
+  const BatchScreen* batch_screen(const Form& form, Index E, Index rows, Index steps) const {
+    if constexpr (std::is_same_v<T, float>)
+      if (!form.output.thin() && BatchScreen::pays(E, V) &&
+          (rows * steps >= kBatchScreened || batch_screen_.load(std::memory_order_acquire)))
+        return &made_once(batch_screen_, [&] { return BatchScreen(form.output, output_bias.data); });
     return nullptr;
   }
 };

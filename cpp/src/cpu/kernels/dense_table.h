@@ -77,6 +77,12 @@ struct ScreenKernels {
                    std::int8_t* codes /*(K up to even, columns)*/, float* scale, float* error);
   float (*panel)(const std::int16_t* x, Index pairs, const std::int8_t* codes, const float* scale, const float* error,
                  const float* bias, Index width, float step, float norm, float gamma, float* high, float* top);
+  // A row of n outputs that are known to within norm error[i] + lost size[i] + slack[i]: the largest lower end, and the
+  // groups of `columns` outputs, in order, where an upper end reaches `least`; returns how many.
+  float (*least)(Index n, const float* y, const float* error, const float* size, const float* slack, float norm,
+                 float lost);
+  Index (*reaching)(Index n, const float* y, const float* error, const float* size, const float* slack, float norm,
+                    float lost, float least, Index columns, Index* groups);
 };
 
 // B of a product in bfloat16, two k to an element: panel j, pair p, column n at data[(j * pairs + p) * nr + n].

@@ -135,5 +135,30 @@ float screen_panel(const std::int16_t* x, Index pairs, const std::int8_t* codes,
   return largest;
 }
 
+float screen_least(Index n, const float* y, const float* error, const float* size, const float* slack, float norm,
+                   float lost) {
+  float largest = -__builtin_inff();
+#pragma omp simd reduction(max : largest)
+  for (Index i = 0; i < n; ++i) {
+    const float low = y[i] - (norm * error[i] + lost * size[i] + slack[i]);
+    largest = low > largest ? low : largest;
+  }
+  return largest;
+}
+
+Index screen_reaching(Index n, const float* y, const float* error, const float* size, const float* slack, float norm,
+                      float lost, float least, Index columns, Index* groups) {
+  Index found = 0;
+  for (Index first = 0; first < n; first += columns) {
+    const Index last = first + columns < n ? first + columns : n;
+    int any = 0;
+#pragma omp simd reduction(| : any)
+    for (Index i = first; i < last; ++i) any |= y[i] + (norm * error[i] + lost * size[i] + slack[i]) >= least;
+    groups[found] = first / columns;
+    found += any;
+  }
+  return found;
+}
+
 }  // namespace
 }  // namespace dhyan
