@@ -111,8 +111,8 @@ def test_what_is_wrong_is_not_timed(tmp_path: Path, fake: type[Fake]) -> None:
     assert any("wrong, so not timed" in r["text"] for r in run.of("note"))
 
 
-@pytest.mark.parametrize(("stopped", "kind"), [(False, "wrong"), (True, "note")])
-def test_a_check_that_crashes_is_wrong_and_one_without_time_is_not(
+@pytest.mark.parametrize(("stopped", "kind"), [(False, "wrong"), (True, "unchecked")])
+def test_a_check_that_crashes_is_wrong_and_one_without_time_is_no_answer(
     tmp_path: Path, fake: type[Fake], stopped: bool, kind: str
 ) -> None:
     run = run_of(tmp_path)

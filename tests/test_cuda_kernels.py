@@ -232,20 +232,19 @@ def test_a_score_does_not_depend_on_the_tile(library: Path) -> None:
 @pytest.mark.parametrize("term", ["product", "tanh"])
 def test_results_do_not_depend_on_padding_or_batch(library: Path, term: str, T: int) -> None:
     """A sentence alone, among others, and padded across each length at which a kernel is chosen: the same bits."""
-    emulator = Emulator(library, "float32")
-    p = Problem(emulator, (3, T, 1100, 8, 6), term, 0)
-    length, first = 12, ()
-    for B, S in ((1, 12), (1, 20), (3, 70), (2, 1100)):
-        p.sizes, p.end = (B, T, S, 8, 6), np.full((B, T), length)
-        whole = p.q, p.k, p.v, p.dcontext
-        p.q, p.k, p.v, p.dcontext = p.q[:B], p.k[:B, :S], p.v[:B, :S], p.dcontext[:B]
-        context, weights = p.forward()
-        dq, dk, dv = p.backward(weights, None)[:3]
-        bits = context[0], weights[0, :, :length], dq[0], dk[0, :length], dv[0, :length]
-        p.q, p.k, p.v, p.dcontext = whole
-        first = first or bits
-        for a, b in zip(first, bits, strict=True):
-            np.testing.assert_array_equal(a, b)
+    p = Problem(Emulator(library, "float32"), (3, T, 1100, 8, 6), term, 0)
+    whole = p.q, p.k, p.v, p.dcontext
+    for length, batches in ((12, ((1, 12), (1, 20), (3, 70))), (200, ((1, 200), (2, 1100)))):
+        found = []
+        for B, S in batches:
+            p.sizes, p.end = (B, T, S, 8, 6), np.full((B, T), length)
+            p.q, p.k, p.v, p.dcontext = whole[0][:B], whole[1][:B, :S], whole[2][:B, :S], whole[3][:B]
+            context, weights = p.forward()
+            dq, dk, dv = p.backward(weights, None)[:3]
+            found.append((context[0], weights[0, :, :length], dq[0], dk[0, :length], dv[0, :length]))
+        for bits in found[1:]:
+            for a, b in zip(found[0], bits, strict=True):
+                np.testing.assert_array_equal(a, b)
 
 
 def test_a_score_does_not_depend_on_its_neighbours(library: Path) -> None:
