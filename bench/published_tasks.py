@@ -88,7 +88,8 @@ TASKS = {
             training=(G2P + "train.tsv", G2P + "dev.tsv", "--source-level", "char", "--target-level", "word"),
             test=(G2P + "test.tsv",),
             options=(
-                *SIZES, *COSINE, "--epochs", "60", "--dropout", "0.4", "--normalize", "sparsemax", "--precision", "bf16",
+                *SIZES, *COSINE, "--epochs", "60", "--dropout", "0.4", "--normalize", "sparsemax",
+                "--precision", "bf16",
             ),
             seeds=(1, 2, 3),
             ensemble=True,
