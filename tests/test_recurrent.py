@@ -455,3 +455,72 @@ def test_layer_normalisation_does_not_see_the_size_of_the_weights(cell: str) -> 
     first = run(cell, inputs, parameters, lengths)[0]
     second = run(cell, inputs, parameters | {"weight_ih": 3 * parameters["weight_ih"] + 0.5}, lengths)[0]
     assert 0 < np.abs(first - second).max() < 1e-3
+
+
+# ------------------------------------------------------------------------------------------------ both directions
+
+
+def both_directions(x, lengths, parameters, masks, cell, dout, dfinal, *, at_once):  # type: ignore[no-untyped-def]
+    """Outputs and gradients of a bidirectional layer on rows, from the op of both or from two calls."""
+    gradients = tuple({name: np.empty_like(p) for name, p in own.items()} for own in parameters)
+    if at_once:
+        output, final, cache = ops.bidirectional_rows_forward(x, lengths, parameters, cell=cell, state_masks=masks)
+        dx = ops.bidirectional_rows_backward(dout, cache, dfinal, gradients=gradients)
+    else:
+        forward = [
+            ops.recurrent_rows_forward(x, lengths, own, cell=cell, reverse=reverse, state_mask=mask)
+            for own, mask, reverse in zip(parameters, masks, (False, True), strict=True)
+        ]
+        output, final = np.concatenate([f[0] for f in forward], 1), tuple(f[1] for f in forward)
+        halves = np.split(dout, 2, axis=1)
+        dx = np.sum(
+            [
+                ops.recurrent_rows_backward(half, f[3], d, gradients=own)[0]
+                for half, f, d, own in zip(halves, forward, dfinal, gradients, strict=True)
+            ],
+            axis=0,
+        )
+    return [output, *final, dx, *(own[name] for own in gradients for name in own)]
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 5, 7), (3, 40, 13, 40), (40, 13, 40, 64), (24, 50, 64, 256)])
+@pytest.mark.parametrize("precision", ["float32", "float64", "bf16"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_both_directions_at_once_are_the_bits_of_two_calls(
+    isa: str, cell: str, precision: str, shape: tuple[int, int, int, int]
+) -> None:
+    """bf16: products are rounded where this CPU can, on the thread that is dealt a direction too."""
+    (B, S, width, H), dtype = shape, "float64" if precision == "float64" else "float32"
+    rng = np.random.default_rng(H)
+    lengths = ragged(B, S)
+    rows = int(lengths.sum())
+    x, dout, dfinal = (rng.standard_normal(shape).astype(dtype) for shape in ((rows, width), (rows, 2 * H), (B, H)))
+    parameters = tuple(cast(layer(cell, width, H, rng), dtype) for _ in range(2))
+    masks = ((rng.random((B, H)) < 0.7).astype(dtype), None)
+    before = dhyan.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):  # two take a direction each
+            dhyan.set_num_threads(threads)
+            for at_once in (True, False):
+                with ops.products(precision == "bf16" and ops.has_bf16()):
+                    got = both_directions(x, lengths, parameters, masks, cell, dout, (None, dfinal), at_once=at_once)
+                results.append([array.tobytes() for array in got])
+    finally:
+        dhyan.set_num_threads(before)
+    assert all(result == results[0] for result in results)
+
+
+def test_both_directions_name_what_does_not_fit() -> None:
+    rng = np.random.default_rng(0)
+    x, lengths = rng.standard_normal((7, 3)), np.array([4, 3])
+    good, narrow = layer("gru", 3, 5, rng), layer("gru", 3, 4, rng)
+    with pytest.raises(ValueError, match=r"bidirectional_forward: backward\.weight_ih has shape \(3, 12\), expected"):
+        ops.bidirectional_rows_forward(x, lengths, (good, narrow), cell="gru")
+    _, _, cache = ops.bidirectional_rows_forward(x, lengths, (good, good), cell="gru")
+    with pytest.raises(ValueError, match=r"doutput has shape \(7, 5\), expected \(N=7, 2\*H=10\)"):
+        ops.bidirectional_rows_backward(np.ones((7, 5)), cache, gradients=(good, good))
+    with pytest.raises(TypeError, match="state_masks has dtype float32, expected float64"):
+        ops.bidirectional_rows_forward(
+            x, lengths, (good, good), cell="gru", state_masks=(None, np.ones((2, 5), np.float32))
+        )

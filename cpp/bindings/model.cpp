@@ -1,5 +1,8 @@
 // Recurrent layers, the decoder loop and the stepper: dictionaries and tuples of arrays in, views out. One file, as all of
 // them read the same dictionary of parameters.
+#include <pybind11/stl.h>
+
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -101,6 +104,71 @@ py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle param
                                    dout, dfh, dfc, dx, gradients, dh0, dc0);
     }
     return py::make_tuple(dx_out, dh0_out, dc0_out);
+  });
+}
+
+// parameters, state_masks: (forward, backward). -> output (N,2H), final h (B,H) of each, cache.
+py::tuple bidirectional_forward(const std::string& cell_name, py::handle x_, py::handle lengths_,
+                                const std::array<py::object, 2>& parameters,
+                                const std::array<py::object, 2>& state_masks) {
+  const char* op = "bidirectional_forward";
+  const Cell cell = cell_named(cell_name);
+  const Float dtype = float_of(x_, op, "x");
+  return dispatch(dtype, [&](auto zero) -> py::tuple {
+    using T = decltype(zero);
+    Holder<T> hold{{}, op, {}};
+    const auto lengths_in = required<Index>(lengths_, op, "lengths");
+    const auto lengths = lengths_in.template view<1>(op, "lengths", "(B,)");
+    const auto x = hold.template get<2>(x_, "x", "(N, I)");
+    const std::array<CellParameters<T>, 2> p{hold.cell(parameters[0]), hold.cell(parameters[1])};
+    const std::array<View<const T, 2>, 2> masks{hold.template get<2>(state_masks[0], "state_masks", "(B, H)"),
+                                                hold.template get<2>(state_masks[1], "state_masks", "(B, H)")};
+    const Index B = lengths[0], H = p[0].weight_hh[0], C = cell == Cell::lstm ? B : 0;
+    auto out = output<T>({x[0], 2 * H}, op);
+    std::array<py::array_t<T>, 2> h{output<T>({B, H}, op), output<T>({B, H}, op)};
+    std::array<py::array_t<T>, 2> c{output<T>({C, H}, op), output<T>({C, H}, op)};
+    const auto ov = view<T, 2>(out);
+    const std::array<View<T, 2>, 2> hv{view<T, 2>(h[0]), view<T, 2>(h[1])}, cv{view<T, 2>(c[0]), view<T, 2>(c[1])};
+    auto caches = std::make_shared<BothCaches<T>>();
+    {
+      Working working;
+      *caches = dhyan::bidirectional_forward<T>(cell, x, lengths, p, masks, ov, hv, cv);
+    }
+    return py::make_tuple(out, py::make_tuple(h[0], h[1]), Cache{caches, dtype});
+  });
+}
+
+py::object bidirectional_backward(const Cache& cache, py::handle x_, const std::array<py::object, 2>& parameters,
+                                  const std::array<py::object, 2>& state_masks, py::handle doutput_,
+                                  const std::array<py::object, 2>& dfinal_h_,
+                                  const std::array<py::object, 2>& gradients_, bool wants_dx) {
+  const char* op = "bidirectional_backward";
+  return dispatch(cache.dtype, [&](auto zero) -> py::object {
+    using T = decltype(zero);
+    Holder<T> hold{{}, op, {}};
+    const auto x = hold.template get<2>(x_, "x", "(N, I)");
+    const std::array<CellParameters<T>, 2> p{hold.cell(parameters[0]), hold.cell(parameters[1])};
+    const auto both = [&](const std::array<py::object, 2>& given, const char* name) {
+      return std::array<View<const T, 2>, 2>{hold.template get<2>(given[0], name, "(B, H)"),
+                                             hold.template get<2>(given[1], name, "(B, H)")};
+    };
+    const auto masks = both(state_masks, "state_masks"), dfinal_h = both(dfinal_h_, "dfinal_h");
+    const auto dout = hold.template get<2>(doutput_, "doutput", "(N, 2*H)");
+    const std::array<CellGradients<T>, 2> gradients{cell_gradients<T>(gradients_[0], op),
+                                                    cell_gradients<T>(gradients_[1], op)};
+    py::object dx_out = py::none();
+    View<T, 2> dx;
+    if (wants_dx) {
+      auto a = output<T>({x[0], x[1]}, op);
+      dx_out = a;
+      dx = view<T, 2>(a);
+    }
+    {
+      Working working;
+      dhyan::bidirectional_backward<T>(*std::static_pointer_cast<BothCaches<T>>(cache.held), x, p, masks, dout,
+                                       dfinal_h, dx, gradients);
+    }
+    return dx_out;
   });
 }
 
@@ -408,6 +476,10 @@ void define_model(py::module_& m) {
   m.def("recurrent_backward", &recurrent_backward, py::arg("cache"), py::arg("x"), py::arg("parameters"), py::arg("h0"),
         py::arg("c0"), py::arg("state_mask"), py::arg("doutput"), py::arg("dfinal_h"), py::arg("dfinal_c"),
         py::arg("gradients"), py::arg("wants_dx"));
+  m.def("bidirectional_forward", &bidirectional_forward, py::arg("cell"), py::arg("x"), py::arg("lengths"),
+        py::arg("parameters"), py::arg("state_masks"));
+  m.def("bidirectional_backward", &bidirectional_backward, py::arg("cache"), py::arg("x"), py::arg("parameters"),
+        py::arg("state_masks"), py::arg("doutput"), py::arg("dfinal_h"), py::arg("gradients"), py::arg("wants_dx"));
   m.def("decoder_forward", &decoder_forward, py::arg("parameters"), py::arg("memory"), py::arg("y"), py::arg("steps"),
         py::arg("h0"), py::arg("c0"), py::arg("masks"), py::arg("state_masks"));
   m.def("decoder_backward", &decoder_backward, py::arg("cache"), py::arg("parameters"), py::arg("memory"), py::arg("y"),

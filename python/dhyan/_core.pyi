@@ -187,6 +187,23 @@ def recurrent_backward(
     gradients: _Cell,
     wants_dx: bool,
 ) -> tuple[_Array | None, _Array | None, _Array | None]: ...
+def bidirectional_forward(
+    cell: str,
+    x: _Array,
+    lengths: _Array,
+    parameters: tuple[_Cell, _Cell],
+    state_masks: tuple[_Array | None, _Array | None],
+) -> tuple[_Array, tuple[_Array, _Array], Cache]: ...
+def bidirectional_backward(
+    cache: Cache,
+    x: _Array,
+    parameters: tuple[_Cell, _Cell],
+    state_masks: tuple[_Array | None, _Array | None],
+    doutput: _Array,
+    dfinal_h: tuple[_Array | None, _Array | None],
+    gradients: tuple[_Cell, _Cell],
+    wants_dx: bool,
+) -> _Array | None: ...
 def cross_entropy_forward(
     r: _Array, w: _Array, b: _Array, targets: _Array, smoothing: float, keep_logits: bool
 ) -> tuple[float, _Array, _Array, _Array | None]: ...

@@ -18,7 +18,7 @@ from .parameters import Arrays
 
 @dataclass(frozen=True)
 class _Layer:
-    caches: list[ops.RecurrentCache]  # forward, backward; they hold the masks of the state
+    cache: ops.RecurrentCache | ops.BidirectionalCache  # it holds the masks of the state
     mask: np.ndarray | None
 
 
@@ -60,23 +60,24 @@ def encoder_forward(
     layers: list[_Layer] = []
     final = rows
     for number in range(config.layers):
-        outputs, caches = [], []
-        for direction in _directions(config):
-            output, final, _, cache = ops.recurrent_rows_forward(
-                rows,
-                lengths,
-                p.group(f"encoder.{number}.{direction}"),
-                cell=config.cell,
-                reverse=direction == "backward",
-                state_mask=dropout.state(f"encoder {number} {direction}", (len(lengths), config.hidden)),
+        weights = [p.group(f"encoder.{number}.{direction}") for direction in _directions(config)]
+        within = [
+            dropout.state(f"encoder {number} {direction}", (len(lengths), config.hidden))
+            for direction in _directions(config)
+        ]
+        cache: ops.RecurrentCache | ops.BidirectionalCache
+        if config.bidirectional:
+            output, (_, final), cache = ops.bidirectional_rows_forward(
+                rows, lengths, (weights[0], weights[1]), cell=config.cell, state_masks=(within[0], within[1])
             )
-            outputs.append(output)
-            caches.append(cache)
-        output = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, 1)
+        else:
+            output, final, _, cache = ops.recurrent_rows_forward(
+                rows, lengths, weights[0], cell=config.cell, state_mask=within[0]
+            )
         layer_mask = dropout.rows(f"encoder {number}", lengths, output.shape[1])
         output = apply(output, layer_mask)
         rows = rows + output if config.residual and number else output
-        layers.append(_Layer(caches, layer_mask))
+        layers.append(_Layer(cache, layer_mask))
     return rows, final, EncoderCache(ids, mask, layers)
 
 
@@ -91,18 +92,15 @@ def encoder_backward(
         dpassed = drows if config.residual and number else None
         drows = apply(drows, layer.mask)
         top = number == config.layers - 1
-        dinput: np.ndarray | None = None
-        for index, direction in enumerate(_directions(config)):
-            half = drows[:, index * config.hidden : (index + 1) * config.hidden]
-            last = index == len(layer.caches) - 1
-            dx, _, _, _ = ops.recurrent_rows_backward(
-                half,
-                layer.caches[index],
-                dfinal if top and last else None,
-                gradients=gradients.group(f"encoder.{number}.{direction}"),
-                wants_dx=number > 0 or tokens,
+        written = [gradients.group(f"encoder.{number}.{direction}") for direction in _directions(config)]
+        ended = dfinal if top else None
+        wants_dx = number > 0 or tokens
+        if isinstance(layer.cache, ops.BidirectionalCache):
+            dinput = ops.bidirectional_rows_backward(
+                drows, layer.cache, (None, ended), gradients=(written[0], written[1]), wants_dx=wants_dx
             )
-            dinput = dx if dinput is None or dx is None else np.add(dinput, dx, out=dinput)
+        else:
+            dinput, *_ = ops.recurrent_rows_backward(drows, layer.cache, ended, gradients=written[0], wants_dx=wants_dx)
         drows = dinput if dinput is not None else drows
         if dpassed is not None:
             drows = drows + dpassed

@@ -233,6 +233,49 @@ def recurrent_backward(
     return dx, gradients, dh0, dc0
 
 
+@dataclass(frozen=True)
+class BidirectionalCache:
+    """What bidirectional_rows_backward reads; it may be used again and gives the same bits."""
+
+    core: Any
+    x: np.ndarray
+    parameters: tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
+    state_masks: tuple[np.ndarray | None, np.ndarray | None]
+
+
+def bidirectional_rows_forward(
+    x: np.ndarray,
+    lengths: np.ndarray,
+    parameters: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]],
+    *,
+    cell: str,
+    state_masks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], BidirectionalCache]:
+    """recurrent_rows_forward in both directions at once (Schuster & Paliwal 1997), forward first.
+
+    x (N, I) -> output (N, 2 H), the two side by side, each one's final h (B, H), cache; states start as zeros. The bits
+    are those of two calls.
+    """
+    weights = (cell_arrays(parameters[0]), cell_arrays(parameters[1]))
+    output, final_h, core = _core.bidirectional_forward(cell, x, lengths, weights, state_masks)
+    return output, final_h, BidirectionalCache(core, x, weights, state_masks)
+
+
+def bidirectional_rows_backward(
+    doutput: np.ndarray,
+    cache: BidirectionalCache,
+    dfinal_h: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+    *,
+    gradients: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]],
+    wants_dx: bool = True,
+) -> np.ndarray | None:
+    """dx (N, I), the sum over both directions, from doutput (N, 2 H); writes the gradients of both."""
+    written = (cell_arrays(gradients[0]), cell_arrays(gradients[1]))
+    return _core.bidirectional_backward(
+        cache.core, cache.x, cache.parameters, cache.state_masks, doutput, dfinal_h, written, wants_dx
+    )
+
+
 def tokens_mask(lengths: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
     """(B, S) bool, True on the first lengths[b] positions; shape = (B, S). ValueError for lengths outside 0..S."""
     B, S = shape

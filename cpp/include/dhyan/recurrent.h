@@ -1,6 +1,7 @@
 // RNN, LSTM and GRU layers over whole sequences of different lengths, in one direction.
 #pragma once
 
+#include <array>
 #include <memory>
 
 #include "dhyan/view.h"
@@ -42,5 +43,20 @@ void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, cons
                         View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask,
                         View<const T, 2> doutput, View<const T, 2> dfinal_h, View<const T, 2> dfinal_c, View<T, 2> dx,
                         const CellGradients<T>& gradients, View<T, 2> dh0, View<T, 2> dc0);
+
+// Both directions of a layer over the same x, index 0 from the first token to the last and 1 in reverse, from zero states:
+// output (N,2H) and doutput are theirs side by side; final_h, final_c, dfinal_h of each. The same bits as two calls.
+template <class T>
+using BothCaches = std::array<std::shared_ptr<RecurrentCache<T>>, 2>;
+template <class T>
+BothCaches<T> bidirectional_forward(Cell cell, View<const T, 2> x, View<const Index, 1> lengths,
+                                    const std::array<CellParameters<T>, 2>& p,
+                                    const std::array<View<const T, 2>, 2>& state_mask, View<T, 2> output,
+                                    const std::array<View<T, 2>, 2>& final_h, const std::array<View<T, 2>, 2>& final_c);
+template <class T>
+void bidirectional_backward(const BothCaches<T>& cache, View<const T, 2> x, const std::array<CellParameters<T>, 2>& p,
+                            const std::array<View<const T, 2>, 2>& state_mask, View<const T, 2> doutput,
+                            const std::array<View<const T, 2>, 2>& dfinal_h, View<T, 2> dx,
+                            const std::array<CellGradients<T>, 2>& gradients);
 
 }  // namespace dhyan

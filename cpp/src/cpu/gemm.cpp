@@ -13,7 +13,7 @@ namespace dhyan {
 
 template <class T>
 Packed<T>::Packed(const T* b, Index row, Index col, Index K, Index N) : K_(K), N_(N), nr_(dense_kernels<T>().nr) {
-  const Index panels = (N + nr_ - 1) / nr_, threads = num_threads();
+  const Index panels = (N + nr_ - 1) / nr_, threads = threads_here();
   // Eight panels of a row at a time, fewer where a thread would have none: a small matrix packed by one was 6 % of a small step.
   const Index step = std::max<Index>(1, std::min<Index>(8, (panels + threads - 1) / threads));
   const auto pack = [&](auto panels_of) {
@@ -53,9 +53,9 @@ void product(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, const T
   Index tile_m = 512;
   Index tile_j = std::max<Index>(1, 512 / panels.nr);
   const auto tiles = [&] { return (M + tile_m - 1) / tile_m * ((panels.count() + tile_j - 1) / tile_j); };
-  while (tile_m > 64 && tiles() < 4 * num_threads()) tile_m /= 2;
+  while (tile_m > 64 && tiles() < 4 * threads_here()) tile_m /= 2;
   // Small products too are for all threads: one tile of 64 x 512 was a fifth of a small training step.
-  while (tile_j > 2 && tiles() < 2 * num_threads()) tile_j /= 2;
+  while (tile_j > 2 && tiles() < 2 * threads_here()) tile_j /= 2;
   const Index rows = (M + tile_m - 1) / tile_m, columns = (panels.count() + tile_j - 1) / tile_j;
   parallel_for(rows * columns, 2 * M * panels.N * panels.K, [&](Index tile) {
     static thread_local Buffer<T> scratch;
@@ -72,18 +72,17 @@ void product_once(Index M, Operand<T> a, const T* b, Index K, Index N, T* c, boo
   const T* none = nullptr;
   const Index nr = dense_kernels<T>().nr, need = dense_kernels<T>().gemm_scratch;
   Index width = std::max<Index>(nr, 512 / nr * nr);
-  while (width > 4 * nr && (N + width - 1) / width < 4 * num_threads()) width = width / nr / 2 * nr;
+  while (width > 4 * nr && (N + width - 1) / width < 4 * threads_here()) width = width / nr / 2 * nr;
   const Index parts = (N + width - 1) / width;
-  if (parts < 2 * num_threads()) return product(M, a, Packed<T>::of(b, K, N), c, N, none, accumulate);
+  if (parts < 2 * threads_here()) return product(M, a, Packed<T>::of(b, K, N), c, N, none, accumulate);
   // Packed where it is multiplied, a part of B stays in that core's second-level cache; whole it went through memory and back.
   const bool rounded = bf16_products();
   parallel_for(parts, 2 * M * N * K, [&](Index i) {
     static thread_local Buffer<T> scratch;
     if (scratch.size() < need) scratch = Buffer<T>(need);
-    const bool before = rounded && set_bf16_products(true);
+    const RoundedProducts as_there(rounded);
     const Index first = i * width;
     const Packed<T> part(b + first, N, 1, K, std::min(width, N - first));
-    if (rounded) set_bf16_products(before);
     part.multiply(M, a, 0, part.panel_count(), c + first, N, none, accumulate, scratch.get());
   });
 }
@@ -94,7 +93,7 @@ void thin_product(Index M, const T* a, Index lda, const Weights<T>& b, T* c, Ind
   if (M == 0 || N == 0) return;
   const auto& kernels = dense_kernels<T>();
   // One part a thread, the same every time: a part of a recurrent matrix then stays in that core's cache over the steps.
-  const Index parts = std::max<Index>(1, std::min<Index>(num_threads(), N / 64)), unit = 32;
+  const Index parts = std::max<Index>(1, std::min<Index>(threads_here(), N / 64)), unit = 32;
   const Index units = (N + unit - 1) / unit;
   parallel_for(parts, M * N * b.K() / 2, [&](Index i) {
     static thread_local Buffer<T> sums;
@@ -208,7 +207,7 @@ std::vector<std::vector<Index>> Ragged::slices(Index count) const {
 
 Index slice_count(Index rows, Index work) {
   if (work < kSerialWork) return 1;
-  return std::max<Index>(1, std::min<Index>(num_threads(), rows));
+  return std::max<Index>(1, std::min<Index>(threads_here(), rows));
 }
 
 template <class T>

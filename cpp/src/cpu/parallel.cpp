@@ -230,6 +230,8 @@ int num_threads() {
   return requested > 0 ? requested : automatic;
 }
 
+int threads_here() { return in_region ? 1 : num_threads(); }
+
 void set_num_threads(int n) {
   if (n < 1) throw std::invalid_argument("set_num_threads: n is " + std::to_string(n) + ", expected at least 1");
   requested_threads = n;

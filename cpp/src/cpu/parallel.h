@@ -12,6 +12,7 @@
 namespace dhyan {
 
 int num_threads();          // threads a region may use now; 1 in a child made by fork after the parent used threads
+int threads_here();         // the same, but 1 inside a region: what is called there has this thread alone
 void set_num_threads(int);  // std::invalid_argument below 1
 bool built_with_threads();
 

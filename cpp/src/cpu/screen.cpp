@@ -85,10 +85,8 @@ Index Screen::best(const float* x) const {
 
 namespace {
 Packed<float> packed_in_pairs(const Weights<float>& w) {
-  const bool before = set_bf16_products(true);
-  Packed<float> pairs = Packed<float>::of(w.data(), w.K(), w.N());
-  set_bf16_products(before);
-  return pairs;
+  const RoundedProducts on(true);
+  return Packed<float>::of(w.data(), w.K(), w.N());
 }
 
 // What rounding to bfloat16 takes from x.

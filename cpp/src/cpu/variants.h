@@ -26,6 +26,16 @@ const Bf16Kernels* bf16_kernels();
 // hand on. std::invalid_argument where there are no such products.
 bool set_bf16_products(bool on);
 bool bf16_products();
+// On another thread, for the length of an item: the setting of the thread that dealt it out.
+class RoundedProducts {
+ public:
+  explicit RoundedProducts(bool on) : before_(set_bf16_products(on)) {}
+  ~RoundedProducts() { set_bf16_products(before_); }
+  RoundedProducts(const RoundedProducts&) = delete;
+
+ private:
+  bool before_;
+};
 
 template <class T> const AttentionKernels<T>& attention_kernels();
 template <class T> const DenseKernels<T>& dense_kernels();
