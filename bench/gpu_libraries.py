@@ -95,7 +95,7 @@ def gradients_of_torch(attention: Any, torch: Any, host: list[np.ndarray]) -> No
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
         found = []
         for ours in (True, False):
-            leaves = [torch.from_numpy(x).to("cuda", dtype).requires_grad_() for x in host]
+            leaves = [torch.tensor(x, device="cuda", dtype=dtype).requires_grad_() for x in host]
             optimizer = torch.optim.SGD(leaves, lr=1.0)
             for _ in range(5):
                 q, k, v, w = leaves
