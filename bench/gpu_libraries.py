@@ -65,12 +65,13 @@ def with_torch() -> str:
     there = torch.from_dlpack(_core.cuda_import(q, None, "import", "q"))
     assert there.data_ptr() == q.data_ptr(), "an array was copied on its way in"
     side = torch.cuda.Stream()
-    with torch.cuda.stream(side):  # what the stream is still making is waited for
-        late = torch.zeros_like(q)
-        torch.cuda._sleep(50_000_000)
-        late += q
-        context = ops.attention_forward(late, k, v, w, **how, stream=side.cuda_stream)[0]
-        near(context.cpu().numpy(), want)
+    for stream in (side.cuda_stream, None):  # what PyTorch's stream is still making is waited for, in any other too
+        with torch.cuda.stream(side):
+            late = torch.zeros_like(q)
+            torch.cuda._sleep(50_000_000)
+            late += q
+            context = ops.attention_forward(late, k, v, w, **how, stream=stream)[0]
+            near(context.cpu().numpy(), want)
     strided = ops.attention_forward(q.transpose(0, 1).contiguous().transpose(0, 1), k, v, w, **how)[0]
     near(strided.cpu().numpy(), want)
     gradients_of_torch(dhyan.torch.attention, torch, host)
