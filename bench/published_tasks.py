@@ -87,7 +87,10 @@ TASKS = {
             parts=("fre", "gre", "hin", "hun", "ice", "rum"),
             training=(G2P + "train.tsv", G2P + "dev.tsv", "--source-level", "char", "--target-level", "word"),
             test=(G2P + "test.tsv",),
-            options=(*SIZES, *COSINE, "--epochs", "30"),
+            options=(
+                *SIZES, *COSINE, "--epochs", "60", "--dropout", "0.4", "--normalize", "sparsemax",
+                "--precision", "bf16",
+            ),
             seeds=(1, 2, 3),
             ensemble=True,
             measures=("WER", "PER"),
@@ -147,7 +150,7 @@ TASKS = {
             training=(TATOEBA + "train.tsv.gz", TATOEBA + "dev.tsv.gz"),
             test=(TATOEBA + "test.tsv.gz",),
             options=(
-                *SIZES, *COSINE, "--epochs", "3", "--source-level", "subword", "--target-level", "subword",
+                *SIZES, *COSINE, "--epochs", "8", "--source-level", "subword", "--target-level", "subword",
                 "--source-vocabulary", "4000", "--target-vocabulary", "4000", "--precision", "bf16",
             ),
             varied={"none": ("--attention", "none")},
