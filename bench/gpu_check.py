@@ -3,8 +3,8 @@
     python bench/gpu_check.py --dtype float32 [--small] [--seed N]      # one JSON record a line
 
 By relative norm error. All device memory starts as NaN, so an element that is not written is found; two runs must give
-the same bits. Every third problem has elements up to 10^4 among its queries and keys, which takes the tanh kernels
-through all their ranges. An op that fails is named and the next one is checked.
+the same bits. Every third problem of the tanh term has elements up to 10^4 among its queries and keys, which takes
+its kernels through all their ranges. An op that fails is named and the next one is checked.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Problem:
         rng = np.random.default_rng(seed)
         shapes = ((B, T, H), (B, S, H), (B, S, D), (H,), (B, T, D))
         arrays = [rng.normal(size=n) for n in shapes]
-        if seed % 3 == 0:
+        if term == "tanh" and seed % 3 == 0:  # products of such sizes leave gradients that are all cancellation
             for x in arrays[:2]:
                 x[rng.random(x.shape) < 0.02] = rng.choice([9.0, -9.0, 30.0, -30.0, 60.0, -1e4])
         self.q, self.k, self.v, self.w, self.dcontext = map(device.rounded, arrays)

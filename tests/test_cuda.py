@@ -174,10 +174,10 @@ def test_attend_on_the_device() -> None:
     np.testing.assert_allclose(one.context.download(None), dhyan.attend(q[0, 0], k[0]).context, rtol=1e-5, atol=1e-6)
     assert one.weights.shape == (S,)
     lengths = upload(np.array([7, 4]))
-    got = dhyan.attend(upload(q), upload(k), lengths=lengths)
-    np.testing.assert_allclose(
-        got.weights.download(None), dhyan.attend(q, k, lengths=np.array([7, 4])).weights, rtol=1e-5, atol=1e-6
-    )
+    want = dhyan.attend(q, k, lengths=np.array([7, 4]))
+    for stream in (None, 2):  # the legacy default stream, this thread's own
+        got = dhyan.attend(upload(q), upload(k), lengths=lengths, stream=stream)
+        np.testing.assert_allclose(got.weights.download(stream), want.weights, rtol=1e-5, atol=1e-6)
 
 
 @needs_device
