@@ -50,8 +50,12 @@ class Workplace:
         return self.models / r.slug
 
     def words(self, r: Run) -> dict[str, list[str]]:
-        """What is run, with data as "@NAME"; two records with the same words measured the same thing."""
-        return {"train": [*r.train_words, *(self.further if r.train_words else [])], "evaluate": r.test_words}
+        """What is run, with data as "@NAME"; two records with the same words measured the same thing.
+
+        Those of an ensemble are the lines that train its members: it is stale where one of them is.
+        """
+        joined = [shlex.join(self.words(m)["train"]) for m in r.members]
+        return {"train": joined or [*r.train_words, *self.further], "evaluate": r.test_words}
 
     def record(self, r: Run) -> dict[str, Any] | None:
         """What was measured; None where nothing was, or with other words."""
@@ -181,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     selected = o.only or runs()
     if o.list:
         for r in selected:
-            words = place.words(r)["train"] or ["the models of", *(m.name for m in r.members)]
+            words = ["the models of", *(m.name for m in r.members)] if r.members else place.words(r)["train"]
             print(f"{r.name:28s} {'done' if place.record(r) else '    '}  {' '.join(words)}")
         return 0
     failed = 0 if o.table else _run(place, selected)

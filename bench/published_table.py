@@ -45,7 +45,7 @@ def table(records: Mapping[str, Record]) -> str:
 def _rows(task: Task, records: Mapping[str, Record]) -> list[str]:
     """The models of every part, the mean of parts, and the same of ensembles."""
     rows = []
-    for kind, seeds in (("", task.seeds), (f", {ENSEMBLE} of {len(task.seeds)}", (ENSEMBLE,))):
+    for kind, seeds in (("", task.seeds), (f", {ENSEMBLE} of {len(task.ensemble)}", (ENSEMBLE,))):
         found = []
         for part in task.parts:
             names = [f"{task.name}/{part}/{seed}" for seed in seeds]
@@ -90,9 +90,9 @@ def _by_length(task: Task, records: Mapping[str, Record]) -> str:
 
 def curves_of(task: Task, records: Mapping[str, Record]) -> dict[str, list[Any]]:
     """Part -> by_length of its first seed, for a task measured in BLEU."""
-    names = {part: f"{task.name}/{part}/{task.seeds[0]}" for part in task.parts}
     if "BLEU" not in task.measures:
         return {}
+    names = {part: f"{task.name}/{part}/{task.seeds[0]}" for part in task.parts}
     return {part: records[name]["figures"]["by_length"] for part, name in names.items() if name in records}
 
 

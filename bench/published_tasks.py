@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 ENSEMBLE = "ensemble"  # stands where a seed stands
 
@@ -13,8 +14,9 @@ class Task:
 
     training, test: words of `dhyan train` and `dhyan evaluate`; {part} is filled in, "@NAME" is a file of the data
     folder, "@N:NAME" every Nth line of it, `sample` lines at most. options: the one setting of all parts and seeds;
-    varied: what is added for a part. published: part -> figures as printed in the reference, in the order of `measures`
-    (names of `published_table.MEASURES`); asked: those of the mean over parts that are to be reached.
+    varied: what is added for a part. ensemble: the models that are joined for a part, each (task, seed). published:
+    part -> figures as printed in the reference, in the order of `measures` (names of `published_table.MEASURES`); its
+    mean over parts is to be reached.
     """
 
     name: str
@@ -26,7 +28,7 @@ class Task:
     options: tuple[str, ...] = ()
     varied: dict[str, tuple[str, ...]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (1,)
-    ensemble: bool = False
+    ensemble: tuple[tuple[str, int], ...] = ()
     sample: int = 0
     published: dict[str, tuple[float, ...]] = field(default_factory=dict)
     source: str = ""
@@ -53,7 +55,9 @@ class Run:
     @property
     def members(self) -> list[Run]:
         """The runs whose models an ensemble joins; [] for a model."""
-        return [Run(self.task, self.part, seed) for seed in self.task.seeds] if self.seed == ENSEMBLE else []
+        if self.seed != ENSEMBLE:
+            return []
+        return [Run(TASKS[task], self.part, seed) for task, seed in self.task.ensemble]
 
     @property
     def train_words(self) -> list[str]:
@@ -73,7 +77,19 @@ class Run:
 SIZES = ("--embedding", "128", "--hidden", "256")
 COSINE = ("--schedule", "cosine", "--warmup", "100", "--patience", "100")  # all epochs; the best of them is kept
 
-G2P = "@g2p_sigmorphon2020/{part}_"
+G2P_FILES = "@g2p_sigmorphon2020/{part}_"
+G2P: dict[str, Any] = {
+    "parts": ("fre", "gre", "hin", "hun", "ice", "rum"),
+    "training": (G2P_FILES + "train.tsv", G2P_FILES + "dev.tsv", "--source-level", "char", "--target-level", "word"),
+    "test": (G2P_FILES + "test.tsv",),
+    "measures": ("WER", "PER"),
+    "published": {
+        "fre": (6.22, 1.32), "gre": (18.89, 3.30), "hin": (6.67, 1.47), "hun": (5.33, 1.18),
+        "ice": (10.00, 2.36), "rum": (10.67, 2.53), "mean": (9.63, 2.03),
+    },
+    "source": "an attentive LSTM, the best of 36 settings for each language (Gorman et al. 2020)",
+}  # fmt: skip
+G2P_OPTIONS = (*SIZES, *COSINE, "--dropout", "0.4", "--precision", "bf16")
 EUTRANS = "@eutrans_es_en/"
 INFLECTION = "inflection_sigmorphon2016/spanish_"
 TATOEBA = "@tatoeba_es_en/"
@@ -84,21 +100,29 @@ TASKS = {
         Task(
             "g2p",
             "SIGMORPHON 2020, grapheme to phoneme",
-            parts=("fre", "gre", "hin", "hun", "ice", "rum"),
-            training=(G2P + "train.tsv", G2P + "dev.tsv", "--source-level", "char", "--target-level", "word"),
-            test=(G2P + "test.tsv",),
-            options=(
-                *SIZES, *COSINE, "--epochs", "60", "--dropout", "0.4", "--normalize", "sparsemax",
-                "--precision", "bf16",
-            ),
+            **G2P,
+            options=(*G2P_OPTIONS, "--epochs", "60", "--normalize", "sparsemax"),
             seeds=(1, 2, 3),
-            ensemble=True,
-            measures=("WER", "PER"),
-            published={
-                "fre": (6.22, 1.32), "gre": (18.89, 3.30), "hin": (6.67, 1.47), "hun": (5.33, 1.18),
-                "ice": (10.00, 2.36), "rum": (10.67, 2.53), "mean": (9.63, 2.03),
-            },
-            source="an attentive LSTM, the best of 36 settings for each language (Gorman et al. 2020)",
+            ensemble=(("g2p", 1), ("g2p", 2), ("g2p", 3)),
+        ),
+        Task(
+            "g2p-softmax",
+            "the same with softmax",
+            **G2P,
+            options=(*G2P_OPTIONS, "--epochs", "60"),
+        ),
+        Task(
+            "g2p-luong",
+            "the same in the order of Luong",
+            **G2P,
+            options=(*G2P_OPTIONS, "--epochs", "45", "--normalize", "sparsemax", "--order", "luong"),
+        ),
+        Task(
+            "g2p-kinds",
+            "one model of each kind",
+            **G2P,
+            seeds=(),
+            ensemble=(("g2p", 1), ("g2p-softmax", 1), ("g2p-luong", 1)),
         ),
         Task(
             "dakshina",
