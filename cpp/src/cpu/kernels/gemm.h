@@ -231,7 +231,6 @@ struct ByteRows {
   Index ld;
   const float* scale;  // of the column at data
   Lanes<float>::type load(Index k, Index n) const {
-    constexpr Index L = Lanes<float>::count;
     const std::int8_t* from = data + k * ld + n;
     // GCC 12 takes a generic conversion of bytes apart, lane by lane: three times the time of floats.
 #if DHYAN_VECTOR_BYTES == 64
@@ -241,6 +240,7 @@ struct ByteRows {
     return (Lanes<float>::type)_mm256_cvtepi32_ps(
         _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
 #else
+    constexpr Index L = Lanes<float>::count;
     float some[L];
     for (Index l = 0; l < L; ++l) some[l] = from[l];
     return *reinterpret_cast<const typename Lanes<float>::type*>(some);
