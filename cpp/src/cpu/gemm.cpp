@@ -14,8 +14,9 @@ namespace dhyan {
 template <class T>
 Packed<T>::Packed(const T* b, Index row, Index col, Index K, Index N) : K_(K), N_(N), nr_(dense_kernels<T>().nr) {
   const Index panels = (N + nr_ - 1) / nr_, threads = threads_here();
-  // Eight panels of a row at a time, fewer where a thread would have none: a small matrix packed by one was 6 % of a small step.
-  const Index step = std::max<Index>(1, std::min<Index>(8, (panels + threads - 1) / threads));
+  // Four panels of a row at a time (the lines of eight often share a set of the first-level cache: 0.12 instead of 0.085 ns an
+  // element), fewer where a thread would have none: a small matrix packed by one was 6 % of a small step.
+  const Index step = std::max<Index>(1, std::min<Index>(4, (panels + threads - 1) / threads));
   const auto pack = [&](auto panels_of) {
     parallel_for((panels + step - 1) / step, 4 * K * N,
                  [&](Index i) { panels_of(i * step, std::min(panels, (i + 1) * step)); });
