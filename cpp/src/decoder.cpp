@@ -66,15 +66,15 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
       if (active == 0) break;
       check_interrupt();
       const auto row = [&](Index i) { return cache->row(order[i], t); };
-      for (Index i = 0; i < active; ++i)
-        std::copy_n(token_part + row(i) * width, width, step.cells[0].gates.get() + i * width);
       step.run(
           active, [&](Index i) { return order[i]; }, [&](Index) { return t; },
-          [&](Index l, Index i) { return masks.between_row(l, row(i)); }, scratch);
+          [&](Index l, Index i) { return masks.between_row(l, row(i)); },
+          [&](Index l, Index i) { return cache->cells[l].row(step.cells[l], row(i)); }, scratch);
       if (in_loop) step.read_out(active, scratch);
       for (Index i = 0; i < active; ++i) {
         const Index r = row(i);
-        for (Index l = 0; l < z.L; ++l) cache->cells[l].keep(p.cell, z.H, r, step.cells[l], i);
+        for (Index l = 0; l < z.L; ++l)
+          if (step.cells[l].norm) step.cells[l].norm.keep(i, cache->cells[l].norm, r);
         std::copy_n(step.query.get() + i * z.U, z.U, cache->query.get() + r * z.U);
         std::copy_n(step.context.get() + i * z.D, z.D, cache->context.get() + r * z.D);
         std::copy_n(step.attended_weights.get() + i * z.S, z.S, cache->weights.get() + r * z.S);
@@ -108,7 +108,9 @@ struct Deferred {
   std::vector<Buffer<T>> dgates, dhidden, before;  // a layer: (N,G*H) (N,G*H where it differs) (N,H)
   std::vector<Buffer<T>> outer;                    // a layer: (N,2,G*H) before its normalisation
   Buffer<T> dreadout, dstate, dcontext;            // (N,E) before tanh, (N,H) and (N,D) from the readout
-  Buffer<T> dscores, dquery, query_state, fed;     // (N,S) (N,U) (N,H) (N,E)
+  Buffer<T> dscores, dquery, fed;                  // (N,S) (N,U) (N,E)
+  Buffer<T> masked_query;                          // (N,H) the state that asks, where `before` holds it with a mask
+  const T* asked = nullptr;                        // (N,H) the states that ask
 };
 
 template <class T>
@@ -174,7 +176,7 @@ void read_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
     const Index row = cache.row(order[i], t);
     const T* from = dquery.get() + i * z.U;
     if (p.scorer.normalize_query) {
-      normalize_row_backward(d.query_state.get() + row * z.H, cache.query.get() + row * z.U, from, z.H, through.get());
+      normalize_row_backward(d.asked + row * z.H, cache.query.get() + row * z.U, from, z.H, through.get());
       from = through.get();
     }
     add(z.H, from, dstate + i * z.H);
@@ -207,14 +209,10 @@ void loop_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
     check_interrupt();
     while (active < rows && cache.targets.length[order[active]] > t) ++active;
     const auto row = [&](Index i) { return cache.row(order[i], t); };
-    for (Index i = 0; i < active; ++i) {
-      const Index b = order[i];
-      for (Index l = 0; l < z.L; ++l)
-        cache.cells[l].recall(p.cell, z.H, row(i), t > 0 ? row(i) - 1 : -1, h0.data + (l * B + b) * z.H,
-                              c0 ? c0.data + (l * B + b) * z.H : none, cells[l], i);
-      const T* asked = p.bahdanau ? cells[top].h_in.get() + i * z.H : cache.cells[top].h.get() + row(i) * z.H;
-      std::copy_n(asked, z.H, d.query_state.get() + row(i) * z.H);
-    }
+    const auto memory_of = [&](Index l, Index i) {
+      return cache.cells[l].memory(cells[l], row(i), t > 0 ? row(i) - 1 : -1, h0.data + (l * B + order[i]) * z.H,
+                                   c0 ? c0.data + (l * B + order[i]) * z.H : none);
+    };
 
     // r_t = tanh([y;] s; c): what the output layer and, fed back, the next step say about state and context.
     if (in_loop) {
@@ -239,17 +237,18 @@ void loop_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
       read_backward(cache, p, memory, back.query, dweights, d, order, active, t, dquery, dstate.get(), scratch);
 
     for (Index l = top; l >= 0; --l) {
-      T* dh = cells[l].dh.get();
       const T* above = l == top ? dstate.get() : dbelow.get();
-      std::copy_n(cells[l].dh_prev.get(), active * z.H, dh);
-      add(active * z.H, above, dh);
-      cells[l].backward(p.cell, z.H, p.cells[l], back.hidden[l], active, scratch);
+      const auto remembered = [&](Index i) { return memory_of(l, i); };
+      for (Index i = 0; i < active && cells[l].norm; ++i) cache.cells[l].norm.keep(row(i), cells[l].norm, i);
+      cells[l].backward(p.cells[l], back.hidden[l], active, remembered, [&](Index i) { return above + i * z.H; }, scratch);
       for (Index i = 0; i < active; ++i) {
         std::copy_n(cells[l].dgates.get() + i * width, width, d.dgates[l].get() + row(i) * width);
         if (d.dhidden[l].size())
           std::copy_n(cells[l].dhidden.get() + i * width, width, d.dhidden[l].get() + row(i) * width);
         if (cells[l].norm) cells[l].norm.keep_outer(i, d.outer[l], row(i));
-        std::copy_n(cells[l].h_in.get() + i * z.H, z.H, d.before[l].get() + row(i) * z.H);
+        std::copy_n(remembered(i).h_in, z.H, d.before[l].get() + row(i) * z.H);
+        if (l == top && d.masked_query.size())
+          std::copy_n(remembered(i).h_in, z.H, d.masked_query.get() + row(i) * z.H);
         cells[l].mask.apply_row(i, d.before[l].get() + row(i) * z.H);
       }
       if (l == 0) break;
@@ -352,7 +351,8 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
   d.dcontext = Buffer<T>(N * z.D);
   d.dscores = Buffer<T>(p.scorer.fixed() ? 0 : N * z.S);
   d.dquery = Buffer<T>(N * z.U);
-  d.query_state = Buffer<T>(N * z.H);
+  d.masked_query = Buffer<T>(p.bahdanau && masks.state ? N * z.H : 0);
+  d.asked = !p.bahdanau ? cache.cells.back().h.get() : masks.state ? d.masked_query.get() : d.before.back().get();
   if (in_loop) {
     d.fed = Buffer<T>(N * z.E);
   } else {
@@ -408,7 +408,7 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
     if (cache.cells[l].norm) norm_gradients(N, cache.cells[l].norm, d.outer[l], g);
   }
   if (p.scorer.query)
-    weight_gradient<T>(N, d.query_state.get(), z.H, z.H, d.dquery.get(), z.U, gradients.query.data, nullptr);
+    weight_gradient<T>(N, d.asked, z.H, z.H, d.dquery.get(), z.U, gradients.query.data, nullptr);
   if (!p.scorer.fixed() && p.scorer.normalize_query)
     for (Index i = 0; i < N * z.U; ++i) gradients.log_scale += double(cache.query.get()[i]) * double(d.dquery.get()[i]);
 

@@ -78,13 +78,12 @@ std::shared_ptr<RecurrentCache<T>> run_forward(const char* op, Cell cell, bool r
     Index active = running(order, sentences, 0, rows);
     for (Index t = 0; active > 0; active = running(order, sentences, ++t, active)) {
       check_interrupt();
-      for (Index i = 0; i < active; ++i)
-        std::copy_n(gates + cache->row(order[i], t) * width, width, step.gates.get() + i * width);
-      step.forward(weights, active, scratch);
+      const auto row = [&](Index i) { return cache->row(order[i], t); };
+      step.forward(
+          weights, active, nullptr, nullptr, [&](Index i) { return cache->trace.row(step, row(i)); }, scratch);
       for (Index i = 0; i < active; ++i) {
-        const Index row = cache->row(order[i], t);
-        cache->trace.keep(cell, H, row, step, i);
-        std::copy_n(step.h.get() + i * H, H, output + row * ldo);
+        if (step.norm) step.norm.keep(i, cache->trace.norm, row(i));
+        std::copy_n(step.h.get() + i * H, H, output + row(i) * ldo);
       }
     }
     for (Index i = 0; i < rows; ++i) {
@@ -126,23 +125,21 @@ void run_backward(const char* op, const RecurrentCache<T>& cache, View<const T, 
     for (Index t = rows ? sentences.length[order[0]] - 1 : -1; t >= 0; --t) {
       check_interrupt();
       while (active < rows && sentences.length[order[active]] > t) ++active;
+      const auto row = [&](Index i) { return cache.row(order[i], t); };
+      const auto memory = [&](Index i) {
+        const Index b = order[i];
+        return cache.trace.memory(step, row(i), t > 0 ? cache.row(b, t - 1) : -1, h0 ? h0.data + b * H : nullptr,
+                                  c0 ? c0.data + b * H : nullptr);
+      };
+      for (Index i = 0; i < active && step.norm; ++i) cache.trace.norm.keep(row(i), step.norm, i);
+      step.backward(p, back, active, memory, [&](Index i) { return doutput + row(i) * ldd; }, scratch);
       for (Index i = 0; i < active; ++i) {
-        const Index b = order[i], row = cache.row(b, t);
-        cache.trace.recall(cell, H, row, t > 0 ? cache.row(b, t - 1) : -1, h0 ? h0.data + b * H : nullptr,
-                           c0 ? c0.data + b * H : nullptr, step, i);
-        const T* d = doutput + row * ldd;
-        const T* carry = step.dh_prev.get() + i * H;
-        T* dh = step.dh.get() + i * H;
-        for (Index j = 0; j < H; ++j) dh[j] = d[j] + carry[j];
-      }
-      step.backward(cell, H, p, back, active, scratch);
-      for (Index i = 0; i < active; ++i) {
-        const Index row = cache.row(order[i], t);
-        std::copy_n(step.dgates.get() + i * width, width, dgates.get() + row * width);
-        if (dhidden.size()) std::copy_n(step.dhidden.get() + i * width, width, dhidden.get() + row * width);
-        if (step.norm) step.norm.keep_outer(i, outer, row);
-        std::copy_n(step.h_in.get() + i * H, H, before.get() + row * H);
-        step.mask.apply_row(i, before.get() + row * H);
+        const Index r = row(i);
+        std::copy_n(step.dgates.get() + i * width, width, dgates.get() + r * width);
+        if (dhidden.size()) std::copy_n(step.dhidden.get() + i * width, width, dhidden.get() + r * width);
+        if (step.norm) step.norm.keep_outer(i, outer, r);
+        std::copy_n(memory(i).h_in, H, before.get() + r * H);
+        step.mask.apply_row(i, before.get() + r * H);
       }
     }
     for (Index i = 0; i < rows; ++i) {
