@@ -57,13 +57,16 @@ class Memory:
     @property
     def rows(self) -> Rows:
         """The memory's rows, and where each stands in its sentence."""
-        starts = np.cumsum(self.lengths) - self.lengths
-        return Rows(self.values, np.arange(len(self.values)) - np.repeat(starts, self.lengths))
+        return _rows(self.values, self.lengths)
 
     @property
     def core(self) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray | None]:
         """The tuple that the binding reads."""
         return self.keys, self.values, self.lengths, self.alignment
+
+
+def _rows(values: np.ndarray, lengths: np.ndarray) -> Rows:
+    return Rows(values, lambda: np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths))
 
 
 def read_memory(
@@ -91,8 +94,8 @@ def read_memory(
         alignment = whole
     else:
         alignment = None
-    memory = Memory(values, None, lengths, alignment)
-    return replace(memory, keys=plan.scoring.keys(p.group("attention"), memory.rows, plan.sizes))
+    keys = plan.scoring.keys(p.group("attention"), _rows(values, lengths), plan.sizes)
+    return Memory(values, keys, lengths, alignment)
 
 
 def initial_states(config: ModelConfig, p: Arrays, final: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Any]:
@@ -110,8 +113,12 @@ def initial_states_backward(
 ) -> np.ndarray:
     """dfinal (B, H)."""
     final, states = cache
-    parts = np.stack([dh0] if dc0 is None else [dh0, dc0])
-    dstates = parts.transpose(2, 0, 1, 3).reshape(states.shape) * (1 - states * states)
+    kinds = [dh0] if dc0 is None else [dh0, dc0]
+    dstates = np.empty_like(states)
+    parts = dstates.reshape(len(states), len(kinds), len(dh0), dh0.shape[2])
+    for kind, dstate in enumerate(kinds):
+        parts[:, kind] = dstate.transpose(1, 0, 2)
+    dstates *= 1 - states * states
     dw, db = gradients["initial.weight"], gradients["initial.bias"]
     dfinal, _, _ = ops.linear_backward(dstates, final, p["initial.weight"], dw=dw, db=db)
     return dfinal
@@ -204,7 +211,9 @@ def decoder_backward(
         dvalues = reader.finish(c.memory.rows, c.memory.keys, own)
     elif c.memory.keys is not None:
         more = plan.scoring.keys_backward(
-            KeysGradient(p.group("attention"), c.memory.rows, c.memory.keys, dkeys, log_scale, own, plan.sizes, into)
+            KeysGradient(
+                p.group("attention"), c.memory.rows, c.memory.keys, dkeys, log_scale, own, plan.sizes, into, dvalues
+            )
         )
         if more is not None:
             dvalues += more

@@ -110,16 +110,22 @@ def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) ->
 
 
 def linear_backward(
-    dy: np.ndarray, x: np.ndarray, w: np.ndarray, *, dw: np.ndarray | None = None, db: np.ndarray | None = None
+    dy: np.ndarray,
+    x: np.ndarray,
+    w: np.ndarray,
+    *,
+    dw: np.ndarray | None = None,
+    db: np.ndarray | None = None,
+    add_to: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(dx, dw, db) of y = x @ w + b: dx = dy w^T, dw = x^T dy, db = the sum of dy over all leading axes.
 
-    dw, db: arrays to write to, made here if None.
+    dw, db: arrays to write to, made here if None. add_to (M, I): an array that dx is added to, returned in its place.
     """
     rows = x.reshape(-1, x.shape[-1])
     dw = np.empty(w.shape, w.dtype) if dw is None else dw
     db = np.empty(w.shape[1:], w.dtype) if db is None else db
-    dx = _core.linear_backward(dy.reshape(rows.shape[0], dy.shape[-1]), rows, w, dw, db)
+    dx = _core.linear_backward(dy.reshape(rows.shape[0], dy.shape[-1]), rows, w, dw, db, add_to)
     return dx.reshape(x.shape), dw, db
 
 
