@@ -22,7 +22,7 @@ struct DecoderCache {
 
 template <class T>
 std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, const Memory<T>& memory,
-                                                 View<const T, 2> y, View<const Index, 1> steps, View<const T, 3> h0,
+                                                 const Tokens<T>& y, View<const Index, 1> steps, View<const T, 3> h0,
                                                  View<const T, 3> c0, const DecoderMasks<T>& masks, View<T, 2> readout,
                                                  View<T, 2> weights) {
   const char* op = "decoder_forward";
@@ -33,7 +33,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
   if (p.scorer.rule == Rule::read && !p.scorer.reader) fail(std::string(op) + ": there is no reader");
   const DecoderShape<T> z(p, memory, sources.longest);
   const Index N = targets.total, width = gates_of(p.cell) * z.H;
-  check_shape(op, "y", y, {{"N", N}, {"E", z.E}}, "one row a decoder step");
+  check_tokens(op, "y", y, N, {"E", z.E}, "one row a decoder step");
   check_masks(op, z, B, N, masks);
 
   auto cache = std::make_shared<DecoderCache<T>>(DecoderCache<T>{
@@ -44,8 +44,10 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
   const auto slices = targets.slices(step_slices(p.scorer, B, loop_work(z, p.cell, N)));
   // A slice a thread: thin products would only share the columns of a slice that is alone.
   const DecoderWeights<T> packed(p, z, slices.size() > 1 ? kThinRows + 1 : loop_rows(B), N);
-  T* token_part = cache->cells[0].gates.get();
-  product(N, y.data, z.E, packed.token, token_part, width,
+  const Index R = y.x[0];
+  const Buffer<T> shared(y.index ? R * width : 0);  // what tokens that are read several times put into the gates
+  T* token_part = y.index ? shared.get() : cache->cells[0].gates.get();
+  product(R, y.x.data, z.E, packed.token, token_part, width,
           static_cast<const T*>(packed.cells[0].input_bias.get()));
 
   const bool in_loop = !p.bahdanau && p.feeding;  // otherwise no step reads the readout, and it is one product
@@ -69,6 +71,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
       step.run(
           active, [&](Index i) { return order[i]; }, [&](Index) { return t; },
           [&](Index l, Index i) { return masks.between_row(l, row(i)); },
+          [&](Index i) { return token_part + y.row(row(i)) * width; },
           [&](Index l, Index i) { return cache->cells[l].row(step.cells[l], row(i)); }, scratch);
       if (in_loop) step.read_out(active, scratch);
       for (Index i = 0; i < active; ++i) {
@@ -87,7 +90,11 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
   if (!in_loop) {
     T* r = cache->readout.get();
     const T* bias = p.readout_bias.data;
-    if (p.bahdanau) product(N, y.data, z.E, packed.from_token, r, z.E, bias);
+    if (p.bahdanau) {
+      const Buffer<T> rows(y.index ? R * z.E : 0);
+      product(R, y.x.data, z.E, packed.from_token, y.index ? rows.get() : r, z.E, bias);
+      for (Index n = 0; n < N && y.index; ++n) std::copy_n(rows.get() + y.row(n) * z.E, z.E, r + n * z.E);
+    }
     product<T>(N, cache->handed_on(), z.H, packed.from_state, r, z.E, bias, p.bahdanau);
     product<T>(N, cache->context.get(), z.D, packed.from_context, r, z.E, static_cast<const T*>(nullptr),
             true);
@@ -313,14 +320,14 @@ void memory_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p
 
 template <class T>
 void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, const Memory<T>& memory,
-                      View<const T, 2> y, View<const T, 3> h0, View<const T, 3> c0, const DecoderMasks<T>& masks,
+                      const Tokens<T>& y, View<const T, 3> h0, View<const T, 3> c0, const DecoderMasks<T>& masks,
                       View<const T, 2> dreadout, View<const T, 2> dweights, View<T, 2> dy, View<T, 3> dh0,
                       View<T, 3> dc0, View<T, 2> dkeys, View<T, 2> dvalues, DecoderGradients<T>& gradients) {
   const char* op = "decoder_backward";
   const auto& z = cache.z;
   const Index N = cache.targets.total, B = cache.targets.B, width = gates_of(p.cell) * z.H;
   check_decoder(op, p, memory, B, h0, c0, z.S);
-  check_shape(op, "y", y, {{"N", N}, {"E", z.E}});
+  check_tokens(op, "y", y, N, {"E", z.E}, "one row a decoder step");
   check_shape(op, "dreadout", dreadout, {{"N", N}, {"E", z.E}});
   if (dweights) check_shape(op, "dweights", dweights, {{"N", N}, {"S", z.S}});
   check_masks(op, z, B, N, masks);
@@ -381,12 +388,17 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
   T* dw_ih = gradients.cells[0].weight_ih.data;
   const T* dgates = d.dgates[0].get();
   const Packed<T> gates_panels = Packed<T>::of(dgates, N, width);
-  product(z.E, columns_of(y.data, z.E), gates_panels, dw_ih, width);
+  const Index R = y.x[0];
+  const Buffer<T> shared(y.index ? R * std::max(width, z.E) : 0);  // gradients of what shared rows gave, summed
+  if (y.index) sums_by_row(N, width, dgates, y.index.data, R, shared.get());
+  const T* dinputs = y.index ? shared.get() : dgates;
+  const Packed<T> own_panels = y.index ? Packed<T>::of(dinputs, R, width) : Packed<T>();
+  product(z.E, columns_of(y.x.data, z.E), y.index ? own_panels : gates_panels, dw_ih, width);
   if (p.bahdanau)
     product(z.D, columns_of<T>(cache.context.get(), z.D), gates_panels, dw_ih + z.E * width, width);
   else if (p.feeding)
     product(z.E, columns_of<T>(d.fed.get(), z.E), gates_panels, dw_ih + z.E * width, width);
-  product(N, rows_of(dgates, width), pack_part_transposed(p.cells[0].weight_ih, 0, z.E), dy.data, z.E);
+  product(R, rows_of(dinputs, width), pack_part_transposed(p.cells[0].weight_ih, 0, z.E), dy.data, z.E);
   Buffer<T> input(z.L > 1 ? N * z.H : 0), handed_on(p.residual && z.L > 2 ? N * z.H : 0);
   for (Index l = 0; l < z.L; ++l) {
     const CellGradients<T>& g = gradients.cells[l];
@@ -415,8 +427,15 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
   const Packed<T> readout_panels = Packed<T>::of(d.dreadout.get(), N, z.E);
   T* dw = gradients.readout.data;
   if (p.bahdanau) {
-    product(z.E, columns_of(y.data, z.E), readout_panels, dw, z.E);
-    product(N, rows_of<T>(d.dreadout.get(), z.E), pack_part_transposed(p.readout, 0, z.E), dy.data, z.E, null, true);
+    const T* dtokens = d.dreadout.get();
+    if (y.index) {
+      sums_by_row(N, z.E, dtokens, y.index.data, R, shared.get());
+      dtokens = shared.get();
+      product(z.E, columns_of(y.x.data, z.E), Packed<T>::of(dtokens, R, z.E), dw, z.E);
+    } else {
+      product(z.E, columns_of(y.x.data, z.E), readout_panels, dw, z.E);
+    }
+    product(R, rows_of<T>(dtokens, z.E), pack_part_transposed(p.readout, 0, z.E), dy.data, z.E, null, true);
   }
   product(z.H, columns_of<T>(cache.handed_on(), z.H), readout_panels, dw + state * z.E, z.E);
   product(z.D, columns_of<T>(cache.context.get(), z.D), readout_panels, dw + (state + z.H) * z.E, z.E);
@@ -425,10 +444,10 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
 
 #define DHYAN_INSTANTIATE(T)                                                                                       \
   template std::shared_ptr<DecoderCache<T>> decoder_forward<T>(                                                    \
-      const DecoderParameters<T>&, const Memory<T>&, View<const T, 2>, View<const Index, 1>, View<const T, 3>,     \
+      const DecoderParameters<T>&, const Memory<T>&, const Tokens<T>&, View<const Index, 1>, View<const T, 3>,     \
       View<const T, 3>, const DecoderMasks<T>&, View<T, 2>, View<T, 2>);                                           \
   template void decoder_backward<T>(const DecoderCache<T>&, const DecoderParameters<T>&, const Memory<T>&,         \
-                                    View<const T, 2>, View<const T, 3>, View<const T, 3>, const DecoderMasks<T>&,  \
+                                    const Tokens<T>&, View<const T, 3>, View<const T, 3>, const DecoderMasks<T>&,  \
                                     View<const T, 2>, View<const T, 2>, View<T, 2>, View<T, 3>, View<T, 3>,        \
                                     View<T, 2>, View<T, 2>, DecoderGradients<T>&);
 DHYAN_INSTANTIATE(float)

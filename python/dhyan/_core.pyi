@@ -170,6 +170,7 @@ def recurrent_forward(
     cell: str,
     reverse: bool,
     x: _Array,
+    index: _Array | None,
     lengths: _Array,
     parameters: _Cell,
     h0: _Array | None,
@@ -179,6 +180,7 @@ def recurrent_forward(
 def recurrent_backward(
     cache: Cache,
     x: _Array,
+    index: _Array | None,
     parameters: _Cell,
     h0: _Array | None,
     c0: _Array | None,
@@ -192,6 +194,7 @@ def recurrent_backward(
 def bidirectional_forward(
     cell: str,
     x: _Array,
+    index: _Array | None,
     lengths: _Array,
     parameters: tuple[_Cell, _Cell],
     state_masks: tuple[_Array | None, _Array | None],
@@ -199,6 +202,7 @@ def bidirectional_forward(
 def bidirectional_backward(
     cache: Cache,
     x: _Array,
+    index: _Array | None,
     parameters: tuple[_Cell, _Cell],
     state_masks: tuple[_Array | None, _Array | None],
     doutput: _Array,
@@ -249,6 +253,7 @@ def decoder_forward(
     parameters: dict[str, Any],
     memory: tuple[_Array | None, ...],
     y: _Array,
+    index: _Array | None,
     steps: _Array,
     h0: _Array,
     c0: _Array | None,
@@ -260,6 +265,7 @@ def decoder_backward(
     parameters: dict[str, Any],
     memory: tuple[_Array | None, ...],
     y: _Array,
+    index: _Array | None,
     h0: _Array,
     c0: _Array | None,
     masks: _Array | None,

@@ -131,8 +131,9 @@ class DecoderCache:
     core: Any
     parameters: dict[str, Any]
     memory: Memory
-    ids: np.ndarray  # (N,) target tokens that were read
-    y: np.ndarray  # (N, E)
+    ids: np.ndarray  # target tokens that were read, of the rows of y
+    y: np.ndarray  # (N, E), or (R, E) where index (N,) says which row a token reads
+    index: np.ndarray | None
     mask: np.ndarray | None
     between: np.ndarray | None  # (L - 1, N, H)
     within: np.ndarray | None  # (L, B, H), of the states
@@ -157,9 +158,10 @@ def decoder_forward(
     hard: the monotonic alignment as search makes it.
     """
     h0, c0, states = initial_states(config, p, final)
-    y = ops.embedding_forward(p["target_embedding"], ids)
-    mask = dropout.embedded("target embedding", ids, config.target_size, steps, config.embedding)
-    y = apply(y, mask)
+    mask, index = dropout.embedded("target embedding", ids, config.target_size, steps, config.embedding), None
+    if mask is None and (once := ops.distinct(ids, config.target_size)):
+        ids, index = once
+    y = apply(ops.embedding_forward(p["target_embedding"], ids), mask)
     between = None
     if config.layers > 1:
         between = dropout.rows("decoder layers", steps, config.hidden, config.layers - 1)
@@ -175,8 +177,9 @@ def decoder_forward(
             noise=dropout if config.normalize == "monotonic" else None,
         )
     parameters = _core_parameters(config, p, reader)
-    readout, weights, core = _core.decoder_forward(parameters, memory.core, y, steps, h0, c0, between, within)
-    return readout, weights, DecoderCache(core, parameters, memory, ids, y, mask, between, within, h0, c0, states)
+    readout, weights, core = _core.decoder_forward(parameters, memory.core, y, index, steps, h0, c0, between, within)
+    cache = DecoderCache(core, parameters, memory, ids, y, index, mask, between, within, h0, c0, states)
+    return readout, weights, cache
 
 
 def decoder_backward(
@@ -203,7 +206,7 @@ def decoder_backward(
         "readout_bias": gradients["readout.bias"],
     }
     dy, dh0, dc0, dkeys, dvalues, log_scale = _core.decoder_backward(
-        c.core, parameters, c.memory.core, c.y, c.h0, c.c0, c.between, c.within, dreadout, dweights, written
+        c.core, parameters, c.memory.core, c.y, c.index, c.h0, c.c0, c.between, c.within, dreadout, dweights, written
     )
     dy = apply(dy, c.mask)
     ops.embedding_backward(dy, c.ids, config.target_size, out=gradients["target_embedding"])

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "check.h"
@@ -36,6 +38,18 @@ CellWeights<T> cell_weights(Cell cell, const CellParameters<T>& p, Index rows) {
     if (cell == Cell::gru) w.hidden_bias.get()[i] = p.bias_hh.data[i];
   }
   return w;
+}
+
+// N tokens as rows of `width` (-1: any).
+template <class T>
+void check_tokens(const char* op, const char* name, const Tokens<T>& tokens, Index N, const Axis& width, const char* why) {
+  if (!tokens.index) return check_shape(op, name, tokens.x, {{"N", N}, width}, why);
+  check_shape(op, name, tokens.x, {{"R", -1}, width});
+  check_shape(op, (std::string(name) + " index").c_str(), tokens.index, {{"N", N}}, why);
+  for (Index n = 0; n < N; ++n)
+    if (tokens.index.data[n] < 0 || tokens.index.data[n] >= tokens.x[0])
+      throw std::out_of_range(std::string(op) + ": " + name + " index[" + std::to_string(n) + "] is " +
+                              std::to_string(tokens.index.data[n]) + ", expected a row < " + std::to_string(tokens.x[0]));
 }
 
 template <class T>
@@ -81,8 +95,8 @@ struct StateMask {
   }
 };
 
-// Where a row of a step finds the input's part of its gates and leaves what backward reads: rows of a trace, worked on in
-// place (copies were 8 % of a small training step), or of the step itself, whose h and c are already there.
+// Where a row of a step leaves what backward reads: rows of a trace, worked on in place (copies were 8 % of a small
+// training step), or of the step itself, whose h and c are already there.
 template <class T>
 struct CellRow {
   T *gates, *candidate, *h, *c;
@@ -110,16 +124,16 @@ struct CellStep {
 
   CellRow<T> own(Index i) const { return {gates.get() + i * width, candidate.get() + i * H, nullptr, nullptr}; }
 
-  // Row i of the step leaves its activations at place(i). Its input part: place(i).gates, or row i of `input`; plus, where
-  // there is one, row i of `fed`. h, c: previous state in, next state out.
-  template <class Place>
-  void forward(const CellWeights<T>& w, Index rows, const T* input, const T* fed, Place&& place, T* scratch) {
+  // Row i of the step reads its input part (G*H) at input(i), plus, where there is one, row i of `fed`, and leaves its
+  // activations at place(i), which may be the same. h, c: previous state in, next state out.
+  template <class Input, class Place>
+  void forward(const CellWeights<T>& w, Index rows, Input&& input, const T* fed, Place&& place, T* scratch) {
     const Operand<T> state = rows_of<T>(mask.apply(rows, h.get()), H);
     if (norm) {
-      for (Index i = 0; i < rows && !input; ++i) std::copy_n(place(i).gates, width, gates.get() + i * width);
+      for (Index i = 0; i < rows; ++i)
+        if (input(i) != gates.get() + i * width) std::copy_n(input(i), width, gates.get() + i * width);
       if (fed) dense_kernels<T>().axpy(rows * width, T(1), fed, gates.get());
       norm.forward(input_sum, rows, gates.get(), w.norm.gain_ih.data, w.norm.bias_ih.data);
-      input = gates.get();
       fed = nullptr;
     }
     const T* bias = cell == Cell::gru && !norm ? w.hidden_bias.get() : nullptr;
@@ -127,7 +141,7 @@ struct CellStep {
     if (norm) norm.forward(state_sum, rows, hidden.get(), w.norm.gain_hh.data, w.norm.bias_hh.data);
     for (Index i = 0; i < rows; ++i) {
       const CellRow<T> row = place(i);
-      one(input ? input + i * width : row.gates, fed ? fed + i * width : nullptr, i, row);
+      one(norm ? gates.get() + i * width : input(i), fed ? fed + i * width : nullptr, i, row);
       if (row.h) std::copy_n(h.get() + i * H, H, row.h);
       if (row.c) std::copy_n(c.get() + i * H, H, row.c);
     }
