@@ -300,7 +300,9 @@ def test_recurrent_padding_cannot_be_seen(isa: str, cell: str, reverse: bool) ->
 def test_distinct_ids() -> None:
     kept, index = ops.distinct(np.array([5, 1, 5, 7, 1, 1, 5, 7]), 9) or pytest.fail("repeated ids")
     assert kept.tolist() == [1, 5, 7] and index.tolist() == [1, 0, 1, 2, 0, 0, 1, 2]
-    assert ops.distinct(np.array([0, 1, 2, 3, 0]), 4) is None  # four of five: too few repeat
+    few = np.arange(16)
+    assert ops.distinct(few, 16) is None and ops.distinct(np.append(few, 3), 16) is None  # one of 17
+    assert ops.distinct(np.append(few[:15], 3), 16) is not None  # one of 16
     assert ops.distinct(np.zeros(0, np.int64), 4) is None
     for bad in (-1, 4):
         assert ops.distinct(np.array([0, 0, 0, 0, bad]), 4) is None

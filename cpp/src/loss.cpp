@@ -59,13 +59,17 @@ double sum_of(const std::vector<double>& losses) {
   return loss;
 }
 
-// A tile of logits into its gradient, in place; kept: where the logits are if not in the tile.
+constexpr Index kChunk = 8;  // rows whose gradients are summed while they are in the cache
+
+// A tile of logits into its gradient, in place; kept: where the logits are if not in the tile. sums (rows / kChunk,V)
+// receives the sum of the rows of each chunk.
 template <class T>
 void tile_gradient(Index first, Index rows, Index V, T* tile, const T* kept, const Index* targets, T smoothing,
-                   const T* log_sums, const T* shares, T scale) {
+                   const T* log_sums, const T* shares, T scale, T* sums) {
   const auto& kernels = dense_kernels<T>();
-  parallel_for((rows + 7) / 8, rows * V, [&](Index chunk) {
-    for (Index i = chunk * 8; i < std::min(rows, chunk * 8 + 8); ++i) {
+  parallel_for((rows + kChunk - 1) / kChunk, rows * V, [&](Index chunk) {
+    const Index begin = chunk * kChunk, end = std::min(rows, begin + kChunk);
+    for (Index i = begin; i < end; ++i) {
       T* d = tile + i * V;
       if (kept) std::copy_n(kept + (first + i) * V, V, d);
       const Index target = targets[first + i];
@@ -79,12 +83,14 @@ void tile_gradient(Index first, Index rows, Index V, T* tile, const T* kept, con
         kernels.cross_entropy_gradient(d, V, log_sums[first + i], target, even, scale * weight);
       }
     }
+    std::fill_n(sums + chunk * V, V, T(0));
+    kernels.add_rows(end - begin, V, tile + begin * V, V, sums + chunk * V);
   });
 }
 
 // From the gradient of a tile of logits to dr, and on to dw and db, which the tiles before have begun.
 template <class T>
-void tile_backward(Index first, Index rows, const T* tile, View<const T, 2> r, const Packed<T>& back,
+void tile_backward(Index first, Index rows, const T* tile, const T* sums, View<const T, 2> r, const Packed<T>& back,
                    const Index* targets, View<T, 2> dr, View<T, 2> dw, View<T, 1> db) {
   const Index E = r[1], V = dw[1];
   product(rows, rows_of<T>(tile, V), back, dr.data + first * E, E);
@@ -99,9 +105,9 @@ void tile_backward(Index first, Index rows, const T* tile, View<const T, 2> r, c
     inputs = kept.get();
   }
   product_once(E, columns_of(inputs, E), tile, rows, V, dw.data, first > 0);
-  const Index width = 256;
-  parallel_for((V + width - 1) / width, rows * V, [&](Index i) {
-    dense_kernels<T>().add_rows(rows, std::min(width, V - i * width), tile + i * width, V, db.data + i * width);
+  const Index width = 256, chunks = (rows + kChunk - 1) / kChunk;
+  parallel_for((V + width - 1) / width, chunks * V, [&](Index i) {
+    dense_kernels<T>().add_rows(chunks, std::min(width, V - i * width), sums + i * width, V, db.data + i * width);
   });
 }
 
@@ -141,14 +147,15 @@ void cross_entropy_backward(T scale, View<const T, 2> r, View<const T, 2> w, Vie
   check_gradients("cross_entropy_backward", w, dw, db);
   const Packed<T> back = Packed<T>::transposed(w.data, V, E);
   const Packed<T> packed = logits ? Packed<T>() : Packed<T>::of(w.data, E, V);
-  const Buffer<T> tile(std::min(N, kTileRows) * V);
+  const Buffer<T> tile(std::min(N, kTileRows) * V), sums((std::min(N, kTileRows) + kChunk - 1) / kChunk * V);
   if (N == 0) std::fill_n(dw.data, dw.count(), T(0));
   std::fill_n(db.data, db.count(), T(0));
   for (Index first = 0; first < N; first += kTileRows) {
     const Index rows = std::min(kTileRows, N - first);
     if (!logits) product(rows, rows_of(r.data + first * E, E), packed, tile.get(), V, b.data);
-    tile_gradient<T>(first, rows, V, tile.get(), logits.data, targets.data, smoothing, log_sums.data, shares.data, scale);
-    tile_backward<T>(first, rows, tile.get(), r, back, targets.data, dr, dw, db);
+    tile_gradient<T>(first, rows, V, tile.get(), logits.data, targets.data, smoothing, log_sums.data, shares.data, scale,
+                     sums.get());
+    tile_backward<T>(first, rows, tile.get(), sums.get(), r, back, targets.data, dr, dw, db);
   }
 }
 
@@ -159,7 +166,8 @@ double cross_entropy_both(T scale, View<const T, 2> r, View<const T, 2> w, View<
   check_gradients("cross_entropy_both", w, dw, db);
   const Index N = r[0], E = r[1], V = w[1];
   const Packed<T> packed = Packed<T>::of(w.data, E, V), back = Packed<T>::transposed(w.data, V, E);
-  const Buffer<T> tile(std::min(N, kTileRows) * V), log_sums(N), log_p(N);
+  const Buffer<T> tile(std::min(N, kTileRows) * V), sums((std::min(N, kTileRows) + kChunk - 1) / kChunk * V);
+  const Buffer<T> log_sums(N), log_p(N);
   std::vector<double> losses(N, 0.0);
   if (N == 0) std::fill_n(dw.data, dw.count(), T(0));
   std::fill_n(db.data, db.count(), T(0));
@@ -167,8 +175,9 @@ double cross_entropy_both(T scale, View<const T, 2> r, View<const T, 2> w, View<
     const Index rows = std::min(kTileRows, N - first);
     product(rows, rows_of(r.data + first * E, E), packed, tile.get(), V, b.data);
     tile_losses(first, rows, V, tile.get(), targets.data, smoothing, log_sums.get(), log_p.get(), losses.data());
-    tile_gradient<T>(first, rows, V, tile.get(), nullptr, targets.data, smoothing, log_sums.get(), nullptr, scale);
-    tile_backward<T>(first, rows, tile.get(), r, back, targets.data, dr, dw, db);
+    tile_gradient<T>(first, rows, V, tile.get(), nullptr, targets.data, smoothing, log_sums.get(), nullptr, scale,
+                     sums.get());
+    tile_backward<T>(first, rows, tile.get(), sums.get(), r, back, targets.data, dr, dw, db);
   }
   return sum_of(losses);
 }

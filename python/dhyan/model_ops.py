@@ -98,7 +98,7 @@ def _flat_ids(op: str, ids: object) -> np.ndarray:
 
 
 def distinct(ids: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """(kept, index) with kept[index] = ids (N,) and kept ascending, where ids repeat enough: at least one in four.
+    """(kept, index) with kept[index] = ids (N,) and kept ascending, where at least one in sixteen repeats.
 
     What is computed of an embedded token is then computed once for all tokens of its id. None too for an id outside
     0 <= id < size, which the lookup refuses.
@@ -108,7 +108,7 @@ def distinct(ids: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray] | None
     seen = np.zeros(size, bool)
     seen[ids] = True
     kept = np.flatnonzero(seen)
-    if 4 * kept.size > 3 * ids.size:
+    if 16 * kept.size > 15 * ids.size:
         return None
     return kept, (np.cumsum(seen) - 1)[ids]
 
