@@ -387,18 +387,22 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
   const T* null = nullptr;
   T* dw_ih = gradients.cells[0].weight_ih.data;
   const T* dgates = d.dgates[0].get();
-  const Packed<T> gates_panels = Packed<T>::of(dgates, N, width);
   const Index R = y.x[0];
-  const Buffer<T> shared(y.index ? R * std::max(width, z.E) : 0);  // gradients of what shared rows gave, summed
-  if (y.index) sums_by_row(N, width, dgates, y.index.data, R, shared.get());
-  const T* dinputs = y.index ? shared.get() : dgates;
-  const Packed<T> own_panels = y.index ? Packed<T>::of(dinputs, R, width) : Packed<T>();
-  product(z.E, columns_of(y.x.data, z.E), y.index ? own_panels : gates_panels, dw_ih, width);
+  const auto token_gradients = [&](const T* dinputs, const Packed<T>& panels) {
+    product(z.E, columns_of(y.x.data, z.E), panels, dw_ih, width);
+    product(R, rows_of(dinputs, width), pack_part_transposed(p.cells[0].weight_ih, 0, z.E), dy.data, z.E);
+  };
+  if (y.index) {  // first, and gone before the panels of all steps are there
+    const Buffer<T> sums(R * width);
+    sums_by_row(N, width, dgates, y.index.data, R, sums.get());
+    token_gradients(sums.get(), Packed<T>::of(sums.get(), R, width));
+  }
+  const Packed<T> gates_panels = Packed<T>::of(dgates, N, width);
+  if (!y.index) token_gradients(dgates, gates_panels);
   if (p.bahdanau)
     product(z.D, columns_of<T>(cache.context.get(), z.D), gates_panels, dw_ih + z.E * width, width);
   else if (p.feeding)
     product(z.E, columns_of<T>(d.fed.get(), z.E), gates_panels, dw_ih + z.E * width, width);
-  product(R, rows_of(dinputs, width), pack_part_transposed(p.cells[0].weight_ih, 0, z.E), dy.data, z.E);
   Buffer<T> input(z.L > 1 ? N * z.H : 0), handed_on(p.residual && z.L > 2 ? N * z.H : 0);
   for (Index l = 0; l < z.L; ++l) {
     const CellGradients<T>& g = gradients.cells[l];
@@ -428,9 +432,10 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
   T* dw = gradients.readout.data;
   if (p.bahdanau) {
     const T* dtokens = d.dreadout.get();
+    const Buffer<T> sums(y.index ? R * z.E : 0);
     if (y.index) {
-      sums_by_row(N, z.E, dtokens, y.index.data, R, shared.get());
-      dtokens = shared.get();
+      sums_by_row(N, z.E, dtokens, y.index.data, R, sums.get());
+      dtokens = sums.get();
       product(z.E, columns_of(y.x.data, z.E), Packed<T>::of(dtokens, R, z.E), dw, z.E);
     } else {
       product(z.E, columns_of(y.x.data, z.E), readout_panels, dw, z.E);

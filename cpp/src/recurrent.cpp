@@ -153,19 +153,23 @@ void run_backward(const char* op, const RecurrentCache<T>& cache, const Tokens<T
   // Everything that the next step did not need, as one product each over all tokens.
   const T* hidden = dhidden.size() ? dhidden.get() : dgates.get();
   const bool same = dhidden.size() == 0;  // the recurrent half of the gates has the input half's gradient
-  const Buffer<T> shared(x.index ? R * width : 0);
-  if (x.index) sums_by_row<T>(N, width, dgates.get(), x.index.data, R, shared.get());
-  const T* dinputs = x.index ? shared.get() : dgates.get();
-  const Packed<T> packed = Packed<T>::of(dinputs, R, width);
-  const bool both = same && !x.index;
-  const Packed<T> recurrent = both ? Packed<T>() : Packed<T>::of(hidden, N, width);
-  weight_gradient<T>(x.x.data, I, I, packed, gradients.weight_ih.data);
-  weight_gradient<T>(before.get(), H, H, both ? packed : recurrent, gradients.weight_hh.data);
+  const auto input_gradients = [&](const T* dinputs, const Packed<T>& panels) {
+    weight_gradient<T>(x.x.data, I, I, panels, gradients.weight_ih.data);
+    if (dx) product(R, rows_of<T>(dinputs, width), Packed<T>::transposed(p.weight_ih.data, width, I), dx.data, I);
+  };
+  if (x.index) {  // first, and gone before the panels of all steps are there
+    const Buffer<T> sums(R * width);
+    sums_by_row<T>(N, width, dgates.get(), x.index.data, R, sums.get());
+    input_gradients(sums.get(), Packed<T>::of(sums.get(), R, width));
+  } else if (!same) {
+    input_gradients(dgates.get(), Packed<T>::of(dgates.get(), N, width));
+  }
+  const Packed<T> panels = Packed<T>::of(hidden, N, width);
+  if (!x.index && same) input_gradients(dgates.get(), panels);
+  weight_gradient<T>(before.get(), H, H, panels, gradients.weight_hh.data);
   column_sums(N, width, static_cast<const T*>(dgates.get()), gradients.bias_ih.data);
   column_sums(N, width, hidden, gradients.bias_hh.data);
   if (cache.trace.norm) norm_gradients(N, cache.trace.norm, outer, gradients);
-  if (dx)
-    product(R, rows_of<T>(dinputs, width), Packed<T>::transposed(p.weight_ih.data, width, I), dx.data, I);
 }
 
 // f(0) and f(1), the directions of a layer. Of two threads each takes one, whole: twice the rows in every product of a
