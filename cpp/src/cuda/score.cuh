@@ -1,25 +1,14 @@
 // Scores of every query of a chunk of rows against every key: tiles, or a warp a key where there are few queries.
+// Products of many queries are the tensor cores' (tensor_score.cuh), those in double excepted.
 #pragma once
 
 #include <type_traits>
 
 #include "cpu/kernels/score_terms.h"
-#include "cuda/tiles.cuh"
+#include "cuda/tensor_score.cuh"
 
 namespace dhyan::cuda {
 namespace {
-
-template <class T>
-struct ScoreArguments {
-  const T* q;  // row (b, t) at q + (b * q_stride + t) * H
-  const T* k;  // (B, S, H)
-  const T* w;  // (H), tanh only
-  Weight<T>* scores;  // row (b, t) at scores + (b * scores_stride + t) * S
-  Index q_stride, scores_stride, rows, S, H, row_tiles, key_tiles;
-  Index all_rows;  // of the whole call: they choose the kernel, so that pieces have the same bits
-  Weight<T> scale;
-  Ranges ranges;
-};
 
 template <class T>
 DHYAN_DEVICE T exp_twice_of(T x) {
@@ -122,14 +111,7 @@ DHYAN_KERNEL(Shape::threads, sizeof(Weight<T>) == 4 ? 512 / Shape::threads : 1) 
   const Index t0 = block_index() / in.key_tiles % in.row_tiles * Shape::rows;
   const Index b = block_index() / in.key_tiles / in.row_tiles;
   const Index rows = least(Shape::rows, in.rows - t0), columns = least(Shape::columns, in.S - s0);
-  if (in.ranges.given()) {  // a tile that no row may look at
-    bool wanted = false;
-    if (thread < rows) {
-      const Ranges::Span span = in.ranges.at(b, t0 + thread, in.S);
-      wanted = span.first < span.last && span.first < s0 + columns && span.last > s0;
-    }
-    if (!barrier_any(wanted)) return;
-  }
+  if (!in.wanted(b, t0, rows, s0, columns)) return;
   const T* q = in.q + (b * in.q_stride + t0) * in.H;
   const T* k = in.k + (b * in.S + s0) * in.H;
   const bool q_fours = in_fours(q, in.H), k_fours = in_fours(k, in.H);
@@ -296,10 +278,6 @@ DHYAN_KERNEL(32 * kWarps, 2) score_few(ScoreArguments<T> in, Index warps) {
     }
 }
 
-#ifndef DHYAN_CUDA_MULTIPROCESSORS  // the tests have few tiles, and are to meet all shapes
-#define DHYAN_CUDA_MULTIPROCESSORS 132
-#endif
-
 // What a tile shape would take for B sentences, in arbitrary units: its elements, those beyond the matrix included, by
 // what one costs in it (an estimate from its loads and exponentials), more where few warps leave processors waiting.
 template <class Shape>
@@ -331,6 +309,7 @@ void score_rows(const Place& place, const char* op, Index B, ScoreArguments<T> i
   if (in.all_rows <= kFewRows) return few(1, score_few<T, static_cast<int>(kFewRows), 1, Tanh>);
   if constexpr (!Tanh)
     if (in.all_rows <= kLowRows) return few(2, score_few<T, static_cast<int>(kLowRows), 2, false>);
+  if constexpr (!Tanh && sizeof(A) == 4) return score_tensor_rows(place, op, B, in);
   const double wide = tile_cost<WideTile>(1.0, B, in.rows, in.S), flat = tile_cost<FlatTile>(1.45, B, in.rows, in.S);
   const double middle = tile_cost<MiddleTile>(1.2, B, in.rows, in.S);
   if (flat <= middle && flat <= wide) return tiles(FlatTile{});
