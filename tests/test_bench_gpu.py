@@ -166,7 +166,7 @@ def test_the_table_says_what_was_asked_for_and_what_came_out() -> None:
     assert table.asked(ROW, "forward") == "to compile >= 4: yes; to eager >= 20: yes"
     assert table.asked(ROW, "fwd+bwd") == "to compile >= 2: no"
     assert (
-        table.asked(DOT, "forward") == "to best >= 2: no; of copy >= 0.8: yes"
+        table.asked(DOT, "forward") == "to sdpa >= 2: no; of copy >= 0.8: yes"
     )  # 697 MB in 0.2 ms: more than there is
     share = table.share_of_copy(DOT, "forward")
     assert share == pytest.approx(4 * 1280 * 1024 * (2 * 1 + 2 * 66) / 3e12 / 0.2e-3)

@@ -1,6 +1,6 @@
 """The CUDA kernels against the float64 reference, on the CPU (cuda_emulator.py), with threads in two orders.
 
-Sizes meet every kernel and its tails: one query (a warp a key), up to 4 (products: 16), more (tiles of three shapes).
+Sizes meet every kernel and its tails: one query (a warp a key), up to 4, more (tiles of three shapes).
 What is particular to the tensor cores is in test_cuda_tensor.py.
 Outputs start as NaN, memory ends where its page does. A relative norm error of 2e-6 is 16 eps of float32, of sums of
 up to 100 terms; 16-bit results are rounded once at the end (2^-9 and 2^-12 of an element, a third of that in norm).

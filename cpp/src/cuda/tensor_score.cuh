@@ -1,4 +1,4 @@
-// Product scores of many queries: tiles on the tensor cores.
+// Product scores of more queries than a few: tiles on the tensor cores.
 #pragma once
 
 #include "cuda/score_arguments.cuh"

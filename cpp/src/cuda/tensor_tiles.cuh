@@ -43,12 +43,14 @@ using LargeTensor = TensorShape<2, 2, 4, 2>;   // 128 x 64; 64 x 32 a warp, or s
 using MediumTensor = TensorShape<2, 2, 2, 2>;  // 64 x 64
 using SmallTensor = TensorShape<2, 2, 1, 1>;   // 32 x 32: many blocks of few elements
 
-// Steps of the sum in shared memory at a time.
+using FlatTensor = TensorShape<1, 2, 1, 1>;    // 16 x 32: up to 16 rows, where reading the other factor is all the time
+
+// Steps of the sum in shared memory at a time; of flat tiles more, for many reads on their way.
 template <class T, class Shape>
-constexpr int kTensorSteps = sizeof(T) == 4 && Shape::down > 1 ? 16 : 32;
+constexpr int kTensorSteps = Shape::threads == 64 ? 64 : sizeof(T) == 4 && Shape::down > 1 ? 16 : 32;
 // Blocks of a multiprocessor: as many as have registers enough.
 template <class T, class Shape>
-constexpr int kTensorBlocks = Shape::down == 1 ? 4 : Shape::down == 2 || sizeof(T) == 4 ? 3 : 2;
+constexpr int kTensorBlocks = Shape::threads == 64 ? 6 : Shape::down == 1 ? 4 : Shape::down == 2 || sizeof(T) == 4 ? 3 : 2;
 
 // N rows (or columns) of the output by K steps, in parts; AlongK: steps next to each other. The eight elements between
 // lines keep the eight lines that are read at once in different banks.
@@ -327,6 +329,7 @@ struct TensorMemory {
 // no bit.
 template <class F>
 void with_tensor_shape(Index batch, Index rows, Index columns, F&& f) {
+  if (rows <= FlatTensor::rows) return f(FlatTensor{});
   const auto cost = [&](auto shape, double element) {
     using Shape = decltype(shape);
     const auto cover = [](Index n, int of) { return static_cast<double>((n + of - 1) / of * of); };

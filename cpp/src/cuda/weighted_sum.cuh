@@ -3,8 +3,8 @@
 //   out[m, :] = factor * sum over k with a(m, k) != 0 of a(m, k) * b[k, :]
 //
 // What has weight 0 must not be seen, NaN included. The tiles multiply by the zeros, which changes no bit of a finite
-// sum; an element that comes out infinite or NaN is summed again without them. Of many rows the sums are the tensor
-// cores' (tensor_sum.cuh), those in double excepted.
+// sum; an element that comes out infinite or NaN is summed again without them. Where T is more than a few the sums are the
+// tensor cores' (tensor_sum.cuh), those in double excepted.
 #pragma once
 
 #include "cuda/tensor_sum.cuh"
@@ -141,11 +141,10 @@ void weighted_sum(const Place& place, const char* op, Index B, SumArguments<T> i
   };
   const bool transposed = in.a_column != 1;
   if constexpr (sizeof(A) == 4)
-    if (in.all_rows > kLowRows)
+    if (in.all_rows > kFewRows)
       return transposed ? sum_tensor_rows<true>(place, op, B, in) : sum_tensor_rows<false>(place, op, B, in);
   if (!transposed && in.all_rows == 1) return few(sum_few<T, 1>);
   if (!transposed && in.all_rows <= kFewRows) return few(sum_few<T, static_cast<int>(kFewRows)>);
-  if (!transposed && in.all_rows <= kLowRows) return tiles(LowTile{}, sum_tile<T, LowTile, false>);
   if constexpr (sizeof(A) == 8)
     if (!transposed) return tiles(WideTile{}, sum_tile<T, WideTile, false>);
   tiles(WideTile{}, sum_tile<T, WideTile, true>);
