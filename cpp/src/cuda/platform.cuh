@@ -108,9 +108,12 @@ void launch(const Place& place, const char* op, const char* name, Index blocks, 
             void (*kernel)(P...), const A&... arguments) {
   if (blocks == 0) return;
   if (blocks > 2147483647) too_many_blocks(op, name, blocks);
-  if (shared > 48 << 10)
+  if (shared > 48 << 10) {  // has to be asked for, and as many blocks as registers allow are wanted
+    const int all = cudaSharedmemCarveoutMaxShared;
     check_launch(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
                  op, name);
+    check_launch(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, all), op, name);
+  }
   kernel<<<static_cast<unsigned>(blocks), threads, shared, static_cast<cudaStream_t>(place.stream)>>>(arguments...);
   check_launch(cudaGetLastError(), op, name);
 }

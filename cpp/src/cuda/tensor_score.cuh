@@ -52,10 +52,10 @@ DHYAN_KERNEL(Shape::threads, (kTensorBlocks<T, Shape>)) score_tensor(ScoreArgume
       [&](int stage) { tile.template add<Tile::last, K>(m.stage[stage].a, m.stage[stage].b); });
   Weight<T>* scores = in.scores + (b * in.scores_stride + t0) * in.S + s0;
   bool odd = false;
-  tile.each(rows, columns, [&](int t, int s, float sum) {
+  tile.write(scores, in.S, rows, columns, [&](float sum) {
     const bool sure = fabs(sum) <= kMostSum;
     odd |= !sure;
-    scores[t * in.S + s] = sure ? in.scale * sum : float_of(kNoNumber);
+    return sure ? in.scale * sum : float_of(kNoNumber);
   });
   if (!odd) return;
   tile.again(rows, columns, [&](int t, int s) {

@@ -66,10 +66,10 @@ DHYAN_KERNEL(Shape::threads, (kTensorBlocks<T, Shape>)) sum_tensor(SumArguments<
   const bool found = barrier_any(odd);
   T* out = in.out + (b * in.out_stride + m0) * in.N + n0;
   odd = found;
-  tile.each(rows, columns, [&](int r, int c, float sum) {
+  tile.write(out, in.N, rows, columns, [&](float sum) {
     const bool sure = fabs(sum) <= kMostSum;
     odd |= !sure;
-    out[r * in.N + c] = stored<T>(sure ? in.factor * sum : float_of(kNoNumber));
+    return stored<T>(sure ? in.factor * sum : float_of(kNoNumber));
   });
   if (!odd) return;
   tile.again(rows, columns, [&](int r, int c) {

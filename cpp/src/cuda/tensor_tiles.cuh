@@ -243,17 +243,26 @@ struct TensorTile {
       add_across<Last, K, Shape::across / 2>(a, b);
   }
 
-  // f(row, column, sum) for every element of this lane.
-  template <class F>
-  DHYAN_DEVICE void each(Index rows, Index columns, F&& f) const {
+  // To out, rows of it ld apart: f(sum) of every element. Two neighbours are written at once where they may.
+  template <class T, class F>
+  DHYAN_DEVICE void write(T* out, Index ld, Index rows, Index columns, F&& f) const {
+    const bool twos = ld % 2 == 0 && reinterpret_cast<std::uintptr_t>(out) % alignof(Packet<T, 2>) == 0;
 #pragma unroll
     for (int i = 0; i < Shape::down; ++i)
 #pragma unroll
       for (int j = 0; j < Shape::across; ++j)
 #pragma unroll
-        for (int e = 0; e < 8; ++e) {
+        for (int e = 0; e < 8; e += 2) {
           const int m = row_of(i, e), n = column_of(j, e);
-          if (m < rows && n < columns) f(m, n, sum[i][j][e]);
+          if (m >= rows || n >= columns) continue;
+          const Packet<T, 2> two{{f(sum[i][j][e]), f(sum[i][j][e + 1])}};
+          T* p = out + m * ld + n;
+          if (twos) {
+            *reinterpret_cast<Packet<T, 2>*>(p) = two;
+          } else {
+            p[0] = two.v[0];
+            if (n + 1 < columns) p[1] = two.v[1];
+          }
         }
   }
   // f(row, column) for the same elements, in a loop.
