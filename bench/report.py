@@ -174,15 +174,20 @@ def error_cell(r: dict[str, Any]) -> str:
 
 
 def memory_table(results: list[dict[str, Any]]) -> str:
-    """Peaks above what was resident before; the outputs are part of them."""
+    """Peaks above what was resident before, outputs and state among them; what a train step takes above its state."""
     head = ["case", "pass", "form", "peak MB", "of these outputs MB", "dhyan / form"]
+    head += ["of these state MB", "above it MB", "dhyan / form"]
     rows = []
     for r in results:
-        ours = next((p["peak"] for label, p in r["peaks"].items() if label.startswith("dhyan/")), None)
+        ours = next((p for label, p in r["peaks"].items() if label.startswith("dhyan/")), None)
         for label, p in r["peaks"].items():
-            share = f"{ours / p['peak']:.2f}" if ours and p["peak"] else "-"
             name = f"{r['op']} {r['cell']} {r['shape']}".replace("  ", " ")
-            rows.append([name, r["pass"], label, f"{p['peak'] / 1e6:.1f}", f"{p['outputs'] / 1e6:.1f}", share])
+            row = [name, r["pass"], label, f"{p['peak'] / 1e6:.1f}", f"{p['outputs'] / 1e6:.1f}"]
+            row.append(f"{ours['peak'] / p['peak']:.2f}" if ours and p["peak"] else "-")
+            if state := p.get("state", 0):
+                row += [f"{state / 1e6:.1f}", f"{(p['peak'] - state) / 1e6:.1f}"]
+                row.append(f"{(ours['peak'] - ours['state']) / (p['peak'] - state):.2f}" if ours else "-")
+            rows.append(row + [""] * (len(head) - len(row)))
     return markdown(head, rows)
 
 

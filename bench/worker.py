@@ -99,14 +99,16 @@ def peak_memory(side: Any, case: Case, form: str) -> dict[str, int]:
     """Bytes above what was resident before: for a kernel above its inputs, for a model above the imported library.
 
     The high-water mark (Linux) is reset after a first call, so that compiling does not count; `peak` is that of three
-    more calls, one call's outputs included.
+    more calls, one call's outputs included. `state` is what any trainer of a model holds with Adam: parameters,
+    gradients and two moments.
     """
     tiny = case.quick()
     for call in side.prepare(tiny, form, inputs(tiny)).values():
         call()  # libraries load their own parts at the first call
     arrays = inputs(case)
     before = status("VmRSS")
-    call = side.prepare(case, form, arrays)[case.passes[-1]]
+    calls = side.prepare(case, form, arrays)
+    call = calls[case.passes[-1]]
     if not case.modelled:
         before = status("VmRSS")  # PyTorch holds copies of the inputs as leaves
     size = 0
@@ -116,7 +118,11 @@ def peak_memory(side: Any, case: Case, form: str) -> dict[str, int]:
         outputs = call()
         size = sum(as_numpy(value).nbytes for value in outputs.values())
         del outputs  # or two calls' outputs would be alive at once
-    return {"before": before, "peak": status("VmHWM") - before, "outputs": size}
+    peak = status("VmHWM") - before
+    state = 0
+    if case.section == "train":
+        state = 4 * sum(as_numpy(value).nbytes for name, value in calls["check"]().items() if name.startswith("d"))
+    return {"before": before, "peak": peak, "outputs": size, "state": state}
 
 
 def main(argv: list[str]) -> int:

@@ -284,3 +284,19 @@ def test_twins_compute_the_same(tmp_path: Path) -> None:
                 outputs = side.prepare(tiny, form, arrays)[which]()
                 found = run.errors({n: np.asarray(x.detach()) for n, x in outputs.items()}, exact)
                 assert set(found) == set(exact) and max(found.values()) < limit, (case.name, form, found)
+
+
+def test_memory_table_takes_the_state_off_both_sides() -> None:
+    def of(name: str, mine: int, theirs: int, state: int) -> dict[str, Any]:
+        peaks = {"dhyan/dhyan": mine, "torch/eager": theirs}
+        sides = {side: {"peak": peak * 10**6, "outputs": 0, "state": state * 10**6} for side, peak in peaks.items()}
+        return {"op": name, "cell": "gru", "shape": "B1", "pass": "step", "peaks": sides}
+
+    lines = report.memory_table([of("train", 150, 300, 100), of("train", 40, 80, 0)]).splitlines()[2:]
+    cells = [[cell.strip() for cell in line.split("|")[6:10]] for line in lines]
+    assert cells == [
+        ["1.00", "100.0", "50.0", "1.00"],
+        ["0.50", "100.0", "200.0", "0.25"],
+        ["1.00", "", "", ""],
+        ["0.50", "", "", ""],
+    ]

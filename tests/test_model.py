@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import reference_model as reference
 from dhyan import Batch, ModelConfig, Seq2Seq
+from dhyan import model_ops as ops
 from dhyan.dropout import Dropout
 
 ORDERS = {"bahdanau": ("bahdanau", True), "luong": ("luong", False), "luong, input feeding": ("luong", True)}
@@ -316,6 +317,28 @@ def assert_bits_of_any_thread_count(model: Seq2Seq, batch: Batch, counts: tuple[
     for other in results[1:]:
         for name, array in results[0].items():
             np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("choices", CELLS_AND_ORDERS)
+def test_tokens_that_repeat_are_computed_once(
+    monkeypatch: pytest.MonkeyPatch, isa: str, choices: dict[str, Any], layers: int
+) -> None:
+    """Their share of the gates is: the loss keeps its bits, gradients are the same sums in another order."""
+    config = config_of(**choices, layers=layers, source_size=7, target_size=7)
+    model, rng = model_of(config), np.random.default_rng(0)
+    lengths, targets = np.array([7, 3, 6]), np.array([5, 8, 2])
+    source, target = rng.integers(4, 7, (3, 7)), rng.integers(4, 6, (3, 8))
+    batch, found, distinct = Batch(source, lengths, target, targets), [], ops.distinct
+    monkeypatch.setattr(ops, "distinct", lambda ids, size: found.append(distinct(ids, size)) or found[-1])
+    loss, cache = model.forward(batch)
+    gradients = model.backward(cache)
+    assert [None if f is None else len(f[0]) for f in found] == [3, 2]
+    monkeypatch.setattr(ops, "distinct", lambda ids, size: None)
+    plain, cache = model.forward(batch)
+    assert loss == plain
+    for name, expected in model.backward(cache).items():
+        np.testing.assert_allclose(gradients[name], expected, rtol=1e-11, atol=1e-14, err_msg=name)
 
 
 @pytest.mark.parametrize("choices", CELLS_AND_ORDERS[::2])

@@ -141,6 +141,20 @@ def test_linear_row_does_not_depend_on_its_batch(isa: str, dtype: str) -> None:
         np.testing.assert_array_equal(ops.linear_forward(x[rows], w, b), together[rows])
 
 
+def test_linear_gradient_is_added_to_what_is_there() -> None:
+    rng = np.random.default_rng(0)
+    x, w, dy, there = (rng.standard_normal(s) for s in [(6, 5), (5, 4), (6, 4), (6, 5)])
+    dx, dw, db = ops.linear_backward(dy, x, w)
+    to = there.copy()
+    added, *same = ops.linear_backward(dy, x, w, add_to=to)
+    assert added.base is to or added is to
+    np.testing.assert_allclose(added, there + dx, rtol=1e-15, atol=1e-15)  # one rounding apart at most
+    for a, b in zip(same, (dw, db), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"linear_backward.*dx has shape \(5, 5\), expected \(M=6, I=5\)"):
+        ops.linear_backward(dy, x, w, add_to=there[:5].copy())
+
+
 def test_linear_reads_any_stride() -> None:
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((14, 10))[::2, ::-2], rng.standard_normal((4, 5)).T
@@ -281,6 +295,71 @@ def test_recurrent_padding_cannot_be_seen(isa: str, cell: str, reverse: bool) ->
         for name in expected:
             np.testing.assert_array_equal(gradients[name], expected[name], err_msg=name)
         assert not gradients["x"][past].any()
+
+
+def test_distinct_ids() -> None:
+    kept, index = ops.distinct(np.array([5, 1, 5, 7, 1, 1, 5, 7]), 9) or pytest.fail("repeated ids")
+    assert kept.tolist() == [1, 5, 7] and index.tolist() == [1, 0, 1, 2, 0, 0, 1, 2]
+    assert ops.distinct(np.array([0, 1, 2, 3, 0]), 4) is None  # four of five: too few repeat
+    assert ops.distinct(np.zeros(0, np.int64), 4) is None
+    for bad in (-1, 4):
+        assert ops.distinct(np.array([0, 0, 0, 0, bad]), 4) is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("gains", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_rows_that_tokens_share(isa: str, cell: str, gains: bool, dtype: str) -> None:
+    """Forward gives the bits of x[index], backward the sums over the tokens of each row; a row nobody reads gets 0."""
+    B, S, E, H = 5, 9, 11, 13
+    rng = np.random.default_rng(0)
+    parameters = layer(cell, E, H, rng)
+    parameters = cast(with_gains(parameters) if gains else parameters, dtype)
+    lengths = ragged(B, S)
+    N = int(lengths.sum())
+    table, index = rng.standard_normal((6, E)).astype(dtype), rng.integers(0, 5, N)
+    dout, dlast = rng.standard_normal((N, 2 * H)).astype(dtype), rng.standard_normal((B, H)).astype(dtype)
+
+    def both(x: np.ndarray, index: np.ndarray | None) -> list[np.ndarray]:
+        out, final, cache = ops.bidirectional_rows_forward(x, lengths, (parameters,) * 2, cell=cell, index=index)
+        gradients = [{n: np.empty_like(p) for n, p in parameters.items()} for _ in range(2)]
+        dx = ops.bidirectional_rows_backward(dout, cache, (None, dlast), gradients=(gradients[0], gradients[1]))
+        assert dx is not None
+        alone, last, _, one = ops.recurrent_rows_forward(x, lengths, parameters, cell=cell, index=index)
+        dalone, dp, *_ = ops.recurrent_rows_backward(np.ascontiguousarray(dout[:, :H]), one, dlast)
+        assert dalone is not None
+        return [out, *final, alone, last, dx, dalone, *(g[n] for g in (*gradients, dp) for n in sorted(parameters))]
+
+    shared, expanded = both(table, index), both(table[index], None)
+    for a, b in zip(shared[:5], expanded[:5], strict=True):
+        np.testing.assert_array_equal(a, b)
+    sums = [np.zeros_like(table, np.float64) for _ in range(2)]
+    for total, rows in zip(sums, expanded[5:7], strict=True):
+        np.add.at(total, index, rows)
+    assert not shared[5][5].any()
+    eps = np.finfo(dtype).eps
+    for a, b in zip(shared[5:], [*sums, *expanded[7:]], strict=True):
+        # Two orders of the same sums of at most N terms.
+        np.testing.assert_allclose(a, b, rtol=0, atol=4 * eps * max(np.abs(b).max(), 1) * np.sqrt(N))
+
+
+def test_rows_that_tokens_share_are_checked() -> None:
+    parameters = layer("gru", 3, 4, np.random.default_rng(0))
+    lengths, x = np.array([2, 1]), np.zeros((2, 3))
+
+    def call(index: object, rows: np.ndarray = x) -> object:
+        return ops.recurrent_rows_forward(rows, lengths, parameters, cell="gru", index=index)  # type: ignore[arg-type]
+
+    call(np.array([1, 0, 1]))
+    with pytest.raises(ValueError, match=r"x index has shape \(2,\), expected \(N=3,\)"):
+        call(np.array([1, 0]))
+    for bad in (-1, 2):
+        with pytest.raises(IndexError, match=rf"x index\[1\] is {bad}, expected a row < 2"):
+            call(np.array([1, bad, 0]))
+    with pytest.raises(TypeError, match="index"):
+        call(np.array([1.0, 0.0, 1.0]))
+    with pytest.raises(ValueError, match=r"weight_ih has shape \(3, 12\), expected \(I=2"):
+        call(np.array([1, 0, 1]), np.zeros((2, 2)))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -22,10 +22,19 @@ struct Holder {  // keeps copies of strided inputs alive for one call
   std::vector<Input<T>> inputs;
   const char* op;
   std::unique_ptr<Reader<T>> reader = nullptr;
+  std::vector<Input<Index>> indices = {};
   template <int N>
   View<const T, N> get(py::handle object, const char* name, const char* axes) {
     inputs.push_back(input<T>(object, op, name));
     return inputs.back().template view<N>(op, name, axes);
+  }
+  // x (R, I) and index (N,) or None: tokens that share rows.
+  Tokens<T> tokens(py::handle x, py::handle index, const char* name, const char* axes) {
+    Tokens<T> t{get<2>(x, name, axes), {}};
+    if (index.is_none()) return t;
+    indices.push_back(required<Index>(index, op, "index"));
+    t.index = indices.back().template view<1>(op, "index", "(N,)");
+    return t;
   }
   CellParameters<T> cell(py::handle object) {
     const auto t = object.cast<py::tuple>();
@@ -46,22 +55,22 @@ CellGradients<T> cell_gradients(py::handle object, const char* op) {
   return g;
 }
 
-py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::handle x_, py::handle lengths_,
+py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::handle x_, py::handle index, py::handle lengths_,
                             py::handle parameters, py::handle h0_, py::handle c0_, py::handle state_mask_) {
   const char* op = "recurrent_forward";
   const Cell cell = cell_named(cell_name);
   const Float dtype = float_of(x_, op, "x");
   return dispatch(dtype, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
-    Holder<T> hold{{}, op, {}};
+    Holder<T> hold{{}, op};
     const auto lengths_in = required<Index>(lengths_, op, "lengths");
     const auto lengths = lengths_in.template view<1>(op, "lengths", "(B,)");
-    const auto x = hold.template get<2>(x_, "x", "(N, I)");
+    const auto x = hold.tokens(x_, index, "x", "(N, I)");
     const auto p = hold.cell(parameters);
     const auto h0 = hold.template get<2>(h0_, "h0", "(B, H)"), c0 = hold.template get<2>(c0_, "c0", "(B, H)");
     const auto state_mask = hold.template get<2>(state_mask_, "state_mask", "(B, H)");
     const Index B = lengths[0], H = p.weight_hh[0];
-    auto out = output<T>({x[0], H}, op), final_h = output<T>({B, H}, op);
+    auto out = output<T>({x.count(), H}, op), final_h = output<T>({B, H}, op);
     auto final_c = output<T>({cell == Cell::lstm ? B : 0, H}, op);
     const auto ov = view<T, 2>(out), hv = view<T, 2>(final_h), cv = view<T, 2>(final_c);
     std::shared_ptr<RecurrentCache<T>> cache;
@@ -73,14 +82,14 @@ py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::hand
   });
 }
 
-py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle parameters, py::handle h0_, py::handle c0_,
+py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle index, py::handle parameters, py::handle h0_, py::handle c0_,
                              py::handle state_mask_, py::handle doutput_, py::handle dfinal_h_, py::handle dfinal_c_, py::handle gradients_,
                              bool wants_dx) {
   const char* op = "recurrent_backward";
   return dispatch(cache.dtype, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
-    Holder<T> hold{{}, op, {}};
-    const auto x = hold.template get<2>(x_, "x", "(N, I)");
+    Holder<T> hold{{}, op};
+    const auto x = hold.tokens(x_, index, "x", "(N, I)");
     const auto p = hold.cell(parameters);
     const auto h0 = hold.template get<2>(h0_, "h0", "(B, H)"), c0 = hold.template get<2>(c0_, "c0", "(B, H)");
     const auto state_mask = hold.template get<2>(state_mask_, "state_mask", "(B, H)");
@@ -95,7 +104,7 @@ py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle param
       object = a;
       return view<T, 2>(a);
     };
-    if (wants_dx) dx = fresh(dx_out, x);
+    if (wants_dx) dx = fresh(dx_out, x.x);
     if (h0) dh0 = fresh(dh0_out, h0);
     if (c0) dc0 = fresh(dc0_out, c0);
     {
@@ -108,7 +117,7 @@ py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle param
 }
 
 // parameters, state_masks: (forward, backward). -> output (N,2H), final h (B,H) of each, cache.
-py::tuple bidirectional_forward(const std::string& cell_name, py::handle x_, py::handle lengths_,
+py::tuple bidirectional_forward(const std::string& cell_name, py::handle x_, py::handle index, py::handle lengths_,
                                 const std::array<py::object, 2>& parameters,
                                 const std::array<py::object, 2>& state_masks) {
   const char* op = "bidirectional_forward";
@@ -116,15 +125,15 @@ py::tuple bidirectional_forward(const std::string& cell_name, py::handle x_, py:
   const Float dtype = float_of(x_, op, "x");
   return dispatch(dtype, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
-    Holder<T> hold{{}, op, {}};
+    Holder<T> hold{{}, op};
     const auto lengths_in = required<Index>(lengths_, op, "lengths");
     const auto lengths = lengths_in.template view<1>(op, "lengths", "(B,)");
-    const auto x = hold.template get<2>(x_, "x", "(N, I)");
+    const auto x = hold.tokens(x_, index, "x", "(N, I)");
     const std::array<CellParameters<T>, 2> p{hold.cell(parameters[0]), hold.cell(parameters[1])};
     const std::array<View<const T, 2>, 2> masks{hold.template get<2>(state_masks[0], "state_masks", "(B, H)"),
                                                 hold.template get<2>(state_masks[1], "state_masks", "(B, H)")};
     const Index B = lengths[0], H = p[0].weight_hh[0], C = cell == Cell::lstm ? B : 0;
-    auto out = output<T>({x[0], 2 * H}, op);
+    auto out = output<T>({x.count(), 2 * H}, op);
     std::array<py::array_t<T>, 2> h{output<T>({B, H}, op), output<T>({B, H}, op)};
     std::array<py::array_t<T>, 2> c{output<T>({C, H}, op), output<T>({C, H}, op)};
     const auto ov = view<T, 2>(out);
@@ -138,15 +147,15 @@ py::tuple bidirectional_forward(const std::string& cell_name, py::handle x_, py:
   });
 }
 
-py::object bidirectional_backward(const Cache& cache, py::handle x_, const std::array<py::object, 2>& parameters,
+py::object bidirectional_backward(const Cache& cache, py::handle x_, py::handle index, const std::array<py::object, 2>& parameters,
                                   const std::array<py::object, 2>& state_masks, py::handle doutput_,
                                   const std::array<py::object, 2>& dfinal_h_,
                                   const std::array<py::object, 2>& gradients_, bool wants_dx) {
   const char* op = "bidirectional_backward";
   return dispatch(cache.dtype, [&](auto zero) -> py::object {
     using T = decltype(zero);
-    Holder<T> hold{{}, op, {}};
-    const auto x = hold.template get<2>(x_, "x", "(N, I)");
+    Holder<T> hold{{}, op};
+    const auto x = hold.tokens(x_, index, "x", "(N, I)");
     const std::array<CellParameters<T>, 2> p{hold.cell(parameters[0]), hold.cell(parameters[1])};
     const auto both = [&](const std::array<py::object, 2>& given, const char* name) {
       return std::array<View<const T, 2>, 2>{hold.template get<2>(given[0], name, "(B, H)"),
@@ -159,7 +168,7 @@ py::object bidirectional_backward(const Cache& cache, py::handle x_, const std::
     py::object dx_out = py::none();
     View<T, 2> dx;
     if (wants_dx) {
-      auto a = output<T>({x[0], x[1]}, op);
+      auto a = output<T>({x.x[0], x.x[1]}, op);
       dx_out = a;
       dx = view<T, 2>(a);
     }
@@ -260,24 +269,24 @@ Index longest_of(View<const Index, 1> lengths) {
   return longest;
 }
 
-py::tuple decoder_forward(const py::dict& parameters, const py::tuple& memory_, py::handle y_, py::handle steps_,
+py::tuple decoder_forward(const py::dict& parameters, const py::tuple& memory_, py::handle y_, py::handle index, py::handle steps_,
                           py::handle h0_, py::handle c0_, py::handle masks_, py::handle state_masks_) {
   const char* op = "decoder_forward";
   const Float dtype = float_of(y_, op, "y");
   return dispatch(dtype, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
-    Holder<T> hold{{}, op, {}};
+    Holder<T> hold{{}, op};
     Input<Index> lengths_in;
     const auto p = decoder_parameters<T>(hold, parameters);
     const auto memory = memory_of<T>(hold, memory_, lengths_in);
     const auto steps_in = required<Index>(steps_, op, "steps");
     const auto steps = steps_in.template view<1>(op, "steps", "(B,)");
-    const auto y = hold.template get<2>(y_, "y", "(N, E)");
+    const auto y = hold.tokens(y_, index, "y", "(N, E)");
     const auto h0 = hold.template get<3>(h0_, "h0", "(L, B, H)"), c0 = hold.template get<3>(c0_, "c0", "(L, B, H)");
     const DecoderMasks<T> masks{hold.template get<3>(masks_, "masks", "(L-1, N, H)"),
                                 hold.template get<3>(state_masks_, "state_masks", "(L, B, H)")};
-    auto readout = output<T>({y[0], p.readout[1]}, op);
-    auto weights = output<T>({y[0], longest_of(memory.lengths)}, op);
+    auto readout = output<T>({y.count(), p.readout[1]}, op);
+    auto weights = output<T>({y.count(), longest_of(memory.lengths)}, op);
     const auto rv = view<T, 2>(readout), wv = view<T, 2>(weights);
     std::shared_ptr<DecoderCache<T>> cache;
     {
@@ -288,17 +297,17 @@ py::tuple decoder_forward(const py::dict& parameters, const py::tuple& memory_, 
   });
 }
 
-py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const py::tuple& memory_, py::handle y_,
+py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const py::tuple& memory_, py::handle y_, py::handle index,
                            py::handle h0_, py::handle c0_, py::handle masks_, py::handle state_masks_,
                            py::handle dreadout_, py::handle dweights_, const py::dict& gradients_) {
   const char* op = "decoder_backward";
   return dispatch(cache.dtype, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
-    Holder<T> hold{{}, op, {}};
+    Holder<T> hold{{}, op};
     Input<Index> lengths_in;
     const auto p = decoder_parameters<T>(hold, parameters);
     const auto memory = memory_of<T>(hold, memory_, lengths_in);
-    const auto y = hold.template get<2>(y_, "y", "(N, E)");
+    const auto y = hold.tokens(y_, index, "y", "(N, E)");
     const auto h0 = hold.template get<3>(h0_, "h0", "(L, B, H)"), c0 = hold.template get<3>(c0_, "c0", "(L, B, H)");
     const DecoderMasks<T> masks{hold.template get<3>(masks_, "masks", "(L-1, N, H)"),
                                 hold.template get<3>(state_masks_, "state_masks", "(L, B, H)")};
@@ -310,7 +319,7 @@ py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const
     g.readout_bias = writable<T, 1>(gradients_["readout_bias"], op, "dreadout bias");
     if (!gradients_["query"].is_none()) g.query = writable<T, 2>(gradients_["query"], op, "dquery");
     if (!gradients_["w"].is_none()) g.w = writable<T, 1>(gradients_["w"], op, "dw");
-    auto dy = output<T>({y[0], y[1]}, op), dh0 = output<T>({h0[0], h0[1], h0[2]}, op);
+    auto dy = output<T>({y.x[0], y.x[1]}, op), dh0 = output<T>({h0[0], h0[1], h0[2]}, op);
     auto dc0 = output<T>({c0[0], c0[1], c0[2]}, op);
     auto dkeys = output<T>({memory.keys[0], memory.keys[1]}, op);
     auto dvalues = output<T>({memory.values[0], memory.values[1]}, op);
@@ -372,7 +381,7 @@ class StepperObject {
     return dispatch(dtype_, [&](auto zero) -> py::tuple {
       using T = decltype(zero);
       const auto& stepper = *std::static_pointer_cast<Stepper<T>>(stepper_);
-      Holder<T> hold{{}, op, {}};
+      Holder<T> hold{{}, op};
       const auto token_in = required<Index>(token_, op, "token"), sentence_in = required<Index>(sentence_, op, "sentence"),
                  position_in = required<Index>(position_, op, "position");
       StepInput<T> in;
@@ -410,7 +419,7 @@ class StepperObject {
     return dispatch(dtype_, [&](auto zero) -> py::tuple {
       using T = decltype(zero);
       const auto& stepper = *std::static_pointer_cast<Stepper<T>>(stepper_);
-      Holder<T> hold{{}, op, {}};
+      Holder<T> hold{{}, op};
       const auto h0 = hold.template get<3>(h0_, "h0", "(L, B, H)"), c0 = hold.template get<3>(c0_, "c0", "(L, B, H)");
       const auto limit_in = required<Index>(limit_, op, "limit");
       const auto limit = limit_in.template view<1>(op, "limit", "(B,)");
@@ -435,7 +444,7 @@ class StepperObject {
     return dispatch(dtype_, [&](auto zero) -> py::tuple {
       using T = decltype(zero);
       const auto& stepper = *std::static_pointer_cast<Stepper<T>>(stepper_);
-      Holder<T> hold{{}, op, {}};
+      Holder<T> hold{{}, op};
       const auto h0 = hold.template get<3>(h0_, "h0", "(L, B, H)"), c0 = hold.template get<3>(c0_, "c0", "(L, B, H)");
       const auto limit_in = required<Index>(limit_, op, "limit");
       const auto limit = limit_in.template view<1>(op, "limit", "(B,)");
@@ -471,18 +480,18 @@ class StepperObject {
 
 void define_model(py::module_& m) {
   py::class_<Cache>(m, "Cache", "Activations of one forward call.");
-  m.def("recurrent_forward", &recurrent_forward, py::arg("cell"), py::arg("reverse"), py::arg("x"), py::arg("lengths"),
+  m.def("recurrent_forward", &recurrent_forward, py::arg("cell"), py::arg("reverse"), py::arg("x"), py::arg("index"), py::arg("lengths"),
         py::arg("parameters"), py::arg("h0"), py::arg("c0"), py::arg("state_mask"));
-  m.def("recurrent_backward", &recurrent_backward, py::arg("cache"), py::arg("x"), py::arg("parameters"), py::arg("h0"),
+  m.def("recurrent_backward", &recurrent_backward, py::arg("cache"), py::arg("x"), py::arg("index"), py::arg("parameters"), py::arg("h0"),
         py::arg("c0"), py::arg("state_mask"), py::arg("doutput"), py::arg("dfinal_h"), py::arg("dfinal_c"),
         py::arg("gradients"), py::arg("wants_dx"));
-  m.def("bidirectional_forward", &bidirectional_forward, py::arg("cell"), py::arg("x"), py::arg("lengths"),
+  m.def("bidirectional_forward", &bidirectional_forward, py::arg("cell"), py::arg("x"), py::arg("index"), py::arg("lengths"),
         py::arg("parameters"), py::arg("state_masks"));
-  m.def("bidirectional_backward", &bidirectional_backward, py::arg("cache"), py::arg("x"), py::arg("parameters"),
+  m.def("bidirectional_backward", &bidirectional_backward, py::arg("cache"), py::arg("x"), py::arg("index"), py::arg("parameters"),
         py::arg("state_masks"), py::arg("doutput"), py::arg("dfinal_h"), py::arg("gradients"), py::arg("wants_dx"));
-  m.def("decoder_forward", &decoder_forward, py::arg("parameters"), py::arg("memory"), py::arg("y"), py::arg("steps"),
+  m.def("decoder_forward", &decoder_forward, py::arg("parameters"), py::arg("memory"), py::arg("y"), py::arg("index"), py::arg("steps"),
         py::arg("h0"), py::arg("c0"), py::arg("masks"), py::arg("state_masks"));
-  m.def("decoder_backward", &decoder_backward, py::arg("cache"), py::arg("parameters"), py::arg("memory"), py::arg("y"),
+  m.def("decoder_backward", &decoder_backward, py::arg("cache"), py::arg("parameters"), py::arg("memory"), py::arg("y"), py::arg("index"),
         py::arg("h0"), py::arg("c0"), py::arg("masks"), py::arg("state_masks"), py::arg("dreadout"),
         py::arg("dweights"), py::arg("gradients"));
   py::class_<StepWeightsObject>(m, "StepWeights", "A decoder's weights in the forms its steps read.")

@@ -32,16 +32,18 @@ py::array_t<T> linear_forward(py::handle x_, py::handle w_, py::handle b_) {
 }
 
 template <class T>
-py::array_t<T> linear_backward(py::handle dy_, py::handle x_, py::handle w_, py::handle dw_, py::handle db_) {
+py::array_t<T> linear_backward(py::handle dy_, py::handle x_, py::handle w_, py::handle dw_, py::handle db_,
+                               py::object add_to) {
   const char* op = "linear_backward";
   const auto dy = required<T>(dy_, op, "dy"), x = required<T>(x_, op, "x"), w = required<T>(w_, op, "w");
   const auto dyv = dy.template view<2>(op, "dy", "(M, O)"), xv = x.template view<2>(op, "x", "(M, I)");
   const auto wv = w.template view<2>(op, "w", "(I, O)");
-  auto dx = output<T>({xv[0], xv[1]}, op);
-  const auto dxv = view<T, 2>(dx), dwv = writable<T, 2>(dw_, op, "dw");
+  const bool add = !add_to.is_none();
+  const auto dx = add ? add_to : output<T>({xv[0], xv[1]}, op);
+  const auto dxv = writable<T, 2>(dx, op, "add_to"), dwv = writable<T, 2>(dw_, op, "dw");
   const auto dbv = db_.is_none() ? View<T, 1>() : writable<T, 1>(db_, op, "db");
   Working working;
-  dhyan::linear_backward<T>(dyv, xv, wv, dxv, dwv, dbv);
+  dhyan::linear_backward<T>(dyv, xv, wv, dxv, add, dwv, dbv);
   return dx;
 }
 
@@ -201,10 +203,11 @@ PYBIND11_MODULE(_core, m) {
   m.def("linear_forward", [](py::object x, py::object w, py::object b) {
     return by_dtype(x, "linear_forward", "x", [&](auto z) -> py::array { return linear_forward<decltype(z)>(x, w, b); });
   }, py::arg("x"), py::arg("w"), py::arg("b"));
-  m.def("linear_backward", [](py::object dy, py::object x, py::object w, py::object dw, py::object db) {
+  m.def("linear_backward", [](py::object dy, py::object x, py::object w, py::object dw, py::object db,
+                              py::object add_to) {
     return by_dtype(x, "linear_backward", "x",
-                    [&](auto z) -> py::array { return linear_backward<decltype(z)>(dy, x, w, dw, db); });
-  }, py::arg("dy"), py::arg("x"), py::arg("w"), py::arg("dw"), py::arg("db"));
+                    [&](auto z) -> py::array { return linear_backward<decltype(z)>(dy, x, w, dw, db, add_to); });
+  }, py::arg("dy"), py::arg("x"), py::arg("w"), py::arg("dw"), py::arg("db"), py::arg("add_to"));
   m.def("embedding_forward", [](py::object table, py::object ids) {
     return by_dtype(table, "embedding_forward", "table",
                     [&](auto z) -> py::array { return embedding_forward<decltype(z)>(table, ids); });

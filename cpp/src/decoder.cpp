@@ -22,7 +22,7 @@ struct DecoderCache {
 
 template <class T>
 std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, const Memory<T>& memory,
-                                                 View<const T, 2> y, View<const Index, 1> steps, View<const T, 3> h0,
+                                                 const Tokens<T>& y, View<const Index, 1> steps, View<const T, 3> h0,
                                                  View<const T, 3> c0, const DecoderMasks<T>& masks, View<T, 2> readout,
                                                  View<T, 2> weights) {
   const char* op = "decoder_forward";
@@ -33,7 +33,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
   if (p.scorer.rule == Rule::read && !p.scorer.reader) fail(std::string(op) + ": there is no reader");
   const DecoderShape<T> z(p, memory, sources.longest);
   const Index N = targets.total, width = gates_of(p.cell) * z.H;
-  check_shape(op, "y", y, {{"N", N}, {"E", z.E}}, "one row a decoder step");
+  check_tokens(op, "y", y, N, {"E", z.E}, "one row a decoder step");
   check_masks(op, z, B, N, masks);
 
   auto cache = std::make_shared<DecoderCache<T>>(DecoderCache<T>{
@@ -44,8 +44,10 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
   const auto slices = targets.slices(step_slices(p.scorer, B, loop_work(z, p.cell, N)));
   // A slice a thread: thin products would only share the columns of a slice that is alone.
   const DecoderWeights<T> packed(p, z, slices.size() > 1 ? kThinRows + 1 : loop_rows(B), N);
-  T* token_part = cache->cells[0].gates.get();
-  product(N, y.data, z.E, packed.token, token_part, width,
+  const Index R = y.x[0];
+  const Buffer<T> shared(y.index ? R * width : 0);  // what tokens that are read several times put into the gates
+  T* token_part = y.index ? shared.get() : cache->cells[0].gates.get();
+  product(R, y.x.data, z.E, packed.token, token_part, width,
           static_cast<const T*>(packed.cells[0].input_bias.get()));
 
   const bool in_loop = !p.bahdanau && p.feeding;  // otherwise no step reads the readout, and it is one product
@@ -66,15 +68,16 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
       if (active == 0) break;
       check_interrupt();
       const auto row = [&](Index i) { return cache->row(order[i], t); };
-      for (Index i = 0; i < active; ++i)
-        std::copy_n(token_part + row(i) * width, width, step.cells[0].gates.get() + i * width);
       step.run(
           active, [&](Index i) { return order[i]; }, [&](Index) { return t; },
-          [&](Index l, Index i) { return masks.between_row(l, row(i)); }, scratch);
+          [&](Index l, Index i) { return masks.between_row(l, row(i)); },
+          [&](Index i) { return token_part + y.row(row(i)) * width; },
+          [&](Index l, Index i) { return cache->cells[l].row(step.cells[l], row(i)); }, scratch);
       if (in_loop) step.read_out(active, scratch);
       for (Index i = 0; i < active; ++i) {
         const Index r = row(i);
-        for (Index l = 0; l < z.L; ++l) cache->cells[l].keep(p.cell, z.H, r, step.cells[l], i);
+        for (Index l = 0; l < z.L; ++l)
+          if (step.cells[l].norm) step.cells[l].norm.keep(i, cache->cells[l].norm, r);
         std::copy_n(step.query.get() + i * z.U, z.U, cache->query.get() + r * z.U);
         std::copy_n(step.context.get() + i * z.D, z.D, cache->context.get() + r * z.D);
         std::copy_n(step.attended_weights.get() + i * z.S, z.S, cache->weights.get() + r * z.S);
@@ -87,7 +90,11 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
   if (!in_loop) {
     T* r = cache->readout.get();
     const T* bias = p.readout_bias.data;
-    if (p.bahdanau) product(N, y.data, z.E, packed.from_token, r, z.E, bias);
+    if (p.bahdanau) {
+      const Buffer<T> rows(y.index ? R * z.E : 0);
+      product(R, y.x.data, z.E, packed.from_token, y.index ? rows.get() : r, z.E, bias);
+      for (Index n = 0; n < N && y.index; ++n) std::copy_n(rows.get() + y.row(n) * z.E, z.E, r + n * z.E);
+    }
     product<T>(N, cache->handed_on(), z.H, packed.from_state, r, z.E, bias, p.bahdanau);
     product<T>(N, cache->context.get(), z.D, packed.from_context, r, z.E, static_cast<const T*>(nullptr),
             true);
@@ -108,7 +115,9 @@ struct Deferred {
   std::vector<Buffer<T>> dgates, dhidden, before;  // a layer: (N,G*H) (N,G*H where it differs) (N,H)
   std::vector<Buffer<T>> outer;                    // a layer: (N,2,G*H) before its normalisation
   Buffer<T> dreadout, dstate, dcontext;            // (N,E) before tanh, (N,H) and (N,D) from the readout
-  Buffer<T> dscores, dquery, query_state, fed;     // (N,S) (N,U) (N,H) (N,E)
+  Buffer<T> dscores, dquery, fed;                  // (N,S) (N,U) (N,E)
+  Buffer<T> masked_query;                          // (N,H) the state that asks, where `before` holds it with a mask
+  const T* asked = nullptr;                        // (N,H) the states that ask
 };
 
 template <class T>
@@ -174,7 +183,7 @@ void read_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
     const Index row = cache.row(order[i], t);
     const T* from = dquery.get() + i * z.U;
     if (p.scorer.normalize_query) {
-      normalize_row_backward(d.query_state.get() + row * z.H, cache.query.get() + row * z.U, from, z.H, through.get());
+      normalize_row_backward(d.asked + row * z.H, cache.query.get() + row * z.U, from, z.H, through.get());
       from = through.get();
     }
     add(z.H, from, dstate + i * z.H);
@@ -207,14 +216,10 @@ void loop_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
     check_interrupt();
     while (active < rows && cache.targets.length[order[active]] > t) ++active;
     const auto row = [&](Index i) { return cache.row(order[i], t); };
-    for (Index i = 0; i < active; ++i) {
-      const Index b = order[i];
-      for (Index l = 0; l < z.L; ++l)
-        cache.cells[l].recall(p.cell, z.H, row(i), t > 0 ? row(i) - 1 : -1, h0.data + (l * B + b) * z.H,
-                              c0 ? c0.data + (l * B + b) * z.H : none, cells[l], i);
-      const T* asked = p.bahdanau ? cells[top].h_in.get() + i * z.H : cache.cells[top].h.get() + row(i) * z.H;
-      std::copy_n(asked, z.H, d.query_state.get() + row(i) * z.H);
-    }
+    const auto memory_of = [&](Index l, Index i) {
+      return cache.cells[l].memory(cells[l], row(i), t > 0 ? row(i) - 1 : -1, h0.data + (l * B + order[i]) * z.H,
+                                   c0 ? c0.data + (l * B + order[i]) * z.H : none);
+    };
 
     // r_t = tanh([y;] s; c): what the output layer and, fed back, the next step say about state and context.
     if (in_loop) {
@@ -239,17 +244,18 @@ void loop_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
       read_backward(cache, p, memory, back.query, dweights, d, order, active, t, dquery, dstate.get(), scratch);
 
     for (Index l = top; l >= 0; --l) {
-      T* dh = cells[l].dh.get();
       const T* above = l == top ? dstate.get() : dbelow.get();
-      std::copy_n(cells[l].dh_prev.get(), active * z.H, dh);
-      add(active * z.H, above, dh);
-      cells[l].backward(p.cell, z.H, p.cells[l], back.hidden[l], active, scratch);
+      const auto remembered = [&](Index i) { return memory_of(l, i); };
+      for (Index i = 0; i < active && cells[l].norm; ++i) cache.cells[l].norm.keep(row(i), cells[l].norm, i);
+      cells[l].backward(p.cells[l], back.hidden[l], active, remembered, [&](Index i) { return above + i * z.H; }, scratch);
       for (Index i = 0; i < active; ++i) {
         std::copy_n(cells[l].dgates.get() + i * width, width, d.dgates[l].get() + row(i) * width);
         if (d.dhidden[l].size())
           std::copy_n(cells[l].dhidden.get() + i * width, width, d.dhidden[l].get() + row(i) * width);
         if (cells[l].norm) cells[l].norm.keep_outer(i, d.outer[l], row(i));
-        std::copy_n(cells[l].h_in.get() + i * z.H, z.H, d.before[l].get() + row(i) * z.H);
+        std::copy_n(remembered(i).h_in, z.H, d.before[l].get() + row(i) * z.H);
+        if (l == top && d.masked_query.size())
+          std::copy_n(remembered(i).h_in, z.H, d.masked_query.get() + row(i) * z.H);
         cells[l].mask.apply_row(i, d.before[l].get() + row(i) * z.H);
       }
       if (l == 0) break;
@@ -314,14 +320,14 @@ void memory_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p
 
 template <class T>
 void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, const Memory<T>& memory,
-                      View<const T, 2> y, View<const T, 3> h0, View<const T, 3> c0, const DecoderMasks<T>& masks,
+                      const Tokens<T>& y, View<const T, 3> h0, View<const T, 3> c0, const DecoderMasks<T>& masks,
                       View<const T, 2> dreadout, View<const T, 2> dweights, View<T, 2> dy, View<T, 3> dh0,
                       View<T, 3> dc0, View<T, 2> dkeys, View<T, 2> dvalues, DecoderGradients<T>& gradients) {
   const char* op = "decoder_backward";
   const auto& z = cache.z;
   const Index N = cache.targets.total, B = cache.targets.B, width = gates_of(p.cell) * z.H;
   check_decoder(op, p, memory, B, h0, c0, z.S);
-  check_shape(op, "y", y, {{"N", N}, {"E", z.E}});
+  check_tokens(op, "y", y, N, {"E", z.E}, "one row a decoder step");
   check_shape(op, "dreadout", dreadout, {{"N", N}, {"E", z.E}});
   if (dweights) check_shape(op, "dweights", dweights, {{"N", N}, {"S", z.S}});
   check_masks(op, z, B, N, masks);
@@ -352,7 +358,8 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
   d.dcontext = Buffer<T>(N * z.D);
   d.dscores = Buffer<T>(p.scorer.fixed() ? 0 : N * z.S);
   d.dquery = Buffer<T>(N * z.U);
-  d.query_state = Buffer<T>(N * z.H);
+  d.masked_query = Buffer<T>(p.bahdanau && masks.state ? N * z.H : 0);
+  d.asked = !p.bahdanau ? cache.cells.back().h.get() : masks.state ? d.masked_query.get() : d.before.back().get();
   if (in_loop) {
     d.fed = Buffer<T>(N * z.E);
   } else {
@@ -381,12 +388,17 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
   T* dw_ih = gradients.cells[0].weight_ih.data;
   const T* dgates = d.dgates[0].get();
   const Packed<T> gates_panels = Packed<T>::of(dgates, N, width);
-  product(z.E, columns_of(y.data, z.E), gates_panels, dw_ih, width);
+  const Index R = y.x[0];
+  const Buffer<T> shared(y.index ? R * std::max(width, z.E) : 0);  // gradients of what shared rows gave, summed
+  if (y.index) sums_by_row(N, width, dgates, y.index.data, R, shared.get());
+  const T* dinputs = y.index ? shared.get() : dgates;
+  const Packed<T> own_panels = y.index ? Packed<T>::of(dinputs, R, width) : Packed<T>();
+  product(z.E, columns_of(y.x.data, z.E), y.index ? own_panels : gates_panels, dw_ih, width);
   if (p.bahdanau)
     product(z.D, columns_of<T>(cache.context.get(), z.D), gates_panels, dw_ih + z.E * width, width);
   else if (p.feeding)
     product(z.E, columns_of<T>(d.fed.get(), z.E), gates_panels, dw_ih + z.E * width, width);
-  product(N, rows_of(dgates, width), pack_part_transposed(p.cells[0].weight_ih, 0, z.E), dy.data, z.E);
+  product(R, rows_of(dinputs, width), pack_part_transposed(p.cells[0].weight_ih, 0, z.E), dy.data, z.E);
   Buffer<T> input(z.L > 1 ? N * z.H : 0), handed_on(p.residual && z.L > 2 ? N * z.H : 0);
   for (Index l = 0; l < z.L; ++l) {
     const CellGradients<T>& g = gradients.cells[l];
@@ -408,15 +420,22 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
     if (cache.cells[l].norm) norm_gradients(N, cache.cells[l].norm, d.outer[l], g);
   }
   if (p.scorer.query)
-    weight_gradient<T>(N, d.query_state.get(), z.H, z.H, d.dquery.get(), z.U, gradients.query.data, nullptr);
+    weight_gradient<T>(N, d.asked, z.H, z.H, d.dquery.get(), z.U, gradients.query.data, nullptr);
   if (!p.scorer.fixed() && p.scorer.normalize_query)
     for (Index i = 0; i < N * z.U; ++i) gradients.log_scale += double(cache.query.get()[i]) * double(d.dquery.get()[i]);
 
   const Packed<T> readout_panels = Packed<T>::of(d.dreadout.get(), N, z.E);
   T* dw = gradients.readout.data;
   if (p.bahdanau) {
-    product(z.E, columns_of(y.data, z.E), readout_panels, dw, z.E);
-    product(N, rows_of<T>(d.dreadout.get(), z.E), pack_part_transposed(p.readout, 0, z.E), dy.data, z.E, null, true);
+    const T* dtokens = d.dreadout.get();
+    if (y.index) {
+      sums_by_row(N, z.E, dtokens, y.index.data, R, shared.get());
+      dtokens = shared.get();
+      product(z.E, columns_of(y.x.data, z.E), Packed<T>::of(dtokens, R, z.E), dw, z.E);
+    } else {
+      product(z.E, columns_of(y.x.data, z.E), readout_panels, dw, z.E);
+    }
+    product(R, rows_of<T>(dtokens, z.E), pack_part_transposed(p.readout, 0, z.E), dy.data, z.E, null, true);
   }
   product(z.H, columns_of<T>(cache.handed_on(), z.H), readout_panels, dw + state * z.E, z.E);
   product(z.D, columns_of<T>(cache.context.get(), z.D), readout_panels, dw + (state + z.H) * z.E, z.E);
@@ -425,10 +444,10 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
 
 #define DHYAN_INSTANTIATE(T)                                                                                       \
   template std::shared_ptr<DecoderCache<T>> decoder_forward<T>(                                                    \
-      const DecoderParameters<T>&, const Memory<T>&, View<const T, 2>, View<const Index, 1>, View<const T, 3>,     \
+      const DecoderParameters<T>&, const Memory<T>&, const Tokens<T>&, View<const Index, 1>, View<const T, 3>,     \
       View<const T, 3>, const DecoderMasks<T>&, View<T, 2>, View<T, 2>);                                           \
   template void decoder_backward<T>(const DecoderCache<T>&, const DecoderParameters<T>&, const Memory<T>&,         \
-                                    View<const T, 2>, View<const T, 3>, View<const T, 3>, const DecoderMasks<T>&,  \
+                                    const Tokens<T>&, View<const T, 3>, View<const T, 3>, const DecoderMasks<T>&,  \
                                     View<const T, 2>, View<const T, 2>, View<T, 2>, View<T, 3>, View<T, 3>,        \
                                     View<T, 2>, View<T, 2>, DecoderGradients<T>&);
 DHYAN_INSTANTIATE(float)

@@ -31,13 +31,14 @@ void linear_forward(View<const T, 2> x, View<const T, 2> w, View<const T, 1> b, 
 }
 
 template <class T>
-void linear_backward(View<const T, 2> dy, View<const T, 2> x, View<const T, 2> w, View<T, 2> dx, View<T, 2> dw,
-                     View<T, 1> db) {
+void linear_backward(View<const T, 2> dy, View<const T, 2> x, View<const T, 2> w, View<T, 2> dx, bool add,
+                     View<T, 2> dw, View<T, 1> db) {
   check_linear<T>("linear_backward", x, w, {});
   check_shape("linear_backward", "dy", dy, {{"M", x[0]}, {"O", w[1]}}, "to match x and w");
   check_shape("linear_backward", "dw", dw, {{"I", w[0]}, {"O", w[1]}}, "to match w");
   if (db) check_shape("linear_backward", "db", db, {{"O", w[1]}}, "to match w");
-  product(dy[0], rows_of(dy.data, dy[1]), Packed<T>::transposed(w.data, w[1], w[0]), dx.data, w[0]);
+  check_shape("linear_backward", "dx", dx, {{"M", x[0]}, {"I", w[0]}}, "to match x and w");
+  product<T>(dy[0], rows_of(dy.data, dy[1]), Packed<T>::transposed(w.data, w[1], w[0]), dx.data, w[0], nullptr, add);
   weight_gradient(x[0], x.data, x[1], x[1], dy.data, w[1], dw.data, db.data);
 }
 
@@ -72,8 +73,8 @@ void embedding_backward(View<const T, 2> dout, View<const Index, 1> ids, View<T,
 
 #define DHYAN_INSTANTIATE(T)                                                                                     \
   template void linear_forward<T>(View<const T, 2>, View<const T, 2>, View<const T, 1>, View<T, 2>);             \
-  template void linear_backward<T>(View<const T, 2>, View<const T, 2>, View<const T, 2>, View<T, 2>, View<T, 2>, \
-                                   View<T, 1>);                                                                  \
+  template void linear_backward<T>(View<const T, 2>, View<const T, 2>, View<const T, 2>, View<T, 2>, bool,       \
+                                   View<T, 2>, View<T, 1>);                                                                  \
   template void embedding_forward<T>(View<const T, 2>, View<const Index, 1>, View<T, 2>);                        \
   template void embedding_backward<T>(View<const T, 2>, View<const Index, 1>, View<T, 2>);
 DHYAN_INSTANTIATE(float)

@@ -31,11 +31,11 @@ struct RecurrentCache {
 namespace {
 
 template <class T>
-void check(const char* op, Cell cell, View<const T, 2> x, const Ragged& r, const CellParameters<T>& p,
+void check(const char* op, Cell cell, const Tokens<T>& x, const Ragged& r, const CellParameters<T>& p,
            View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask) {
   const Index H = p.weight_hh[0];
-  check_shape(op, "x", x, {{"N", r.total}, {"I", -1}}, "one row a token, N = the sum of the lengths");
-  check_cell(op, "", cell, p, x[1], H);
+  check_tokens(op, "x", x, r.total, {"I", -1}, "one row a token, N = the sum of the lengths");
+  check_cell(op, "", cell, p, x.x[1], H);
   if (h0) check_shape(op, "h0", h0, {{"B", r.B}, {"H", H}});
   if (c0) check_shape(op, "c0", c0, {{"B", r.B}, {"H", H}});
   if (state_mask) check_shape(op, "state_mask", state_mask, {{"B", r.B}, {"H", H}});
@@ -49,20 +49,21 @@ Index running(const std::vector<Index>& order, const Ragged& r, Index step, Inde
 
 // output: rows `ldo` apart, as a direction is part of a wider memory.
 template <class T>
-std::shared_ptr<RecurrentCache<T>> run_forward(const char* op, Cell cell, bool reverse, View<const T, 2> x,
+std::shared_ptr<RecurrentCache<T>> run_forward(const char* op, Cell cell, bool reverse, const Tokens<T>& x,
                                                View<const Index, 1> lengths, const CellParameters<T>& p,
                                                View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask,
                                                T* output, Index ldo, View<T, 2> final_h, View<T, 2> final_c) {
   const Ragged sentences(lengths.data, lengths[0]);
   check(op, cell, x, sentences, p, h0, c0, state_mask);
-  const Index N = x[0], I = x[1], H = p.weight_hh[0], width = gates_of(cell) * H;
+  const Index N = x.count(), R = x.x[0], I = x.x[1], H = p.weight_hh[0], width = gates_of(cell) * H;
   auto cache = std::make_shared<RecurrentCache<T>>(
       RecurrentCache<T>{cell, reverse, H, sentences, CellTrace<T>(cell, N, H, p.normalized())});
   // A single sentence has nobody to share its steps with: then the threads share the columns of the product.
   const auto slices = sentences.slices(slice_count(sentences.B, 2 * N * H * width));
   const CellWeights<T> weights = cell_weights(cell, p, slices.size() > 1 ? kThinRows + 1 : loop_rows(sentences.B));
-  T* gates = cache->trace.gates.get();
-  product<T>(N, x.data, I, Weights<T>(p.weight_ih.data, I, width, N), gates, width, weights.input_bias.get());
+  const Buffer<T> shared(x.index ? R * width : 0);  // what rows that tokens share put into the gates
+  T* inputs = x.index ? shared.get() : cache->trace.gates.get();
+  product<T>(R, x.x.data, I, Weights<T>(p.weight_ih.data, I, width, R), inputs, width, weights.input_bias.get());
 
   parallel_for(slices.size(), 2 * N * H * width, [&](Index s) {
     const auto& order = slices[s];
@@ -78,13 +79,13 @@ std::shared_ptr<RecurrentCache<T>> run_forward(const char* op, Cell cell, bool r
     Index active = running(order, sentences, 0, rows);
     for (Index t = 0; active > 0; active = running(order, sentences, ++t, active)) {
       check_interrupt();
-      for (Index i = 0; i < active; ++i)
-        std::copy_n(gates + cache->row(order[i], t) * width, width, step.gates.get() + i * width);
-      step.forward(weights, active, scratch);
+      const auto row = [&](Index i) { return cache->row(order[i], t); };
+      step.forward(
+          weights, active, [&](Index i) { return inputs + x.row(row(i)) * width; }, nullptr,
+          [&](Index i) { return cache->trace.row(step, row(i)); }, scratch);
       for (Index i = 0; i < active; ++i) {
-        const Index row = cache->row(order[i], t);
-        cache->trace.keep(cell, H, row, step, i);
-        std::copy_n(step.h.get() + i * H, H, output + row * ldo);
+        if (step.norm) step.norm.keep(i, cache->trace.norm, row(i));
+        std::copy_n(step.h.get() + i * H, H, output + row(i) * ldo);
       }
     }
     for (Index i = 0; i < rows; ++i) {
@@ -96,14 +97,14 @@ std::shared_ptr<RecurrentCache<T>> run_forward(const char* op, Cell cell, bool r
 }
 
 template <class T>
-void run_backward(const char* op, const RecurrentCache<T>& cache, View<const T, 2> x, const CellParameters<T>& p,
+void run_backward(const char* op, const RecurrentCache<T>& cache, const Tokens<T>& x, const CellParameters<T>& p,
                   View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask, const T* doutput, Index ldd,
                   View<const T, 2> dfinal_h, View<const T, 2> dfinal_c, View<T, 2> dx,
                   const CellGradients<T>& gradients, View<T, 2> dh0, View<T, 2> dc0) {
   const Cell cell = cache.cell;
   const Ragged& sentences = cache.sentences;
   check(op, cell, x, sentences, p, h0, c0, state_mask);
-  const Index N = x[0], I = x[1], H = cache.H, width = gates_of(cell) * H;
+  const Index N = x.count(), R = x.x[0], I = x.x[1], H = cache.H, width = gates_of(cell) * H;
   if (dfinal_h) check_shape(op, "dfinal_h", dfinal_h, {{"B", sentences.B}, {"H", H}});
   if (dfinal_c) check_shape(op, "dfinal_c", dfinal_c, {{"B", sentences.B}, {"H", H}});
 
@@ -126,23 +127,21 @@ void run_backward(const char* op, const RecurrentCache<T>& cache, View<const T, 
     for (Index t = rows ? sentences.length[order[0]] - 1 : -1; t >= 0; --t) {
       check_interrupt();
       while (active < rows && sentences.length[order[active]] > t) ++active;
+      const auto row = [&](Index i) { return cache.row(order[i], t); };
+      const auto memory = [&](Index i) {
+        const Index b = order[i];
+        return cache.trace.memory(step, row(i), t > 0 ? cache.row(b, t - 1) : -1, h0 ? h0.data + b * H : nullptr,
+                                  c0 ? c0.data + b * H : nullptr);
+      };
+      for (Index i = 0; i < active && step.norm; ++i) cache.trace.norm.keep(row(i), step.norm, i);
+      step.backward(p, back, active, memory, [&](Index i) { return doutput + row(i) * ldd; }, scratch);
       for (Index i = 0; i < active; ++i) {
-        const Index b = order[i], row = cache.row(b, t);
-        cache.trace.recall(cell, H, row, t > 0 ? cache.row(b, t - 1) : -1, h0 ? h0.data + b * H : nullptr,
-                           c0 ? c0.data + b * H : nullptr, step, i);
-        const T* d = doutput + row * ldd;
-        const T* carry = step.dh_prev.get() + i * H;
-        T* dh = step.dh.get() + i * H;
-        for (Index j = 0; j < H; ++j) dh[j] = d[j] + carry[j];
-      }
-      step.backward(cell, H, p, back, active, scratch);
-      for (Index i = 0; i < active; ++i) {
-        const Index row = cache.row(order[i], t);
-        std::copy_n(step.dgates.get() + i * width, width, dgates.get() + row * width);
-        if (dhidden.size()) std::copy_n(step.dhidden.get() + i * width, width, dhidden.get() + row * width);
-        if (step.norm) step.norm.keep_outer(i, outer, row);
-        std::copy_n(step.h_in.get() + i * H, H, before.get() + row * H);
-        step.mask.apply_row(i, before.get() + row * H);
+        const Index r = row(i);
+        std::copy_n(step.dgates.get() + i * width, width, dgates.get() + r * width);
+        if (dhidden.size()) std::copy_n(step.dhidden.get() + i * width, width, dhidden.get() + r * width);
+        if (step.norm) step.norm.keep_outer(i, outer, r);
+        std::copy_n(memory(i).h_in, H, before.get() + r * H);
+        step.mask.apply_row(i, before.get() + r * H);
       }
     }
     for (Index i = 0; i < rows; ++i) {
@@ -154,15 +153,19 @@ void run_backward(const char* op, const RecurrentCache<T>& cache, View<const T, 
   // Everything that the next step did not need, as one product each over all tokens.
   const T* hidden = dhidden.size() ? dhidden.get() : dgates.get();
   const bool same = dhidden.size() == 0;  // the recurrent half of the gates has the input half's gradient
-  const Packed<T> packed = Packed<T>::of(dgates.get(), N, width);
-  const Packed<T> recurrent = same ? Packed<T>() : Packed<T>::of(hidden, N, width);
-  weight_gradient<T>(x.data, I, I, packed, gradients.weight_ih.data);
-  weight_gradient<T>(before.get(), H, H, same ? packed : recurrent, gradients.weight_hh.data);
+  const Buffer<T> shared(x.index ? R * width : 0);
+  if (x.index) sums_by_row<T>(N, width, dgates.get(), x.index.data, R, shared.get());
+  const T* dinputs = x.index ? shared.get() : dgates.get();
+  const Packed<T> packed = Packed<T>::of(dinputs, R, width);
+  const bool both = same && !x.index;
+  const Packed<T> recurrent = both ? Packed<T>() : Packed<T>::of(hidden, N, width);
+  weight_gradient<T>(x.x.data, I, I, packed, gradients.weight_ih.data);
+  weight_gradient<T>(before.get(), H, H, both ? packed : recurrent, gradients.weight_hh.data);
   column_sums(N, width, static_cast<const T*>(dgates.get()), gradients.bias_ih.data);
   column_sums(N, width, hidden, gradients.bias_hh.data);
   if (cache.trace.norm) norm_gradients(N, cache.trace.norm, outer, gradients);
   if (dx)
-    product(N, rows_of<T>(dgates.get(), width), Packed<T>::transposed(p.weight_ih.data, width, I), dx.data, I);
+    product(R, rows_of<T>(dinputs, width), Packed<T>::transposed(p.weight_ih.data, width, I), dx.data, I);
 }
 
 // f(0) and f(1), the directions of a layer. Of two threads each takes one, whole: twice the rows in every product of a
@@ -181,7 +184,7 @@ void for_directions(Index work, bool together, F&& f) {
 }  // namespace
 
 template <class T>
-std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, View<const T, 2> x,
+std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, const Tokens<T>& x,
                                                      View<const Index, 1> lengths, const CellParameters<T>& p,
                                                      View<const T, 2> h0, View<const T, 2> c0,
                                                      View<const T, 2> state_mask, View<T, 2> output,
@@ -191,7 +194,7 @@ std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, Vi
 }
 
 template <class T>
-void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, const CellParameters<T>& p,
+void recurrent_backward(const RecurrentCache<T>& cache, const Tokens<T>& x, const CellParameters<T>& p,
                         View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask,
                         View<const T, 2> doutput, View<const T, 2> dfinal_h, View<const T, 2> dfinal_c, View<T, 2> dx,
                         const CellGradients<T>& gradients, View<T, 2> dh0, View<T, 2> dc0) {
@@ -201,16 +204,16 @@ void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, cons
 }
 
 template <class T>
-BothCaches<T> bidirectional_forward(Cell cell, View<const T, 2> x, View<const Index, 1> lengths,
+BothCaches<T> bidirectional_forward(Cell cell, const Tokens<T>& x, View<const Index, 1> lengths,
                                     const std::array<CellParameters<T>, 2>& p,
                                     const std::array<View<const T, 2>, 2>& state_mask, View<T, 2> output,
                                     const std::array<View<T, 2>, 2>& final_h,
                                     const std::array<View<T, 2>, 2>& final_c) {
   const char* op = "bidirectional_forward";
   const Index H = p[0].weight_hh[0], width = gates_of(cell) * H;
-  check_cell(op, "backward", cell, p[1], x[1], H);
+  check_cell(op, "backward", cell, p[1], x.x[1], H);
   BothCaches<T> caches;
-  for_directions(2 * x[0] * (x[1] + H) * width, true, [&](Index d) {
+  for_directions(2 * x.count() * (x.x[1] + H) * width, true, [&](Index d) {
     caches[d] = run_forward<T>(op, cell, d == 1, x, lengths, p[d], {}, {}, state_mask[d], output.data + d * H, 2 * H,
                                final_h[d], final_c[d]);
   });
@@ -218,7 +221,7 @@ BothCaches<T> bidirectional_forward(Cell cell, View<const T, 2> x, View<const In
 }
 
 template <class T>
-void bidirectional_backward(const BothCaches<T>& cache, View<const T, 2> x, const std::array<CellParameters<T>, 2>& p,
+void bidirectional_backward(const BothCaches<T>& cache, const Tokens<T>& x, const std::array<CellParameters<T>, 2>& p,
                             const std::array<View<const T, 2>, 2>& state_mask, View<const T, 2> doutput,
                             const std::array<View<const T, 2>, 2>& dfinal_h, View<T, 2> dx,
                             const std::array<CellGradients<T>, 2>& gradients) {
@@ -228,31 +231,32 @@ void bidirectional_backward(const BothCaches<T>& cache, View<const T, 2> x, cons
   const Buffer<T> second(dx ? dx.count() : 0);
   // What a direction holds meanwhile is not worth its memory where it is large: a long pass waits little.
   const bool together = N * width * Index(sizeof(T)) <= Index(4) << 20;
-  for_directions(4 * N * (x[1] + H) * width, together, [&](Index d) {
-    const View<T, 2> into{dx && d ? second.get() : dx.data, x.size};
+  for_directions(4 * N * (x.x[1] + H) * width, together, [&](Index d) {
+    const View<T, 2> into{dx && d ? second.get() : dx.data, x.x.size};
     run_backward<T>(op, *cache[d], x, p[d], {}, {}, state_mask[d], doutput.data + d * H, 2 * H, dfinal_h[d], {}, into,
                     gradients[d], {}, {});
   });
   if (!dx) return;
-  parallel_for((N + 63) / 64, N * x[1], [&](Index i) {
-    const Index first = i * 64 * x[1], last = std::min(N, (i + 1) * 64) * x[1];
+  const Index R = x.x[0], I = x.x[1];
+  parallel_for((R + 63) / 64, R * I, [&](Index i) {
+    const Index first = i * 64 * I, last = std::min(R, (i + 1) * 64) * I;
     dense_kernels<T>().axpy(last - first, T(1), second.get() + first, dx.data + first);
   });
 }
 
 #define DHYAN_INSTANTIATE(T)                                                                                         \
   template std::shared_ptr<RecurrentCache<T>> recurrent_forward<T>(                                                  \
-      Cell, bool, View<const T, 2>, View<const Index, 1>, const CellParameters<T>&, View<const T, 2>,                \
+      Cell, bool, const Tokens<T>&, View<const Index, 1>, const CellParameters<T>&, View<const T, 2>,                \
       View<const T, 2>, View<const T, 2>, View<T, 2>, View<T, 2>, View<T, 2>);                                       \
-  template void recurrent_backward<T>(const RecurrentCache<T>&, View<const T, 2>, const CellParameters<T>&,          \
+  template void recurrent_backward<T>(const RecurrentCache<T>&, const Tokens<T>&, const CellParameters<T>&,          \
                                       View<const T, 2>, View<const T, 2>, View<const T, 2>, View<const T, 2>,        \
                                       View<const T, 2>, View<const T, 2>, View<T, 2>, const CellGradients<T>&,       \
                                       View<T, 2>, View<T, 2>);                                                       \
   template BothCaches<T> bidirectional_forward<T>(                                                                   \
-      Cell, View<const T, 2>, View<const Index, 1>, const std::array<CellParameters<T>, 2>&,                         \
+      Cell, const Tokens<T>&, View<const Index, 1>, const std::array<CellParameters<T>, 2>&,                         \
       const std::array<View<const T, 2>, 2>&, View<T, 2>, const std::array<View<T, 2>, 2>&,                          \
       const std::array<View<T, 2>, 2>&);                                                                             \
-  template void bidirectional_backward<T>(const BothCaches<T>&, View<const T, 2>,                                    \
+  template void bidirectional_backward<T>(const BothCaches<T>&, const Tokens<T>&,                                    \
                                           const std::array<CellParameters<T>, 2>&,                                   \
                                           const std::array<View<const T, 2>, 2>&, View<const T, 2>,                  \
                                           const std::array<View<const T, 2>, 2>&, View<T, 2>,                        \

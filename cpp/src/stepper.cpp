@@ -66,7 +66,9 @@ struct Stepper<T>::Parts {
   void step(DecoderStep<T>& s, Index rows, Token&& token, Sentence&& sentence, Position&& position) const {
     T* scratch = thread_scratch<T>();
     w.add_tokens(form, z, rows, token, s.cells[0].gates.get(), s.readout.get());
-    s.run(rows, sentence, position, [](Index, Index) { return static_cast<const T*>(nullptr); }, scratch);
+    s.run(
+        rows, sentence, position, [](Index, Index) { return static_cast<const T*>(nullptr); },
+        [&](Index i) { return s.cells[0].own(i).gates; }, [&](Index l, Index i) { return s.cells[l].own(i); }, scratch);
     s.read_out(rows, scratch);
   }
   void advance(const char* op, const StepInput<T>& in, const StepOutput<T>& out) const;

@@ -161,13 +161,16 @@ def cuda_unit_rows(stream: int | None, x: DeviceArray) -> DeviceArray: ...
 
 # Layers
 def linear_forward(x: _Array, w: _Array, b: _Array | None) -> _Array: ...
-def linear_backward(dy: _Array, x: _Array, w: _Array, dw: _Array, db: _Array | None) -> _Array: ...
+def linear_backward(
+    dy: _Array, x: _Array, w: _Array, dw: _Array, db: _Array | None, add_to: _Array | None
+) -> _Array: ...
 def embedding_forward(table: _Array, ids: _Array) -> _Array: ...
 def embedding_backward(dout: _Array, ids: _Array, dtable: _Array) -> None: ...
 def recurrent_forward(
     cell: str,
     reverse: bool,
     x: _Array,
+    index: _Array | None,
     lengths: _Array,
     parameters: _Cell,
     h0: _Array | None,
@@ -177,6 +180,7 @@ def recurrent_forward(
 def recurrent_backward(
     cache: Cache,
     x: _Array,
+    index: _Array | None,
     parameters: _Cell,
     h0: _Array | None,
     c0: _Array | None,
@@ -190,6 +194,7 @@ def recurrent_backward(
 def bidirectional_forward(
     cell: str,
     x: _Array,
+    index: _Array | None,
     lengths: _Array,
     parameters: tuple[_Cell, _Cell],
     state_masks: tuple[_Array | None, _Array | None],
@@ -197,6 +202,7 @@ def bidirectional_forward(
 def bidirectional_backward(
     cache: Cache,
     x: _Array,
+    index: _Array | None,
     parameters: tuple[_Cell, _Cell],
     state_masks: tuple[_Array | None, _Array | None],
     doutput: _Array,
@@ -247,6 +253,7 @@ def decoder_forward(
     parameters: dict[str, Any],
     memory: tuple[_Array | None, ...],
     y: _Array,
+    index: _Array | None,
     steps: _Array,
     h0: _Array,
     c0: _Array | None,
@@ -258,6 +265,7 @@ def decoder_backward(
     parameters: dict[str, Any],
     memory: tuple[_Array | None, ...],
     y: _Array,
+    index: _Array | None,
     h0: _Array,
     c0: _Array | None,
     masks: _Array | None,

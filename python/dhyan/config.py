@@ -6,6 +6,7 @@ import dataclasses
 import math
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -149,7 +150,7 @@ class ModelConfig(_Table):
         assert not isinstance(self.window, int | str)
         return Plan(self.attention, sizes, self.window, self.normalize, self.temperature)
 
-    @property
+    @cached_property
     def plan(self) -> Plan:
         """How the decoder reads. ValueError for the scoring "location" while max_source is 0."""
         return self._plan(self.max_source)

@@ -57,13 +57,16 @@ class Memory:
     @property
     def rows(self) -> Rows:
         """The memory's rows, and where each stands in its sentence."""
-        starts = np.cumsum(self.lengths) - self.lengths
-        return Rows(self.values, np.arange(len(self.values)) - np.repeat(starts, self.lengths))
+        return _rows(self.values, self.lengths)
 
     @property
     def core(self) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray | None]:
         """The tuple that the binding reads."""
         return self.keys, self.values, self.lengths, self.alignment
+
+
+def _rows(values: np.ndarray, lengths: np.ndarray) -> Rows:
+    return Rows(values, lambda: np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths))
 
 
 def read_memory(
@@ -91,8 +94,8 @@ def read_memory(
         alignment = whole
     else:
         alignment = None
-    memory = Memory(values, None, lengths, alignment)
-    return replace(memory, keys=plan.scoring.keys(p.group("attention"), memory.rows, plan.sizes))
+    keys = plan.scoring.keys(p.group("attention"), _rows(values, lengths), plan.sizes)
+    return Memory(values, keys, lengths, alignment)
 
 
 def initial_states(config: ModelConfig, p: Arrays, final: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Any]:
@@ -110,8 +113,12 @@ def initial_states_backward(
 ) -> np.ndarray:
     """dfinal (B, H)."""
     final, states = cache
-    parts = np.stack([dh0] if dc0 is None else [dh0, dc0])
-    dstates = parts.transpose(2, 0, 1, 3).reshape(states.shape) * (1 - states * states)
+    kinds = [dh0] if dc0 is None else [dh0, dc0]
+    dstates = np.empty_like(states)
+    parts = dstates.reshape(len(states), len(kinds), len(dh0), dh0.shape[2])
+    for kind, dstate in enumerate(kinds):
+        parts[:, kind] = dstate.transpose(1, 0, 2)
+    dstates *= 1 - states * states
     dw, db = gradients["initial.weight"], gradients["initial.bias"]
     dfinal, _, _ = ops.linear_backward(dstates, final, p["initial.weight"], dw=dw, db=db)
     return dfinal
@@ -124,8 +131,9 @@ class DecoderCache:
     core: Any
     parameters: dict[str, Any]
     memory: Memory
-    ids: np.ndarray  # (N,) target tokens that were read
-    y: np.ndarray  # (N, E)
+    ids: np.ndarray  # target tokens that were read, of the rows of y
+    y: np.ndarray  # (N, E), or (R, E) where index (N,) says which row a token reads
+    index: np.ndarray | None
     mask: np.ndarray | None
     between: np.ndarray | None  # (L - 1, N, H)
     within: np.ndarray | None  # (L, B, H), of the states
@@ -150,9 +158,10 @@ def decoder_forward(
     hard: the monotonic alignment as search makes it.
     """
     h0, c0, states = initial_states(config, p, final)
-    y = ops.embedding_forward(p["target_embedding"], ids)
-    mask = dropout.embedded("target embedding", ids, config.target_size, steps, config.embedding)
-    y = apply(y, mask)
+    mask, index = dropout.embedded("target embedding", ids, config.target_size, steps, config.embedding), None
+    if mask is None and (once := ops.distinct(ids, config.target_size)):
+        ids, index = once
+    y = apply(ops.embedding_forward(p["target_embedding"], ids), mask)
     between = None
     if config.layers > 1:
         between = dropout.rows("decoder layers", steps, config.hidden, config.layers - 1)
@@ -168,8 +177,9 @@ def decoder_forward(
             noise=dropout if config.normalize == "monotonic" else None,
         )
     parameters = _core_parameters(config, p, reader)
-    readout, weights, core = _core.decoder_forward(parameters, memory.core, y, steps, h0, c0, between, within)
-    return readout, weights, DecoderCache(core, parameters, memory, ids, y, mask, between, within, h0, c0, states)
+    readout, weights, core = _core.decoder_forward(parameters, memory.core, y, index, steps, h0, c0, between, within)
+    cache = DecoderCache(core, parameters, memory, ids, y, index, mask, between, within, h0, c0, states)
+    return readout, weights, cache
 
 
 def decoder_backward(
@@ -196,7 +206,7 @@ def decoder_backward(
         "readout_bias": gradients["readout.bias"],
     }
     dy, dh0, dc0, dkeys, dvalues, log_scale = _core.decoder_backward(
-        c.core, parameters, c.memory.core, c.y, c.h0, c.c0, c.between, c.within, dreadout, dweights, written
+        c.core, parameters, c.memory.core, c.y, c.index, c.h0, c.c0, c.between, c.within, dreadout, dweights, written
     )
     dy = apply(dy, c.mask)
     ops.embedding_backward(dy, c.ids, config.target_size, out=gradients["target_embedding"])
@@ -204,7 +214,9 @@ def decoder_backward(
         dvalues = reader.finish(c.memory.rows, c.memory.keys, own)
     elif c.memory.keys is not None:
         more = plan.scoring.keys_backward(
-            KeysGradient(p.group("attention"), c.memory.rows, c.memory.keys, dkeys, log_scale, own, plan.sizes, into)
+            KeysGradient(
+                p.group("attention"), c.memory.rows, c.memory.keys, dkeys, log_scale, own, plan.sizes, into, dvalues
+            )
         )
         if more is not None:
             dvalues += more

@@ -26,7 +26,7 @@ class _Layer:
 class EncoderCache:
     """What encoder_backward reads."""
 
-    ids: np.ndarray | None  # (N_s,), None for feature vectors
+    ids: np.ndarray | None  # of the rows that layer 0 read; None for feature vectors
     mask: np.ndarray | None
     layers: list[_Layer]
 
@@ -43,19 +43,18 @@ def encoder_forward(
     config.residual: from the second layer on, what a layer reads is added to its output (He 2016, Wu 2016).
     """
     valid = ops.tokens_mask(lengths, source.shape[:2], "Seq2Seq")
-    ids = None
+    ids = index = None
     if config.source == "tokens":
         ids = source[valid]
         if ids.size and (ids.min() < 0 or ids.max() >= config.source_size):
             check_ids(np.where(valid, source, 0), config.source_size, "source", "Seq2Seq")
+        mask = dropout.embedded("source embedding", ids, config.source_size, lengths, config.embedding)
+        if mask is None and (once := ops.distinct(ids, config.source_size)):
+            ids, index = once
         rows = ops.embedding_forward(p["source_embedding"], ids)
     else:
         rows = source[valid]
-    site, width = "source embedding", rows.shape[1]
-    if ids is None:
-        mask = dropout.rows(site, lengths, width)
-    else:
-        mask = dropout.embedded(site, ids, config.source_size, lengths, width)
+        mask = dropout.rows("source embedding", lengths, rows.shape[1])
     rows = apply(rows, mask)
     layers: list[_Layer] = []
     final = rows
@@ -68,15 +67,21 @@ def encoder_forward(
         cache: ops.RecurrentCache | ops.BidirectionalCache
         if config.bidirectional:
             output, (_, final), cache = ops.bidirectional_rows_forward(
-                rows, lengths, (weights[0], weights[1]), cell=config.cell, state_masks=(within[0], within[1])
+                rows,
+                lengths,
+                (weights[0], weights[1]),
+                cell=config.cell,
+                state_masks=(within[0], within[1]),
+                index=index,
             )
         else:
             output, final, _, cache = ops.recurrent_rows_forward(
-                rows, lengths, weights[0], cell=config.cell, state_mask=within[0]
+                rows, lengths, weights[0], cell=config.cell, state_mask=within[0], index=index
             )
         layer_mask = dropout.rows(f"encoder {number}", lengths, output.shape[1])
         output = apply(output, layer_mask)
         rows = rows + output if config.residual and number else output
+        index = None  # from here on every token is a row
         layers.append(_Layer(cache, layer_mask))
     return rows, final, EncoderCache(ids, mask, layers)
 

@@ -97,6 +97,22 @@ def _flat_ids(op: str, ids: object) -> np.ndarray:
     return np.ascontiguousarray(ids).reshape(-1)
 
 
+def distinct(ids: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """(kept, index) with kept[index] = ids (N,) and kept ascending, where ids repeat enough: at least one in four.
+
+    What is computed of an embedded token is then computed once for all tokens of its id. None too for an id outside
+    0 <= id < size, which the lookup refuses.
+    """
+    if ids.size == 0 or ids.min() < 0 or ids.max() >= size:
+        return None
+    seen = np.zeros(size, bool)
+    seen[ids] = True
+    kept = np.flatnonzero(seen)
+    if 4 * kept.size > 3 * ids.size:
+        return None
+    return kept, (np.cumsum(seen) - 1)[ids]
+
+
 def _id_error(op: str, ids: np.ndarray, V: int) -> IndexError:
     ids = np.asarray(ids)
     position = tuple(int(i) for i in np.argwhere((ids < 0) | (ids >= V))[0])
@@ -110,16 +126,22 @@ def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) ->
 
 
 def linear_backward(
-    dy: np.ndarray, x: np.ndarray, w: np.ndarray, *, dw: np.ndarray | None = None, db: np.ndarray | None = None
+    dy: np.ndarray,
+    x: np.ndarray,
+    w: np.ndarray,
+    *,
+    dw: np.ndarray | None = None,
+    db: np.ndarray | None = None,
+    add_to: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(dx, dw, db) of y = x @ w + b: dx = dy w^T, dw = x^T dy, db = the sum of dy over all leading axes.
 
-    dw, db: arrays to write to, made here if None.
+    dw, db: arrays to write to, made here if None. add_to (M, I): an array that dx is added to, returned in its place.
     """
     rows = x.reshape(-1, x.shape[-1])
     dw = np.empty(w.shape, w.dtype) if dw is None else dw
     db = np.empty(w.shape[1:], w.dtype) if db is None else db
-    dx = _core.linear_backward(dy.reshape(rows.shape[0], dy.shape[-1]), rows, w, dw, db)
+    dx = _core.linear_backward(dy.reshape(rows.shape[0], dy.shape[-1]), rows, w, dw, db, add_to)
     return dx.reshape(x.shape), dw, db
 
 
@@ -134,6 +156,7 @@ class RecurrentCache:
     h0: np.ndarray | None
     c0: np.ndarray | None
     state_mask: np.ndarray | None = None
+    index: np.ndarray | None = None
 
 
 def recurrent_rows_forward(
@@ -146,11 +169,17 @@ def recurrent_rows_forward(
     h0: np.ndarray | None = None,
     c0: np.ndarray | None = None,
     state_mask: np.ndarray | None = None,
+    index: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, RecurrentCache]:
-    """recurrent_forward on rows: x (N, I) holds the tokens of all sentences one after another -> output (N, H)."""
+    """recurrent_forward on rows: x (N, I) holds the tokens of all sentences one after another -> output (N, H).
+
+    index (N,): token n is row index[n] of x (R, I), which meets the weights once; the bits are those of x[index].
+    """
     weights = cell_arrays(parameters)
-    output, final_h, final_c, core = _core.recurrent_forward(cell, reverse, x, lengths, weights, h0, c0, state_mask)
-    return output, final_h, final_c, RecurrentCache(core, x, None, weights, h0, c0, state_mask)
+    output, final_h, final_c, core = _core.recurrent_forward(
+        cell, reverse, x, index, lengths, weights, h0, c0, state_mask
+    )
+    return output, final_h, final_c, RecurrentCache(core, x, None, weights, h0, c0, state_mask, index)
 
 
 def recurrent_forward(
@@ -202,14 +231,14 @@ def recurrent_rows_backward(
     gradients: Mapping[str, np.ndarray] | None = None,
     wants_dx: bool = True,
 ) -> tuple[np.ndarray | None, dict[str, np.ndarray], np.ndarray | None, np.ndarray | None]:
-    """recurrent_backward on rows; gradients: arrays to write into, made here if None."""
+    """recurrent_backward on rows; gradients: arrays to write into, made here if None. dx is that of the rows of x."""
     if gradients is None:
         names = (*CELL_PARAMETERS, *CELL_GAINS)[: len(cache.parameters)]
         gradients = {n: np.empty_like(p) for n, p in zip(names, cache.parameters, strict=True)}
     written = cell_arrays(gradients)
     dx, dh0, dc0 = _core.recurrent_backward(
-        cache.core, cache.x, cache.parameters, cache.h0, cache.c0, cache.state_mask, doutput, dfinal_h, dfinal_c,
-        written, wants_dx,
+        cache.core, cache.x, cache.index, cache.parameters, cache.h0, cache.c0, cache.state_mask, doutput, dfinal_h,
+        dfinal_c, written, wants_dx,
     )  # fmt: skip
     return dx, dict(gradients), dh0, dc0
 
@@ -241,6 +270,7 @@ class BidirectionalCache:
     x: np.ndarray
     parameters: tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
     state_masks: tuple[np.ndarray | None, np.ndarray | None]
+    index: np.ndarray | None = None
 
 
 def bidirectional_rows_forward(
@@ -250,15 +280,16 @@ def bidirectional_rows_forward(
     *,
     cell: str,
     state_masks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+    index: np.ndarray | None = None,
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], BidirectionalCache]:
     """recurrent_rows_forward in both directions at once (Schuster & Paliwal 1997), forward first.
 
-    x (N, I) -> output (N, 2 H), the two side by side, each one's final h (B, H), cache; states start as zeros. The bits
-    are those of two calls.
+    x (N, I), or x (R, I) and index (N,) -> output (N, 2 H), the two side by side, each one's final h (B, H), cache;
+    states start as zeros. The bits are those of two calls.
     """
     weights = (cell_arrays(parameters[0]), cell_arrays(parameters[1]))
-    output, final_h, core = _core.bidirectional_forward(cell, x, lengths, weights, state_masks)
-    return output, final_h, BidirectionalCache(core, x, weights, state_masks)
+    output, final_h, core = _core.bidirectional_forward(cell, x, index, lengths, weights, state_masks)
+    return output, final_h, BidirectionalCache(core, x, weights, state_masks, index)
 
 
 def bidirectional_rows_backward(
@@ -269,10 +300,10 @@ def bidirectional_rows_backward(
     gradients: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]],
     wants_dx: bool = True,
 ) -> np.ndarray | None:
-    """dx (N, I), the sum over both directions, from doutput (N, 2 H); writes the gradients of both."""
+    """dx of the rows of x, the sum over both directions, from doutput (N, 2 H); writes the gradients of both."""
     written = (cell_arrays(gradients[0]), cell_arrays(gradients[1]))
     return _core.bidirectional_backward(
-        cache.core, cache.x, cache.parameters, cache.state_masks, doutput, dfinal_h, written, wants_dx
+        cache.core, cache.x, cache.index, cache.parameters, cache.state_masks, doutput, dfinal_h, written, wants_dx
     )
 
 

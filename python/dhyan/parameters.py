@@ -17,25 +17,37 @@ from .model_ops import CELL_GAINS, CELL_PARAMETERS, GATES
 _ALIGN = 16  # elements: every parameter starts on a cache line
 
 
+_Places = list[tuple[str, tuple[int, ...], int, int, int]]  # name, shape, first and last element, and with the gap
+
+
 class Arrays(dict[str, np.ndarray]):
     """Named arrays that are views into `flat`, in one order; gaps between them are zero."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype | str) -> None:
-        super().__init__()
-        self._groups: dict[str, list[tuple[str, str]]] = {}
-        padded = {name: -(-math.prod(shape) // _ALIGN) * _ALIGN for name, shape in shapes.items()}
-        self.flat = ops.empty(sum(padded.values()), dtype)
-        offset = 0
+        offset, places = 0, []
         for name, shape in shapes.items():
             end = offset + math.prod(shape)
-            self[name] = self.flat[offset:end].reshape(shape)
-            offset += padded[name]
-            self.flat[end:offset] = 0
+            padded = -(-end // _ALIGN) * _ALIGN
+            places.append((name, shape, offset, end, padded))
+            offset = padded
+        self._place(places, offset, np.dtype(dtype), {})
+
+    def _place(self, places: _Places, size: int, dtype: np.dtype, groups: dict[str, list[tuple[str, str]]]) -> None:
+        self._places, self._groups = places, groups
+        self.flat = flat = ops.empty(size, dtype)
+        for name, shape, first, end, padded in places:
+            self[name] = flat[first:end].reshape(shape)
+            if end < padded:
+                flat[end:padded] = 0
 
     def like(self) -> Arrays:
         """Arrays of the same names and shapes, not initialised."""
-        made = Arrays({name: array.shape for name, array in self.items()}, self.flat.dtype)
-        made._groups = self._groups
+        if not self._places:  # made by `beside`
+            made = Arrays({name: array.shape for name, array in self.items()}, self.flat.dtype)
+            made._groups = self._groups
+            return made
+        made = Arrays.__new__(Arrays)
+        made._place(self._places, self.flat.size, self.flat.dtype, self._groups)
         return made
 
     def beside(self, others: Mapping[str, np.ndarray]) -> Arrays:

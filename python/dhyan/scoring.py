@@ -180,15 +180,15 @@ class Additive(Scoring):
         w = np.empty_like(gradients["v"]) if sizes.normalized else gradients["v"]
         return ScorerGradients(query=gradients["query"], w=w)
 
-    def keys_backward(self, c: KeysGradient) -> np.ndarray:
+    def keys_backward(self, c: KeysGradient) -> np.ndarray | None:
         dw, db = c.gradients["memory"], c.gradients["bias"]
         if c.sizes.normalized:
             assert c.into.w is not None
             unit = unit_vectors(c.p["v"])
             c.gradients["g"][0] = (unit * c.into.w).sum()
             c.gradients["v"][...] = unit_vectors_backward(c.into.w * c.p["g"], unit, c.p["v"])
-        dmemory, _, _ = ops.linear_backward(c.dkeys, c.rows.memory, c.p["memory"], dw=dw, db=db)
-        return dmemory
+        dmemory, _, _ = ops.linear_backward(c.dkeys, c.rows.memory, c.p["memory"], dw=dw, db=db, add_to=c.dmemory)
+        return None if c.dmemory is not None else dmemory
 
 
 @register
@@ -214,10 +214,10 @@ class Concat(Scoring):
     def gradient_targets(self, gradients: Parameters, sizes: Sizes) -> ScorerGradients:
         return ScorerGradients(query=gradients["weight"][: sizes.query], w=gradients["v"])
 
-    def keys_backward(self, c: KeysGradient) -> np.ndarray:
+    def keys_backward(self, c: KeysGradient) -> np.ndarray | None:
         w, dw = c.p["weight"][c.sizes.query :], c.gradients["weight"][c.sizes.query :]
-        dmemory, _, _ = ops.linear_backward(c.dkeys, c.rows.memory, w, dw=dw)
-        return dmemory
+        dmemory, _, _ = ops.linear_backward(c.dkeys, c.rows.memory, w, dw=dw, add_to=c.dmemory)
+        return None if c.dmemory is not None else dmemory
 
 
 @register

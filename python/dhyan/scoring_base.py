@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,12 +27,21 @@ class Sizes:
     normalized: bool = False
 
 
-@dataclass(frozen=True, eq=False)
 class Rows:
-    """Source positions of all sentences one after another: memory (N_s, D), and where each stands in its sentence."""
+    """Source positions of all sentences one after another: memory (N_s, D), and where each stands in its sentence.
 
-    memory: np.ndarray
-    position: np.ndarray  # (N_s,) int64
+    position (N_s,) int64, or a function that makes it: few scorings ask.
+    """
+
+    def __init__(self, memory: np.ndarray, position: np.ndarray | Callable[[], np.ndarray]) -> None:
+        self.memory, self._position = memory, position
+
+    @property
+    def position(self) -> np.ndarray:
+        """(N_s,) int64"""
+        if not isinstance(self._position, np.ndarray):
+            self._position = self._position()
+        return self._position
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class KeysGradient:
     gradients: Parameters
     sizes: Sizes
     into: ScorerGradients = field(default_factory=ScorerGradients)
+    dmemory: np.ndarray | None = None  # (N_s, D) what else flows into the memory
 
 
 class Scoring:
@@ -112,7 +123,10 @@ class Scoring:
         return ScorerGradients()
 
     def keys_backward(self, c: KeysGradient) -> np.ndarray | None:
-        """dmemory (N_s, D) through the keys, or None; the remaining parameter gradients are written."""
+        """dmemory (N_s, D) through the keys; the remaining parameter gradients are written.
+
+        None: nothing flows, or it was added to c.dmemory, which spares an array and a pass over it.
+        """
         return None
 
     def feedback_keys(self, p: Parameters, weights: np.ndarray) -> np.ndarray:

@@ -83,16 +83,16 @@ struct DecoderMasks {
   const T* states(Index l) const { return state ? state.data + l * state[1] * state[2] : nullptr; }
 };
 
-// y: embedded target tokens (N,E), one row a step, N = sum of `steps` (B). h0, c0 (L,B,H). readout (N,E), weights (N,S), S = the longest source.
+// y: embedded target tokens, one a step, rows of width E, N = sum of `steps` (B). h0, c0 (L,B,H). readout (N,E), weights (N,S), S = the longest source.
 template <class T>
 std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, const Memory<T>& memory,
-                                                 View<const T, 2> y, View<const Index, 1> steps, View<const T, 3> h0,
+                                                 const Tokens<T>& y, View<const Index, 1> steps, View<const T, 3> h0,
                                                  View<const T, 3> c0, const DecoderMasks<T>& masks, View<T, 2> readout,
                                                  View<T, 2> weights);
-// dweights (N,S) or null.
+// dweights (N,S) or null; dy as the rows of y.
 template <class T>
 void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, const Memory<T>& memory,
-                      View<const T, 2> y, View<const T, 3> h0, View<const T, 3> c0, const DecoderMasks<T>& masks,
+                      const Tokens<T>& y, View<const T, 3> h0, View<const T, 3> c0, const DecoderMasks<T>& masks,
                       View<const T, 2> dreadout, View<const T, 2> dweights, View<T, 2> dy, View<T, 3> dh0,
                       View<T, 3> dc0, View<T, 2> dkeys, View<T, 2> dvalues, DecoderGradients<T>& gradients);
 

@@ -11,8 +11,8 @@ template <class T>
 void linear_forward(View<const T, 2> x /*(M,I)*/, View<const T, 2> w /*(I,O)*/, View<const T, 1> b /*(O) or null*/,
                     View<T, 2> y);
 template <class T>
-void linear_backward(View<const T, 2> dy, View<const T, 2> x, View<const T, 2> w, View<T, 2> dx, View<T, 2> dw,
-                     View<T, 1> db);
+void linear_backward(View<const T, 2> dy, View<const T, 2> x, View<const T, 2> w, View<T, 2> dx, bool add /*to dx*/,
+                     View<T, 2> dw, View<T, 1> db);
 
 template <class T>
 void embedding_forward(View<const T, 2> table /*(V,E)*/, View<const Index, 1> ids, View<T, 2> out);

@@ -25,21 +25,31 @@ struct CellGradients {
   View<T, 1> bias_ih, bias_hh, gain_ih, gain_hh;
 };
 
+// Tokens as rows: token n is row index[n] of x (R,I), or row n where there is no index. A row that many tokens share, as
+// those of an embedding, then meets the weights once, and so does the sum of its tokens' gradients.
 template <class T>
-struct RecurrentCache;  // activations of every step, rows in the order of x
+struct Tokens {
+  View<const T, 2> x;
+  View<const Index, 1> index;
+  Index count() const { return index ? index[0] : x[0]; }
+  Index row(Index n) const { return index ? index.data[n] : n; }
+};
 
-// x: the tokens of all sentences one after another (N,I), N = sum of lengths. h0, c0 (B,H) or null = zeros.
+template <class T>
+struct RecurrentCache;  // activations of every step, a row a token
+
+// x: the tokens of all sentences one after another, N = sum of lengths. h0, c0 (B,H) or null = zeros.
 // reverse: every sentence is run from its last token to its first. final_*: the state after the last step.
 // state_mask (B,H) or null: h W_hh reads h times the sentence's mask, at every step (variational dropout).
 template <class T>
-std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, View<const T, 2> x,
+std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, const Tokens<T>& x,
                                                      View<const Index, 1> lengths, const CellParameters<T>& p,
                                                      View<const T, 2> h0, View<const T, 2> c0,
                                                      View<const T, 2> state_mask, View<T, 2> output,
                                                      View<T, 2> final_h, View<T, 2> final_c);
-// x, lengths, p, h0, c0, state_mask as given to forward. dfinal_* (B,H) or null; dh0, dc0 null where not wanted.
+// x, lengths, p, h0, c0, state_mask as given to forward. dfinal_* (B,H) or null; dx (R,I), dh0, dc0 null where not wanted.
 template <class T>
-void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, const CellParameters<T>& p,
+void recurrent_backward(const RecurrentCache<T>& cache, const Tokens<T>& x, const CellParameters<T>& p,
                         View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask,
                         View<const T, 2> doutput, View<const T, 2> dfinal_h, View<const T, 2> dfinal_c, View<T, 2> dx,
                         const CellGradients<T>& gradients, View<T, 2> dh0, View<T, 2> dc0);
@@ -49,12 +59,12 @@ void recurrent_backward(const RecurrentCache<T>& cache, View<const T, 2> x, cons
 template <class T>
 using BothCaches = std::array<std::shared_ptr<RecurrentCache<T>>, 2>;
 template <class T>
-BothCaches<T> bidirectional_forward(Cell cell, View<const T, 2> x, View<const Index, 1> lengths,
+BothCaches<T> bidirectional_forward(Cell cell, const Tokens<T>& x, View<const Index, 1> lengths,
                                     const std::array<CellParameters<T>, 2>& p,
                                     const std::array<View<const T, 2>, 2>& state_mask, View<T, 2> output,
                                     const std::array<View<T, 2>, 2>& final_h, const std::array<View<T, 2>, 2>& final_c);
 template <class T>
-void bidirectional_backward(const BothCaches<T>& cache, View<const T, 2> x, const std::array<CellParameters<T>, 2>& p,
+void bidirectional_backward(const BothCaches<T>& cache, const Tokens<T>& x, const std::array<CellParameters<T>, 2>& p,
                             const std::array<View<const T, 2>, 2>& state_mask, View<const T, 2> doutput,
                             const std::array<View<const T, 2>, 2>& dfinal_h, View<T, 2> dx,
                             const std::array<CellGradients<T>, 2>& gradients);

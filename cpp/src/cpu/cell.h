@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "check.h"
@@ -18,7 +20,7 @@ struct CellWeights {
   Index H;
   Weights<T> hidden;       // W_hh
   Buffer<T> input_bias;    // what an input product starts from: bias_ih, for rnn and lstm plus bias_hh
-  Buffer<T> hidden_bias;   // gru: bias_hh stays inside the reset product
+  Buffer<T> hidden_bias;   // gru: bias_hh stays inside the reset product; empty for the others
   CellParameters<T> norm;  // layer normalisation, where it is normalized(): the biases come after it, and above are zeros
   Index width() const { return gates_of(cell) * H; }
 };
@@ -26,17 +28,28 @@ struct CellWeights {
 template <class T>
 CellWeights<T> cell_weights(Cell cell, const CellParameters<T>& p, Index rows) {
   CellWeights<T> w{cell, p.weight_hh[0], Weights<T>(p.weight_hh.data, p.weight_hh[0], p.weight_hh[1], rows),
-                   Buffer<T>(p.bias_ih[0]), Buffer<T>(p.bias_hh[0]), p};
+                   Buffer<T>(p.bias_ih[0]), Buffer<T>(cell == Cell::gru ? p.bias_hh[0] : 0), p};
   if (p.normalized()) {
     w.input_bias.fill(T(0));
-    w.hidden_bias.fill(T(0));
     return w;
   }
   for (Index i = 0; i < p.bias_ih[0]; ++i) {
     w.input_bias.get()[i] = p.bias_ih.data[i] + (cell == Cell::gru ? T(0) : p.bias_hh.data[i]);
-    w.hidden_bias.get()[i] = p.bias_hh.data[i];
+    if (cell == Cell::gru) w.hidden_bias.get()[i] = p.bias_hh.data[i];
   }
   return w;
+}
+
+// N tokens as rows of `width` (-1: any).
+template <class T>
+void check_tokens(const char* op, const char* name, const Tokens<T>& tokens, Index N, const Axis& width, const char* why) {
+  if (!tokens.index) return check_shape(op, name, tokens.x, {{"N", N}, width}, why);
+  check_shape(op, name, tokens.x, {{"R", -1}, width});
+  check_shape(op, (std::string(name) + " index").c_str(), tokens.index, {{"N", N}}, why);
+  for (Index n = 0; n < N; ++n)
+    if (tokens.index.data[n] < 0 || tokens.index.data[n] >= tokens.x[0])
+      throw std::out_of_range(std::string(op) + ": " + name + " index[" + std::to_string(n) + "] is " +
+                              std::to_string(tokens.index.data[n]) + ", expected a row < " + std::to_string(tokens.x[0]));
 }
 
 template <class T>
@@ -82,45 +95,70 @@ struct StateMask {
   }
 };
 
+// Where a row of a step leaves what backward reads: rows of a trace, worked on in place (copies were 8 % of a small
+// training step), or of the step itself, whose h and c are already there.
+template <class T>
+struct CellRow {
+  T *gates, *candidate, *h, *c;
+};
+
 // Working memory of one slice of rows.
 template <class T>
 struct CellStep {
+  Cell cell;
+  Index H, width;
   Buffer<T> gates, hidden, candidate, h, c;  // (rows,G*H) (rows,G*H) (rows,H) (rows,H) (rows,H)
   StateMask<T> mask;
   CellNorm<T> norm;
 
-  CellStep(Cell cell, Index rows, Index H, bool normalized)
-      : gates(rows * gates_of(cell) * H),
-        hidden(cell == Cell::gru || normalized ? rows * gates_of(cell) * H : 0),
+  CellStep(Cell cell_, Index rows, Index H_, bool normalized)
+      : cell(cell_),
+        H(H_),
+        width(gates_of(cell) * H),
+        gates(rows * width),
+        hidden(rows * width),
         candidate(cell == Cell::gru ? rows * H : 0),
         h(rows * H),
         c(cell == Cell::lstm ? rows * H : 0),
-        norm(normalized, rows, gates_of(cell) * H) {}
+        norm(normalized, rows, width) {}
 
-  // gates: input part with bias in, activations out; h, c: previous state in, next state out.
-  void forward(const CellWeights<T>& w, Index rows, T* scratch) {
-    const Index H = w.H, width = w.width();
-    const auto& k = dense_kernels<T>();
+  CellRow<T> own(Index i) const { return {gates.get() + i * width, candidate.get() + i * H, nullptr, nullptr}; }
+
+  // Row i of the step reads its input part (G*H) at input(i), plus, where there is one, row i of `fed`, and leaves its
+  // activations at place(i), which may be the same. h, c: previous state in, next state out.
+  template <class Input, class Place>
+  void forward(const CellWeights<T>& w, Index rows, Input&& input, const T* fed, Place&& place, T* scratch) {
     const Operand<T> state = rows_of<T>(mask.apply(rows, h.get()), H);
     if (norm) {
+      for (Index i = 0; i < rows; ++i)
+        if (input(i) != gates.get() + i * width) std::copy_n(input(i), width, gates.get() + i * width);
+      if (fed) dense_kernels<T>().axpy(rows * width, T(1), fed, gates.get());
       norm.forward(input_sum, rows, gates.get(), w.norm.gain_ih.data, w.norm.bias_ih.data);
-      product_here(rows, state, w.hidden, hidden.get(), width, scratch, static_cast<const T*>(nullptr));
-      norm.forward(state_sum, rows, hidden.get(), w.norm.gain_hh.data, w.norm.bias_hh.data);
-      if (w.cell != Cell::gru) k.axpy(rows * width, T(1), hidden.get(), gates.get());
+      fed = nullptr;
     }
-    switch (w.cell) {
+    const T* bias = cell == Cell::gru && !norm ? w.hidden_bias.get() : nullptr;
+    product_here(rows, state, w.hidden, hidden.get(), width, scratch, bias);
+    if (norm) norm.forward(state_sum, rows, hidden.get(), w.norm.gain_hh.data, w.norm.bias_hh.data);
+    for (Index i = 0; i < rows; ++i) {
+      const CellRow<T> row = place(i);
+      one(norm ? gates.get() + i * width : input(i), fed ? fed + i * width : nullptr, i, row);
+      if (row.h) std::copy_n(h.get() + i * H, H, row.h);
+      if (row.c) std::copy_n(c.get() + i * H, H, row.c);
+    }
+  }
+
+ private:
+  void one(const T* pre, const T* fed, Index i, const CellRow<T>& row) const {
+    const auto& k = dense_kernels<T>();
+    T *state = h.get() + i * H, *memory = c.get() + i * H;
+    const T* product = hidden.get() + i * width;
+    switch (cell) {
       case Cell::rnn:
-        if (!norm)
-          product_here(rows, state, w.hidden, gates.get(), width, scratch, static_cast<const T*>(nullptr), true);
-        return k.rnn_forward(rows, H, gates.get(), width, h.get(), H);
+        return k.rnn_forward(H, pre, fed, product, row.gates, state);
       case Cell::lstm:
-        if (!norm)
-          product_here(rows, state, w.hidden, gates.get(), width, scratch, static_cast<const T*>(nullptr), true);
-        return k.lstm_forward(rows, H, gates.get(), width, c.get(), H, c.get(), H, h.get(), H);
+        return k.lstm_forward(H, pre, fed, product, memory, row.gates, memory, state);
       case Cell::gru:
-        if (!norm) product_here(rows, state, w.hidden, hidden.get(), width, scratch, w.hidden_bias.get());
-        return k.gru_forward(rows, H, gates.get(), width, hidden.get(), width, h.get(), H, candidate.get(), H, h.get(),
-                             H);
+        return k.gru_forward(H, pre, fed, product, state, row.gates, row.candidate, state);
     }
   }
 };
@@ -128,48 +166,43 @@ struct CellStep {
 // Whether the two sums of a cell have different gradients.
 inline bool two_gradients(Cell cell, bool normalized) { return cell == Cell::gru || normalized; }
 
-// What backward reads of one step, rows gathered from the cache.
+// What backward reads of a row of a step, where the trace keeps it.
+template <class T>
+struct CellMemory {
+  const T *gates, *candidate, *h_in, *h_out, *c_in, *c_out;
+};
+
+// Working memory of one slice of rows.
 template <class T>
 struct CellStepBackward {
-  Buffer<T> gates, candidate, h_in, h_out, c_in, c_out;    // activations
-  Buffer<T> dgates, dhidden;                               // (rows,G*H); dhidden is dgates where it is empty
-  Buffer<T> dh, dc, dh_prev;                               // dh in; dc in and out; dh_prev out
+  Cell cell;
+  Index H, width;
+  Buffer<T> dgates, dhidden;  // (rows,G*H); dhidden is dgates where it is empty
+  Buffer<T> dc, dh_prev;      // from the next step in, for the previous one out
+  Buffer<T> zeros;            // (H) the state before the first
   StateMask<T> mask;
   CellNorm<T> norm;
 
-  CellStepBackward(Cell cell, Index rows, Index H, bool normalized)
-      : gates(rows * gates_of(cell) * H),
-        candidate(cell == Cell::gru ? rows * H : 0),
-        h_in(rows * H),
-        h_out(cell == Cell::rnn ? rows * H : 0),
-        c_in(cell == Cell::lstm ? rows * H : 0),
-        c_out(cell == Cell::lstm ? rows * H : 0),
-        dgates(rows * gates_of(cell) * H),
-        dhidden(two_gradients(cell, normalized) ? rows * gates_of(cell) * H : 0),
-        dh(rows * H),
+  CellStepBackward(Cell cell_, Index rows, Index H_, bool normalized)
+      : cell(cell_),
+        H(H_),
+        width(gates_of(cell) * H),
+        dgates(rows * width),
+        dhidden(two_gradients(cell, normalized) ? rows * width : 0),
         dc(cell == Cell::lstm ? rows * H : 0),
         dh_prev(rows * H),
-        norm(normalized, rows, gates_of(cell) * H) {
+        zeros(H),
+        norm(normalized, rows, width) {
     norm.outer = Buffer<T>(2 * rows * norm.width);
     dc.fill(T(0));
+    zeros.fill(T(0));
   }
 
-  // `back` is W_hh transposed; p: the cell's parameters.
-  void backward(Cell cell, Index H, const CellParameters<T>& p, const Packed<T>& back, Index rows, T* scratch) {
-    const Index width = gates_of(cell) * H;
-    const auto& k = dense_kernels<T>();
-    switch (cell) {
-      case Cell::rnn:
-        k.rnn_backward(rows, H, h_out.get(), H, dh.get(), dgates.get(), width);
-        break;
-      case Cell::lstm:
-        k.lstm_backward(rows, H, gates.get(), width, c_in.get(), H, c_out.get(), H, dh.get(), dc.get(), dgates.get(),
-                        width);
-        break;
-      case Cell::gru:
-        k.gru_backward(rows, H, gates.get(), width, candidate.get(), H, h_in.get(), H, dh.get(), dgates.get(), width,
-                       dhidden.get(), width, dh_prev.get());
-    }
+  // memory(i): row i of the step; above(i): its dh from outside the cell. `back` is W_hh transposed; p: the cell's parameters.
+  template <class Remembered, class Above>
+  void backward(const CellParameters<T>& p, const Packed<T>& back, Index rows, Remembered&& memory, Above&& above,
+                T* scratch) {
+    for (Index i = 0; i < rows; ++i) one(memory(i), above(i), i);
     if (norm) {
       if (cell != Cell::gru) std::copy_n(dgates.get(), rows * width, dhidden.get());
       norm.backward(input_sum, rows, dgates.get(), p.gain_ih.data);
@@ -182,7 +215,21 @@ struct CellStepBackward {
     T* through = adds ? mask.read.get() : dh_prev.get();
     product_here(rows, d, back, through, H, scratch);
     mask.apply_here(rows, through);
-    if (adds) k.axpy(rows * H, T(1), through, dh_prev.get());
+    if (adds) dense_kernels<T>().axpy(rows * H, T(1), through, dh_prev.get());
+  }
+
+ private:
+  void one(const CellMemory<T>& m, const T* above, Index i) const {
+    const auto& k = dense_kernels<T>();
+    T *carry = dh_prev.get() + i * H, *out = dgates.get() + i * width;
+    switch (cell) {
+      case Cell::rnn:
+        return k.rnn_backward(H, m.h_out, above, carry, out);
+      case Cell::lstm:
+        return k.lstm_backward(H, m.gates, m.c_in, m.c_out, above, carry, dc.get() + i * H, out);
+      case Cell::gru:
+        return k.gru_backward(H, m.gates, m.candidate, m.h_in, above, carry, out, dhidden.get() + i * width);
+    }
   }
 };
 
@@ -199,27 +246,18 @@ struct CellTrace {
         c(cell == Cell::lstm ? N * H : 0),
         norm(normalized, N, gates_of(cell) * H) {}
 
-  void keep(Cell cell, Index H, Index row, const CellStep<T>& step, Index i) const {
-    const Index width = gates_of(cell) * H;
-    std::copy_n(step.gates.get() + i * width, width, gates.get() + row * width);
-    std::copy_n(step.h.get() + i * H, H, h.get() + row * H);
-    if (cell == Cell::lstm) std::copy_n(step.c.get() + i * H, H, c.get() + row * H);
-    if (cell == Cell::gru) std::copy_n(step.candidate.get() + i * H, H, candidate.get() + row * H);
-    if (norm) step.norm.keep(i, norm, row);
+  CellRow<T> row(const CellStep<T>& step, Index row) const {
+    return {gates.get() + row * step.width, candidate.get() + row * step.H, h.get() + row * step.H,
+            c.size() ? c.get() + row * step.H : nullptr};
   }
   // `before` < 0: the step started from h0, c0 (null: zeros).
-  void recall(Cell cell, Index H, Index row, Index before, const T* h0, const T* c0, const CellStepBackward<T>& step,
-              Index i) const {
-    const Index width = gates_of(cell) * H;
-    std::copy_n(gates.get() + row * width, width, step.gates.get() + i * width);
-    copy_or_zero(before < 0 ? h0 : h.get() + before * H, H, step.h_in.get() + i * H);
-    if (cell == Cell::rnn) std::copy_n(h.get() + row * H, H, step.h_out.get() + i * H);
-    if (cell == Cell::gru) std::copy_n(candidate.get() + row * H, H, step.candidate.get() + i * H);
-    if (cell == Cell::lstm) {
-      std::copy_n(c.get() + row * H, H, step.c_out.get() + i * H);
-      copy_or_zero(before < 0 ? c0 : c.get() + before * H, H, step.c_in.get() + i * H);
-    }
-    if (norm) norm.keep(row, step.norm, i);
+  CellMemory<T> memory(const CellStepBackward<T>& step, Index row, Index before, const T* h0, const T* c0) const {
+    const Index H = step.H;
+    const auto previous = [&](const Buffer<T>& all, const T* first) {
+      return before >= 0 ? all.get() + before * H : first ? first : step.zeros.get();
+    };
+    return {gates.get() + row * step.width, candidate.get() + row * H, previous(h, h0),
+            h.get() + row * H, previous(c, c0), c.get() + row * H};
   }
   static void copy_or_zero(const T* from, Index n, T* to) {
     if (from)

@@ -120,6 +120,7 @@ struct DecoderStep {
   DecoderShape<T> z;
   std::vector<CellStep<T>> cells;
   Buffer<T> query, context, readout, attended_weights;  // (rows,U) (rows,D) (rows,E) (rows,S)
+  Buffer<T> fed;                                        // (rows,G*H) what the first layer's gates are fed
   Buffer<T> input, output;                              // (rows,H) what the top layer reads; residual: what it hands on
 
   DecoderStep(const DecoderParameters<T>& p_, const DecoderWeights<T>& w, const PreparedMemory<T>& m,
@@ -132,6 +133,7 @@ struct DecoderStep {
         context(rows * shape.D),
         readout(rows * shape.E),
         attended_weights(rows * shape.S),
+        fed(p.bahdanau || p.feeding ? rows * cell_width() : 0),
         input(shape.L > 1 ? rows * shape.H : 0),
         output(residual() ? rows * shape.H : 0) {
     for (Index l = 0; l < z.L; ++l) cells.emplace_back(p.cell, rows, z.H, p.cells[l].normalized());
@@ -143,19 +145,17 @@ struct DecoderStep {
   // What the readout reads of the layers; the query is the state itself.
   const T* handed_on() { return residual() ? output.get() : top().h.get(); }
 
-  // cells[0].gates hold the token's part; sentence(i), position(i) and mask(l, i) (or null) describe row i.
-  template <class Sentence, class Position, class Mask>
-  void run(Index rows, Sentence&& sentence, Position&& position, Mask&& mask, T* scratch) {
+  // sentence(i), position(i) and mask(l, i) (or null) describe row i; token(i): its token's part of the gates; place(l, i):
+  // where its cells keep what they compute.
+  template <class Sentence, class Position, class Mask, class Token, class Place>
+  void run(Index rows, Sentence&& sentence, Position&& position, Mask&& mask, Token&& token, Place&& place, T* scratch) {
     if (p.bahdanau) {
       read(rows, sentence, position, scratch);
-      product_here(rows, rows_of<T>(context.get(), z.D), weights.fed, cells[0].gates.get(), cell_width(), scratch, null(),
-                   true);
-      run_cells(rows, mask, scratch);
+      product_here(rows, rows_of<T>(context.get(), z.D), weights.fed, fed.get(), cell_width(), scratch);
+      run_cells(rows, mask, token, place, scratch);
     } else {
-      if (p.feeding)
-        product_here(rows, rows_of<T>(readout.get(), z.E), weights.fed, cells[0].gates.get(), cell_width(), scratch,
-                     null(), true);
-      run_cells(rows, mask, scratch);
+      if (p.feeding) product_here(rows, rows_of<T>(readout.get(), z.E), weights.fed, fed.get(), cell_width(), scratch);
+      run_cells(rows, mask, token, place, scratch);
       read(rows, sentence, position, scratch);
     }
   }
@@ -172,9 +172,10 @@ struct DecoderStep {
   static const T* null() { return nullptr; }
   Index cell_width() const { return gates_of(p.cell) * z.H; }
 
-  template <class Mask>
-  void run_cells(Index rows, Mask&& mask, T* scratch) {
-    cells[0].forward(weights.cells[0], rows, scratch);
+  template <class Mask, class Token, class Place>
+  void run_cells(Index rows, Mask&& mask, Token&& token, Place&& place, T* scratch) {
+    const auto in_layer = [&](Index l) { return [&place, l](Index i) { return place(l, i); }; };
+    cells[0].forward(weights.cells[0], rows, token, fed.size() ? fed.get() : null(), in_layer(0), scratch);
     for (Index l = 1; l < z.L; ++l) {
       const bool adds = p.residual && l > 1;  // the first layer reads [y; ...], which has another width
       for (Index i = 0; i < rows; ++i) {
@@ -185,7 +186,8 @@ struct DecoderStep {
       if (adds) dense_kernels<T>().axpy(rows * z.H, T(1), output.get(), input.get());
       product_here(rows, rows_of<T>(input.get(), z.H), weights.below[l], cells[l].gates.get(), cell_width(), scratch,
                    static_cast<const T*>(weights.cells[l].input_bias.get()));
-      cells[l].forward(weights.cells[l], rows, scratch);
+      const auto below = [&](Index i) { return cells[l].gates.get() + i * cell_width(); };
+      cells[l].forward(weights.cells[l], rows, below, null(), in_layer(l), scratch);
     }
     if (!residual()) return;
     std::copy_n(top().h.get(), rows * z.H, output.get());

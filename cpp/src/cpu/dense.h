@@ -120,6 +120,10 @@ void weight_gradient(Index N, const T* x, Index ldx, Index I, const T* dy, Index
 template <class T>
 void column_sums(Index N, Index O, const T* x, T* sum);
 
+// sums (R,W): row r is the sum of the rows n of x (N,W) with index[n] = r, in the order of n; threads own columns.
+template <class T>
+void sums_by_row(Index N, Index W, const T* x, const Index* index, Index R, T* sums);
+
 // Sentences of different lengths as one matrix of their tokens, sentence after sentence: row = start[b] + t.
 // Padding never enters a product, so it can neither cost time nor leak.
 struct Ragged {

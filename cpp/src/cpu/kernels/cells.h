@@ -1,5 +1,6 @@
-// Recurrent cells over the rows of one step. Gates arrive as pre-activations and leave as activations, which is all
-// that the backward pass needs besides the states.
+// Recurrent cells, one row of one step. `pre` is the input's part of the gates with the biases, `fed` a second part of it
+// (or null), `hidden` h W_hh; `gates` receives the activations (and may be `pre`), which are all that backward needs
+// besides the states. Backward adds `above` and `carry`, what the output and the next step say about h.
 #pragma once
 
 #include "cpu/kernels/dense_table.h"
@@ -8,140 +9,104 @@
 namespace dhyan {
 namespace {
 
-// h = tanh(gates)
+// f(sum) with sum(i) = pre[i] + fed[i], in a loop of its own where nothing is fed.
+template <class T, class F>
+inline __attribute__((always_inline)) void with_input(const T* pre, const T* fed, F&& f) {
+  if (fed)
+    f([=](Index i) { return pre[i] + fed[i]; });
+  else
+    f([=](Index i) { return pre[i]; });
+}
+
+// h = tanh(pre + hidden)
 template <class T>
-void rnn_forward(Index rows, Index H, T* gates, Index ldg, T* h, Index ldh) {
-  for (Index r = 0; r < rows; ++r) {
-    T* g = gates + r * ldg;
-    T* out = h + r * ldh;
+void rnn_forward(Index H, const T* pre, const T* fed, const T* hidden, T* gates, T* h) {
+  with_input(pre, fed, [=](auto input) {
 #pragma omp simd
-    for (Index i = 0; i < H; ++i) out[i] = g[i] = vtanh(g[i]);
-  }
+    for (Index i = 0; i < H; ++i) h[i] = gates[i] = vtanh(input(i) + hidden[i]);
+  });
 }
 
 // dgates = dh (1 - h^2)
 template <class T>
-void rnn_backward(Index rows, Index H, const T* h, Index ldh, const T* dh, T* dgates, Index ldg) {
-  for (Index r = 0; r < rows; ++r) {
-    const T* y = h + r * ldh;
-    const T* d = dh + r * H;
-    T* out = dgates + r * ldg;
+void rnn_backward(Index H, const T* h, const T* above, const T* carry, T* dgates) {
 #pragma omp simd
-    for (Index i = 0; i < H; ++i) out[i] = d[i] * (T(1) - y[i] * y[i]);
-  }
+  for (Index i = 0; i < H; ++i) dgates[i] = (above[i] + carry[i]) * (T(1) - h[i] * h[i]);
 }
 
 // i, f, o = sigmoid; g = tanh; c' = f c + i g; h' = o tanh(c')
 template <class T>
-void lstm_forward(Index rows, Index H, T* gates, Index ldg, const T* c_in, Index ldci, T* c_out, Index ldco, T* h,
-                  Index ldh) {
-  for (Index r = 0; r < rows; ++r) {
-    T* gi = gates + r * ldg;
-    T* gf = gi + H;
-    T* gg = gi + 2 * H;
-    T* go = gi + 3 * H;
-    const T* c0 = c_in + r * ldci;
-    T* c1 = c_out + r * ldco;
-    T* out = h + r * ldh;
+void lstm_forward(Index H, const T* pre, const T* fed, const T* hidden, const T* c_in, T* gates, T* c_out, T* h) {
+  with_input(pre, fed, [=](auto input) {
 #pragma omp simd
     for (Index i = 0; i < H; ++i) {
-      gi[i] = vsigmoid(gi[i]);
-      gf[i] = vsigmoid(gf[i]);
-      gg[i] = vtanh(gg[i]);
-      go[i] = vsigmoid(go[i]);
-      const T c = gf[i] * c0[i] + gi[i] * gg[i];
-      c1[i] = c;
-      out[i] = go[i] * vtanh(c);
+      const T enter = vsigmoid(input(i) + hidden[i]);
+      const T forget = vsigmoid(input(H + i) + hidden[H + i]);
+      const T candidate = vtanh(input(2 * H + i) + hidden[2 * H + i]);
+      const T out = vsigmoid(input(3 * H + i) + hidden[3 * H + i]);
+      const T c = forget * c_in[i] + enter * candidate;
+      gates[i] = enter;
+      gates[H + i] = forget;
+      gates[2 * H + i] = candidate;
+      gates[3 * H + i] = out;
+      c_out[i] = c;
+      h[i] = out * vtanh(c);
     }
-  }
+  });
 }
 
 template <class T>
-void lstm_backward(Index rows, Index H, const T* gates, Index ldg, const T* c_in, Index ldci, const T* c_out,
-                   Index ldco, const T* dh, T* dc, T* dgates, Index lddg) {
-  for (Index r = 0; r < rows; ++r) {
-    const T* gi = gates + r * ldg;
-    const T* gf = gi + H;
-    const T* gg = gi + 2 * H;
-    const T* go = gi + 3 * H;
-    const T* c0 = c_in + r * ldci;
-    const T* c1 = c_out + r * ldco;
-    const T* d = dh + r * H;
-    T* carry = dc + r * H;
-    T* di = dgates + r * lddg;
-    T* df = di + H;
-    T* dg = di + 2 * H;
-    T* dO = di + 3 * H;
+void lstm_backward(Index H, const T* gates, const T* c_in, const T* c_out, const T* above, const T* carry, T* dc,
+                   T* dgates) {
 #pragma omp simd
-    for (Index i = 0; i < H; ++i) {
-      const T y = vtanh(c1[i]);  // recomputed: cheaper than a fifth saved array
-      dO[i] = d[i] * y * go[i] * (T(1) - go[i]);
-      const T dcell = carry[i] + d[i] * go[i] * (T(1) - y * y);
-      di[i] = dcell * gg[i] * gi[i] * (T(1) - gi[i]);
-      df[i] = dcell * c0[i] * gf[i] * (T(1) - gf[i]);
-      dg[i] = dcell * gi[i] * (T(1) - gg[i] * gg[i]);
-      carry[i] = dcell * gf[i];
-    }
+  for (Index i = 0; i < H; ++i) {
+    const T enter = gates[i], forget = gates[H + i], candidate = gates[2 * H + i], out = gates[3 * H + i];
+    const T d = above[i] + carry[i];
+    const T y = vtanh(c_out[i]);  // recomputed: cheaper than a fifth saved array
+    dgates[3 * H + i] = d * y * out * (T(1) - out);
+    const T dcell = dc[i] + d * out * (T(1) - y * y);
+    dgates[i] = dcell * candidate * enter * (T(1) - enter);
+    dgates[H + i] = dcell * c_in[i] * forget * (T(1) - forget);
+    dgates[2 * H + i] = dcell * enter * (T(1) - candidate * candidate);
+    dc[i] = dcell * forget;
   }
 }
 
-// r, z = sigmoid(gates + hidden); n = tanh(gates_n + r hidden_n); h' = (1 - z) n + z h   (reset after the product)
+// r, z = sigmoid(pre + hidden); n = tanh(pre_n + r hidden_n); h' = (1 - z) n + z h   (reset after the product)
 template <class T>
-void gru_forward(Index rows, Index H, T* gates, Index ldg, const T* hidden_part, Index ldp, const T* h_in, Index ldhi,
-                 T* candidate_part, Index ldn, T* h, Index ldh) {
-  for (Index r = 0; r < rows; ++r) {
-    T* gr = gates + r * ldg;
-    T* gz = gr + H;
-    T* gn = gr + 2 * H;
-    const T* hr = hidden_part + r * ldp;
-    const T* hz = hr + H;
-    const T* hn = hr + 2 * H;
-    const T* h0 = h_in + r * ldhi;
-    T* kept = candidate_part + r * ldn;
-    T* out = h + r * ldh;
+void gru_forward(Index H, const T* pre, const T* fed, const T* hidden, const T* h_in, T* gates, T* kept, T* h) {
+  with_input(pre, fed, [=](auto input) {
 #pragma omp simd
     for (Index i = 0; i < H; ++i) {
-      const T reset = vsigmoid(gr[i] + hr[i]);
-      const T update = vsigmoid(gz[i] + hz[i]);
-      const T candidate = vtanh(gn[i] + reset * hn[i]);
-      const T before = h0[i];
-      gr[i] = reset;
-      gz[i] = update;
-      gn[i] = candidate;
-      kept[i] = hn[i];
-      out[i] = (T(1) - update) * candidate + update * before;
+      const T reset = vsigmoid(input(i) + hidden[i]);
+      const T update = vsigmoid(input(H + i) + hidden[H + i]);
+      const T candidate = vtanh(input(2 * H + i) + reset * hidden[2 * H + i]);
+      const T before = h_in[i];
+      gates[i] = reset;
+      gates[H + i] = update;
+      gates[2 * H + i] = candidate;
+      kept[i] = hidden[2 * H + i];
+      h[i] = (T(1) - update) * candidate + update * before;
     }
-  }
+  });
 }
 
+// `carry` leaves with what passes the gates by, h's own share of h'.
 template <class T>
-void gru_backward(Index rows, Index H, const T* gates, Index ldg, const T* candidate_part, Index ldn, const T* h_in,
-                  Index ldhi, const T* dh, T* dgates, Index lddg, T* dhidden_part, Index lddp, T* dh_prev) {
-  for (Index r = 0; r < rows; ++r) {
-    const T* gr = gates + r * ldg;
-    const T* gz = gr + H;
-    const T* gn = gr + 2 * H;
-    const T* kept = candidate_part + r * ldn;
-    const T* h0 = h_in + r * ldhi;
-    const T* d = dh + r * H;
-    T* dr = dgates + r * lddg;
-    T* dz = dr + H;
-    T* dn = dr + 2 * H;
-    T* pr = dhidden_part + r * lddp;
-    T* pz = pr + H;
-    T* pn = pr + 2 * H;
-    T* back = dh_prev + r * H;
+void gru_backward(Index H, const T* gates, const T* kept, const T* h_in, const T* above, T* carry, T* dgates,
+                  T* dhidden) {
 #pragma omp simd
-    for (Index i = 0; i < H; ++i) {
-      const T dcandidate = d[i] * (T(1) - gz[i]) * (T(1) - gn[i] * gn[i]);
-      const T dupdate = d[i] * (h0[i] - gn[i]) * gz[i] * (T(1) - gz[i]);
-      const T dreset = dcandidate * kept[i] * gr[i] * (T(1) - gr[i]);
-      dn[i] = dcandidate;
-      pn[i] = dcandidate * gr[i];
-      dz[i] = pz[i] = dupdate;
-      dr[i] = pr[i] = dreset;
-      back[i] = d[i] * gz[i];
-    }
+  for (Index i = 0; i < H; ++i) {
+    const T reset = gates[i], update = gates[H + i], candidate = gates[2 * H + i];
+    const T d = above[i] + carry[i];
+    const T dcandidate = d * (T(1) - update) * (T(1) - candidate * candidate);
+    const T dupdate = d * (h_in[i] - candidate) * update * (T(1) - update);
+    const T dreset = dcandidate * kept[i] * reset * (T(1) - reset);
+    dgates[i] = dhidden[i] = dreset;
+    dgates[H + i] = dhidden[H + i] = dupdate;
+    dgates[2 * H + i] = dcandidate;
+    dhidden[2 * H + i] = dcandidate * reset;
+    carry[i] = d * update;
   }
 }
 

@@ -35,20 +35,15 @@ struct DenseKernels {
   void (*gemm_thin)(Index M, const T* a, Index row, const T* b, Index ldb, Index K, Index first, Index last, T* c,
                     Index ldc, const T* bias, bool accumulate, T* scratch);
 
-  // Recurrent cells over rows of one step; see cells.h for the formulas. `gates` holds G*H pre-activations and leaves
-  // as activations.
-  void (*rnn_forward)(Index rows, Index H, T* gates, Index ldg, T* h, Index ldh);
-  void (*lstm_forward)(Index rows, Index H, T* gates, Index ldg, const T* c_in, Index ldci, T* c_out, Index ldco,
-                       T* h, Index ldh);
-  void (*gru_forward)(Index rows, Index H, T* gates, Index ldg, const T* hidden_part, Index ldp, const T* h_in,
-                      Index ldhi, T* candidate_part, Index ldn, T* h, Index ldh);
-  void (*rnn_backward)(Index rows, Index H, const T* h, Index ldh, const T* dh, T* dgates, Index ldg);
-  void (*lstm_backward)(Index rows, Index H, const T* gates, Index ldg, const T* c_in, Index ldci, const T* c_out,
-                        Index ldco, const T* dh, T* dc /*in: from the next step, out: to the previous*/, T* dgates,
-                        Index lddg);
-  void (*gru_backward)(Index rows, Index H, const T* gates, Index ldg, const T* candidate_part, Index ldn,
-                       const T* h_in, Index ldhi, const T* dh, T* dgates, Index lddg, T* dhidden_part, Index lddp,
-                       T* dh_prev);
+  // Recurrent cells, one row of one step; see cells.h.
+  void (*rnn_forward)(Index H, const T* pre, const T* fed, const T* hidden, T* gates, T* h);
+  void (*lstm_forward)(Index H, const T* pre, const T* fed, const T* hidden, const T* c_in, T* gates, T* c_out, T* h);
+  void (*gru_forward)(Index H, const T* pre, const T* fed, const T* hidden, const T* h_in, T* gates, T* kept, T* h);
+  void (*rnn_backward)(Index H, const T* h, const T* above, const T* carry, T* dgates);
+  void (*lstm_backward)(Index H, const T* gates, const T* c_in, const T* c_out, const T* above, const T* carry,
+                        T* dc /*in: from the next step, out: to the previous*/, T* dgates);
+  void (*gru_backward)(Index H, const T* gates, const T* kept, const T* h_in, const T* above, T* carry, T* dgates,
+                       T* dhidden);
 
   void (*tanh_rows)(Index rows, Index n, T* x, Index ld);                                     // in place
   void (*tanh_backward_rows)(Index rows, Index n, const T* y, Index ldy, T* dy, Index ldd);   // dy *= 1 - y^2, in place
