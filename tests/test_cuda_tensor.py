@@ -150,6 +150,20 @@ def test_results_do_not_depend_on_padding_or_batch(library: Path, T: int) -> Non
                 np.testing.assert_array_equal(a, b)
 
 
+def test_a_row_does_not_depend_on_the_ranges_of_others(library: Path) -> None:
+    """A tile begins and ends where any of its rows does; a row adds the same units of 16 wherever that is."""
+    p = Problem(Emulator(library), (1, 20, 90, 33, 40), "product", 0)
+    found = []
+    for first, last in ((21, 70), (3, 90), (20, 71), (40, 60)):
+        p.begin, p.end = np.full((1, 20), first), np.full((1, 20), last)
+        p.begin[0, 5], p.end[0, 5] = 21, 70
+        context, weights = p.forward()
+        found.append((context[0, 5], weights[0, 5], p.backward(weights, None)[0][0, 5]))
+    for bits in found[1:]:
+        for a, b in zip(found[0], bits, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("T", [10, 40])
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 3.4e38])
 def test_what_has_weight_0_is_not_seen(library: Path, poison: float, T: int) -> None:
