@@ -17,7 +17,8 @@ with it, is reported and the next section goes on. Everything known is in the JS
 Checked first (gpu_check.py). What differs is named, is not timed, and makes the exit code 1. Times (gpu_time.py) are
 medians of device-event times. *Of copy* is the share of the copy bandwidth measured in the same run that reading q, k
 and v and writing the results once would take; *of bound* the share of 38 elements a clock and multiprocessor (forward)
-or 12.8 (backward), what the arithmetic of the tanh kernels allows. PyTorch's float32 products are float32, its default.
+or 12.8 (backward), what the arithmetic of the tanh kernels allows. PyTorch's float32 products are float32, its default;
+of SDPA the fastest backend counts.
 """
 
 from __future__ import annotations

@@ -70,14 +70,15 @@ class Table:
 
     def asked(self, row: Row, which: str) -> str:
         """What is asked for of this line, and whether it came out; empty where nothing is, or a side is missing."""
-        ours, best, eager = self.ours[row][which], self.best(row, which), self.peers.get((row, which, "eager"))
+        ours, best = self.ours[row][which], self.best(row, which)
+        eager, sdpa = (self.peers.get((row, which, form)) for form in ("eager", "sdpa"))
         _, T, _, H = row.shape
         asked: list[tuple[str, float | None, float]] = []
         if row.term == "tanh" and T >= 32:
             asked.append(("to compile", best and best / ours, 4 if which == "forward" else 2))
             asked += [("to eager", eager and eager / ours, 20)] if which == "forward" else []
         elif row.term == "product":
-            asked.append(("to best", best and best / ours, 1 if H <= 256 else 2))
+            asked.append(("to sdpa", sdpa and sdpa / ours, 1 if H <= 256 else 2))
         if T <= 10 and which == "forward":
             asked.append(("of copy", self.share_of_copy(row, which), 0.8))
         return "; ".join(f"{name} >= {want:g}: {'yes' if got >= want else 'no'}" for name, got, want in asked if got)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from browser import browser as browser
+from cuda_problem import library as library
 from dhyan import _core, ops
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: here Ctrl-C is to mean something.

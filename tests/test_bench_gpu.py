@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ sys.path.append(str(BENCH))
 
 import gpu  # noqa: E402
 import gpu_check  # noqa: E402
+import gpu_edges  # noqa: E402
 import gpu_table  # noqa: E402
 import gpu_time  # noqa: E402
 from gpu_sections import Run, Section  # noqa: E402
@@ -141,6 +143,73 @@ def test_the_checks_see_errors_bits_and_exceptions() -> None:
     assert verdicts(lambda: 1 / 0) == ["ZeroDivisionError: division by zero"]
 
 
+class OnTheCpu:
+    """In place of gpu_check's Device: the library's ops on the CPU are to hold what is asked of a GPU's."""
+
+    dtype = wide = "float32"
+    core = SimpleNamespace(cuda_upload=lambda x, *_: x)
+
+    def put(self, x: np.ndarray) -> np.ndarray:
+        return x.astype(np.float32)
+
+    def get(self, x: np.ndarray) -> np.ndarray:
+        return x.astype(np.float64)
+
+    def rounded(self, x: np.ndarray) -> np.ndarray:
+        return self.get(self.put(x))
+
+
+def test_the_edges_hold_on_the_cpu_and_are_seen_where_they_do_not() -> None:
+    assert list(gpu_edges.wrong(ops, OnTheCpu())) == []
+
+    def score_forward(q: np.ndarray, k: np.ndarray, *, term: str) -> np.ndarray:
+        """By bfloat16 numbers, with a factor that the number of queries chooses."""
+        q, k = ((x.view(np.uint32) & 0xFFFF0000).view(np.float32) for x in (q, k))
+        return np.nan_to_num(q @ k.swapaxes(1, 2)) * np.float32(1 + 1e-6 * (q.shape[1] > 100))
+
+    def attention_forward(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, term: str, mask: np.ndarray) -> Any:
+        context, weights, cache = ops.attention_forward(q, k, v, term="product", mask=mask)
+        return context + 0 * k.sum(), weights, cache
+
+    poor: Any = SimpleNamespace(
+        score_forward=score_forward, attention_forward=attention_forward, attention_backward=ops.attention_backward
+    )
+    with np.errstate(all="ignore"):
+        found = [text.split(" ")[0] for text in gpu_edges.wrong(poor, OnTheCpu())]
+    assert found == ["places", "masked", "infinite", "small"]
+    poor.score_forward = None
+    assert any("TypeError" in text for text in gpu_edges.wrong(poor, OnTheCpu()))
+
+
+def test_of_sdpa_the_fastest_backend_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"": 3.0, "EFFICIENT_ATTENTION": 2.0, "MATH": 4.0}
+
+    def form(torch: Any, row: Any, name: str, backend: str = "") -> Any:
+        return lambda *_: backend
+
+    def clock(run: Any) -> float:
+        nonlocal calls
+        calls += 1
+        backend = gpu_time.BACKENDS[(calls - 1) // 2]
+        if backend not in times:
+            raise RuntimeError("no such backend")
+        return times[backend] * (1 if calls % 2 else 10)
+
+    calls = 0
+    monkeypatch.setattr(gpu_time, "torch_form", form)
+    row = gpu_time.Row("scaled dot", (1, 2, 3, 4), "float32")
+    found = list(gpu_time.one_form(MagicMock(), clock, row, "sdpa"))
+    assert [(r["pass"], r["ms"], r["backend"]) for r in found] == [
+        ("forward", 2.0, "EFFICIENT_ATTENTION"), ("fwd+bwd", 20.0, "EFFICIENT_ATTENTION"),
+    ]  # fmt: skip
+    times.clear()
+    calls = 0
+    failed = list(gpu_time.one_form(MagicMock(), clock, row, "sdpa"))
+    assert [(r["kind"], r["form"], r["text"]) for r in failed] == [
+        ("failed", f"sdpa {which}", "RuntimeError: no such backend") for which in ("forward", "fwd+bwd")
+    ]
+
+
 def records() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {"kind": "machine", "MHz": "1980"},
@@ -166,7 +235,7 @@ def test_the_table_says_what_was_asked_for_and_what_came_out() -> None:
     assert table.asked(ROW, "forward") == "to compile >= 4: yes; to eager >= 20: yes"
     assert table.asked(ROW, "fwd+bwd") == "to compile >= 2: no"
     assert (
-        table.asked(DOT, "forward") == "to best >= 2: no; of copy >= 0.8: yes"
+        table.asked(DOT, "forward") == "to sdpa >= 2: no; of copy >= 0.8: yes"
     )  # 697 MB in 0.2 ms: more than there is
     share = table.share_of_copy(DOT, "forward")
     assert share == pytest.approx(4 * 1280 * 1024 * (2 * 1 + 2 * 66) / 3e12 / 0.2e-3)

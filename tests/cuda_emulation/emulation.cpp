@@ -26,6 +26,8 @@ struct Fibre {
   unsigned char mine[16], other[16];
   unsigned long size = 0;
   int distance = 0;
+  void* brought = nullptr;
+  void (*action)(void* const*) = nullptr;  // null: an exchange
   void* stack = nullptr;
 };
 
@@ -100,11 +102,19 @@ void run_block(int threads) {
         exchanging += machine.fibres[static_cast<std::size_t>(i)].state == State::at_exchange;
       if (exchanging != 32) continue;
       moved = true;
-      for (int i = warp; i < warp + 32; ++i) {
+      const auto lane = [&](int i) -> Fibre& { return machine.fibres[static_cast<std::size_t>(warp + i)]; };
+      const auto action = lane(0).action;
+      void* brought[32];
+      for (int i = 0; i < 32; ++i) {
+        expect(lane(i).action == action, "the lanes of a warp meet in different places");
+        brought[i] = lane(i).brought;
+        lane(i).state = State::ready;
+      }
+      if (action) action(brought);
+      for (int i = warp; !action && i < warp + 32; ++i) {
         Fibre& to = machine.fibres[static_cast<std::size_t>(i)];
         const Fibre& from = machine.fibres[static_cast<std::size_t>(warp + ((i - warp) ^ to.distance))];
         memcpy(to.other, from.mine, to.size);
-        to.state = State::ready;
       }
     }
     expect(moved, "the threads of a block wait for each other: a barrier or shuffle that not all of them reach");
@@ -128,7 +138,7 @@ void run(long long blocks, int threads, unsigned long shared, const std::functio
   machine.body = &body;
   machine.block.threads = threads;
   machine.block.shared_size = shared;
-  expect(shared <= 48 << 10, "more than 48 KB of shared memory");
+  expect(shared <= 99 << 10, "more shared memory than every device has");
   for (long long i = 0; i < blocks; ++i) {
     machine.block.index = machine.reversed ? blocks - 1 - i : i;
     machine.block.shared = static_cast<unsigned char*>(allocate(shared));
@@ -148,8 +158,16 @@ void warp_exchange(const void* mine, void* other, unsigned long size, int distan
   memcpy(fibre.mine, mine, size);
   fibre.size = size;
   fibre.distance = distance;
+  fibre.action = nullptr;
   leave(State::at_exchange);
   memcpy(other, fibre.other, size);
+}
+
+void warp_together(void* mine, void (*action)(void* const*)) {
+  Fibre& fibre = now();
+  fibre.brought = mine;
+  fibre.action = action;
+  leave(State::at_exchange);
 }
 
 void set_reversed(bool reversed) { machine.reversed = reversed; }

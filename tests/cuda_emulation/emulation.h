@@ -29,6 +29,8 @@ A from_lane(A x, int distance) {
   warp_exchange(&x, &y, sizeof(A), distance);
   return y;
 }
+// Calls `action` once when all lanes of the warp have come, with what each has brought.
+void warp_together(void* mine, void (*action)(void* const* lanes));
 
 void set_reversed(bool reversed);
 void fail_next_launch();

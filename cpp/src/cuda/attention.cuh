@@ -93,7 +93,7 @@ void keys_sum(const Place& place, const char* op, const Weight<T>* weights, cons
   a.a = weights, a.a_next = n.T * n.S, a.a_row = 1, a.a_column = n.S;
   a.b = moved(rows, c.b * n.T * N);
   a.out = out + c.b * n.S * N, a.out_stride = n.S;
-  a.M = n.S, a.all_rows = n.S, a.K = n.T, a.N = N;
+  a.M = n.S, a.all_rows = n.T, a.K = n.T, a.N = N;
   a.factor = factor;
   weighted_sum(place, op, c.B, a);
 }

@@ -1,25 +1,14 @@
 // Scores of every query of a chunk of rows against every key: tiles, or a warp a key where there are few queries.
+// Products of more queries than a few are the tensor cores' (tensor_score.cuh), those in double excepted.
 #pragma once
 
 #include <type_traits>
 
 #include "cpu/kernels/score_terms.h"
-#include "cuda/tiles.cuh"
+#include "cuda/tensor_score.cuh"
 
 namespace dhyan::cuda {
 namespace {
-
-template <class T>
-struct ScoreArguments {
-  const T* q;  // row (b, t) at q + (b * q_stride + t) * H
-  const T* k;  // (B, S, H)
-  const T* w;  // (H), tanh only
-  Weight<T>* scores;  // row (b, t) at scores + (b * scores_stride + t) * S
-  Index q_stride, scores_stride, rows, S, H, row_tiles, key_tiles;
-  Index all_rows;  // of the whole call: they choose the kernel, so that pieces have the same bits
-  Weight<T> scale;
-  Ranges ranges;
-};
 
 template <class T>
 DHYAN_DEVICE T exp_twice_of(T x) {
@@ -122,14 +111,7 @@ DHYAN_KERNEL(Shape::threads, sizeof(Weight<T>) == 4 ? 512 / Shape::threads : 1) 
   const Index t0 = block_index() / in.key_tiles % in.row_tiles * Shape::rows;
   const Index b = block_index() / in.key_tiles / in.row_tiles;
   const Index rows = least(Shape::rows, in.rows - t0), columns = least(Shape::columns, in.S - s0);
-  if (in.ranges.given()) {  // a tile that no row may look at
-    bool wanted = false;
-    if (thread < rows) {
-      const Ranges::Span span = in.ranges.at(b, t0 + thread, in.S);
-      wanted = span.first < span.last && span.first < s0 + columns && span.last > s0;
-    }
-    if (!barrier_any(wanted)) return;
-  }
+  if (!in.wanted(b, t0, rows, s0, columns)) return;
   const T* q = in.q + (b * in.q_stride + t0) * in.H;
   const T* k = in.k + (b * in.S + s0) * in.H;
   const bool q_fours = in_fours(q, in.H), k_fours = in_fours(k, in.H);
@@ -209,30 +191,28 @@ DHYAN_DEVICE void load_of_row(const T* p, Index left, Weight<T> (&to)[4]) {
 
 constexpr int kWarps = 8;  // of a block that gives each warp something of its own
 
-// At most R rows: a warp reads its key once, or two neighbouring keys where many rows have to be read for them. tanh
-// takes e^2(q + k) of each element, four to a reciprocal; whatever q and k are it cannot overflow, so that only the
-// weights are looked at.
-template <class T, int R, int Keys, bool Tanh>
+// At most R rows: a warp reads its key once. tanh takes e^2(q + k) of each element, four to a reciprocal; whatever q and
+// k are it cannot overflow, so that only the weights are looked at.
+template <class T, int R, bool Tanh>
 DHYAN_KERNEL(32 * kWarps, 2) score_few(ScoreArguments<T> in, Index warps) {
   using A = Weight<T>;
   using Limits = UnitLimits<A>;
   const Index warp = block_index() * kWarps + thread_index() / 32;
   if (warp >= warps) return;
-  const Index b = warp / in.key_tiles, s = warp % in.key_tiles * Keys;
-  const Index keys = least(Keys, in.S - s);
+  const Index b = warp / in.S, s = warp % in.S;
   if (in.ranges.given()) {
     bool wanted = false;
     for (Index t = 0; t < in.rows; ++t) {
       const Ranges::Span span = in.ranges.at(b, t, in.S);
-      wanted |= span.first < s + keys && s < span.last;
+      wanted |= span.first <= s && s < span.last;
     }
     if (!wanted) return;
   }
   const int lane = thread_index() % 32;
   const T* q = in.q + b * in.q_stride * in.H;
   const T* k = in.k + (b * in.S + s) * in.H;
-  A acc[Keys][R] = {}, w_sum = 0;
-  const auto add = [&](const A (*y)[4], Index h, auto fours) {
+  A acc[R] = {}, w_sum = 0;
+  const auto add = [&](const A (&y)[4], Index h, auto fours) {
     constexpr bool F = decltype(fours)::value;
     A w[4];
     bool heavy = false;
@@ -245,40 +225,33 @@ DHYAN_KERNEL(32 * kWarps, 2) score_few(ScoreArguments<T> in, Index warps) {
       if (r >= in.rows) break;
       A x[4];
       load_of_row<F>(q + r * in.H + h, in.H - h, x);
-#pragma unroll
-      for (int j = 0; j < Keys; ++j) {
-        A& sum = acc[j][r];
-        if (!Tanh) {
-          for (int i = 0; i < 4; ++i) sum = fused(x[i], y[j][i], sum);
-        } else if (heavy) {
-          for (int i = 0; i < 4; ++i) sum = fused(w[i], direct_y<A>(x[i] + y[j][i]).y, sum);
-        } else {
-          A d[4];
-          for (int i = 0; i < 4; ++i) d[i] = cut(exp_twice_of(x[i] + y[j][i]) + A(1), Limits::cut_quad);
-          sum = add_quad(d, w, sum);
-        }
+      if (!Tanh) {
+        for (int i = 0; i < 4; ++i) acc[r] = fused(x[i], y[i], acc[r]);
+      } else if (heavy) {
+        for (int i = 0; i < 4; ++i) acc[r] = fused(w[i], direct_y<A>(x[i] + y[i]).y, acc[r]);
+      } else {
+        A d[4];
+        for (int i = 0; i < 4; ++i) d[i] = cut(exp_twice_of(x[i] + y[i]) + A(1), Limits::cut_quad);
+        acc[r] = add_quad(d, w, acc[r]);
       }
     }
   };
-  // Keys are read two fours ahead, of one key or of two: nothing else here waits for memory. What is not there is 0.
+  // Keys are read two fours ahead: nothing else here waits for memory. What is not there is 0.
   const auto run = [&](auto fours) {
-    constexpr int steps = 2 / Keys;
     A next[2][4];
     const auto fetch = [&](Index h) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int step = 128 * (i / Keys), key = i % Keys;
-        load_of_row<decltype(fours)::value>(k + key * in.H + h + step, key < keys ? in.H - h - step : 0, next[i]);
-      }
+      for (int i = 0; i < 2; ++i)
+        load_of_row<decltype(fours)::value>(k + h + 128 * i, in.H - h - 128 * i, next[i]);
     };
     fetch(4 * lane);
 #pragma unroll 1
-    for (Index h = 4 * lane; h < in.H; h += 128 * steps) {
+    for (Index h = 4 * lane; h < in.H; h += 256) {
       A now[2][4];
       for (int i = 0; i < 8; ++i) now[i / 4][i % 4] = next[i / 4][i % 4];
-      fetch(h + 128 * steps);
+      fetch(h + 256);
 #pragma unroll
-      for (int i = 0; i < steps; ++i) add(now + i * Keys, h + 128 * i, fours);
+      for (int i = 0; i < 2; ++i) add(now[i], h + 128 * i, fours);
     }
   };
   if (in_fours(k, in.H) && in_fours(q, in.H) && (!Tanh || in_fours(in.w, in.H)))
@@ -287,18 +260,12 @@ DHYAN_KERNEL(32 * kWarps, 2) score_few(ScoreArguments<T> in, Index warps) {
     run(std::false_type{});
   if (Tanh) w_sum = sum_of_warp(w_sum);
 #pragma unroll
-  for (int j = 0; j < Keys; ++j)
-#pragma unroll
-    for (int r = 0; r < R; ++r) {
-      const A sum = sum_of_warp(acc[j][r]);
-      if (lane == 0 && r < in.rows && j < keys)
-        in.scores[(b * in.scores_stride + r) * in.S + s + j] = in.scale * (Tanh ? w_sum - A(2) * sum : sum);
-    }
+  for (int r = 0; r < R; ++r) {
+    const A sum = sum_of_warp(acc[r]);
+    if (lane == 0 && r < in.rows)
+      in.scores[(b * in.scores_stride + r) * in.S + s] = in.scale * (Tanh ? w_sum - A(2) * sum : sum);
+  }
 }
-
-#ifndef DHYAN_CUDA_MULTIPROCESSORS  // the tests have few tiles, and are to meet all shapes
-#define DHYAN_CUDA_MULTIPROCESSORS 132
-#endif
 
 // What a tile shape would take for B sentences, in arbitrary units: its elements, those beyond the matrix included, by
 // what one costs in it (an estimate from its loads and exponentials), more where few warps leave processors waiting.
@@ -321,16 +288,14 @@ void score_rows(const Place& place, const char* op, Index B, ScoreArguments<T> i
     launch(place, op, "score_tile", B * in.row_tiles * in.key_tiles, Shape::threads, sizeof(ScoreMemory<A, Shape, Tanh>),
            score_tile<T, Shape, Tanh>, in);
   };
-  const auto few = [&](Index keys, auto* kernel) {
-    in.key_tiles = (in.S + keys - 1) / keys;
-    const Index warps = B * in.key_tiles;
+  const auto few = [&](auto* kernel) {
+    const Index warps = B * in.S;
     launch(place, op, "score_few", (warps + kWarps - 1) / kWarps, 32 * kWarps, 0, kernel, in, warps);
   };
   if (in.rows == 0 || in.S == 0) return;
-  if (in.all_rows == 1) return few(1, score_few<T, 1, 1, Tanh>);
-  if (in.all_rows <= kFewRows) return few(1, score_few<T, static_cast<int>(kFewRows), 1, Tanh>);
-  if constexpr (!Tanh)
-    if (in.all_rows <= kLowRows) return few(2, score_few<T, static_cast<int>(kLowRows), 2, false>);
+  if (in.all_rows == 1) return few(score_few<T, 1, Tanh>);
+  if (in.all_rows <= kFewRows) return few(score_few<T, static_cast<int>(kFewRows), Tanh>);
+  if constexpr (!Tanh && sizeof(A) == 4) return score_tensor_rows(place, op, B, in);
   const double wide = tile_cost<WideTile>(1.0, B, in.rows, in.S), flat = tile_cost<FlatTile>(1.45, B, in.rows, in.S);
   const double middle = tile_cost<MiddleTile>(1.2, B, in.rows, in.S);
   if (flat <= middle && flat <= wide) return tiles(FlatTile{});

@@ -131,9 +131,7 @@ struct TileShape {
 using WideTile = TileShape<64, 64, 4, 4>;
 using MiddleTile = TileShape<32, 32, 4, 2>;
 using FlatTile = TileShape<16, 32, 2, 2>;
-using LowTile = TileShape<16, 64, 4, 4>;  // fewer reads of shared memory an element, fewer blocks
-constexpr Index kFewRows = 4;  // up to this many, no tile at all; scores of products up to kLowRows
-constexpr Index kLowRows = 16;
+constexpr Index kFewRows = 4;  // up to this many, no tile at all
 
 // acc += rows of x times columns of y, n steps; up to three more find zeros there.
 template <class Shape, class A, int K>

@@ -3,40 +3,19 @@
 //   out[m, :] = factor * sum over k with a(m, k) != 0 of a(m, k) * b[k, :]
 //
 // What has weight 0 must not be seen, NaN included. The tiles multiply by the zeros, which changes no bit of a finite
-// sum; an element that comes out infinite or NaN is summed again without them.
+// sum; an element that comes out infinite or NaN is summed again without them. Where T is more than a few the sums are the
+// tensor cores' (tensor_sum.cuh), those in double excepted.
 #pragma once
 
-#include "cuda/tiles.cuh"
+#include "cuda/tensor_sum.cuh"
 
 namespace dhyan::cuda {
 namespace {
 
 template <class T>
-struct SumArguments {
-  const Weight<T>* a;  // a(m, k) of sentence b at a + b * a_next + m * a_row + k * a_column; one of the two is 1
-  const T* b;          // (B, K, N)
-  T* out;              // row m of sentence b at out + (b * out_stride + m) * N
-  Index a_next, a_row, a_column, out_stride, M, K, N, row_tiles, column_tiles;
-  Index all_rows;  // M of the whole call: it chooses the kernel
-  Weight<T> factor;
-  Ranges ranges;  // of k, per row m; what lies outside has weight 0
-};
-
-template <class T>
-DHYAN_DEVICE Weight<T> sum_without_zeros(const SumArguments<T>& in, Index b, Index m, Index n, Index first,
-                                         Index last) {
-  Weight<T> sum = 0;
-  for (Index k = first; k < last; ++k) {
-    const Weight<T> a = in.a[b * in.a_next + m * in.a_row + k * in.a_column];
-    if (a != Weight<T>(0)) sum = fused(a, number(in.b[(b * in.K + k) * in.N + n]), sum);
-  }
-  return sum;
-}
-
-template <class T>
 DHYAN_DEVICE void finish(const SumArguments<T>& in, Index b, Index m, Index n, Weight<T> sum, Index first,
                          Index last) {
-  if (!(sum - sum == Weight<T>(0))) sum = sum_without_zeros(in, b, m, n, first, last);
+  if (!(sum - sum == Weight<T>(0))) sum = in.sum_without_zeros(b, m, n, first, last);
   in.out[(b * in.out_stride + m) * in.N + n] = stored<T>(in.factor * sum);
 }
 
@@ -71,27 +50,12 @@ DHYAN_KERNEL(Shape::threads, sizeof(Weight<T>) == 4 ? 512 / Shape::threads : 1) 
   using Memory = SumMemory<A, Shape>;
   constexpr int K = Memory::steps;
   Memory& m = shared_memory<Memory>();
-  const int thread = thread_index();
   const Index n0 = block_index() % in.column_tiles * Shape::columns;
   const Index m0 = block_index() / in.column_tiles % in.row_tiles * Shape::rows;
   const Index b = block_index() / in.column_tiles / in.row_tiles;
   const Index rows = least(Shape::rows, in.M - m0), columns = least(Shape::columns, in.N - n0);
-  Index first = 0, last = in.K;
-  if (in.ranges.given()) {  // what any row of the tile may attend
-    if (thread < rows) {
-      const Ranges::Span span = in.ranges.at(b, m0 + thread, in.K);
-      const bool empty = span.first >= span.last;
-      m.first[thread] = empty ? in.K : span.first;
-      m.last[thread] = empty ? 0 : span.last;
-    }
-    barrier();
-    first = in.K, last = 0;
-    for (Index i = 0; i < rows; ++i) {
-      first = least(first, m.first[i]);
-      last = m.last[i] > last ? m.last[i] : last;
-    }
-    first = first / 4 * 4;
-  }
+  const Ranges::Span span = in.span_of_rows(b, m0, rows, m.first, m.last);
+  const Index first = span.first / 4 * 4, last = span.last;
   const A* a = in.a + b * in.a_next + m0 * in.a_row;
   const T* values = in.b + b * in.K * in.N + n0;
   const bool fours = in_fours(values, in.N);
@@ -176,10 +140,13 @@ void weighted_sum(const Place& place, const char* op, Index B, SumArguments<T> i
            kernel, in);
   };
   const bool transposed = in.a_column != 1;
+  if constexpr (sizeof(A) == 4)
+    if (in.all_rows > kFewRows)
+      return transposed ? sum_tensor_rows<true>(place, op, B, in) : sum_tensor_rows<false>(place, op, B, in);
   if (!transposed && in.all_rows == 1) return few(sum_few<T, 1>);
   if (!transposed && in.all_rows <= kFewRows) return few(sum_few<T, static_cast<int>(kFewRows)>);
-  if (!transposed && in.all_rows <= kLowRows) return tiles(LowTile{}, sum_tile<T, LowTile, false>);
-  if (!transposed) return tiles(WideTile{}, sum_tile<T, WideTile, false>);
+  if constexpr (sizeof(A) == 8)
+    if (!transposed) return tiles(WideTile{}, sum_tile<T, WideTile, false>);
   tiles(WideTile{}, sum_tile<T, WideTile, true>);
 }
 
