@@ -55,8 +55,9 @@ CellGradients<T> cell_gradients(py::handle object, const char* op) {
   return g;
 }
 
-py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::handle x_, py::handle index, py::handle lengths_,
-                            py::handle parameters, py::handle h0_, py::handle c0_, py::handle state_mask_) {
+py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::handle x_, py::handle index,
+                            py::handle lengths_, py::handle parameters, py::handle h0_, py::handle c0_,
+                            py::handle state_mask_) {
   const char* op = "recurrent_forward";
   const Cell cell = cell_named(cell_name);
   const Float dtype = float_of(x_, op, "x");
@@ -82,9 +83,9 @@ py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::hand
   });
 }
 
-py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle index, py::handle parameters, py::handle h0_, py::handle c0_,
-                             py::handle state_mask_, py::handle doutput_, py::handle dfinal_h_, py::handle dfinal_c_, py::handle gradients_,
-                             bool wants_dx) {
+py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle index, py::handle parameters, py::handle h0_,
+                             py::handle c0_, py::handle state_mask_, py::handle doutput_, py::handle dfinal_h_,
+                             py::handle dfinal_c_, py::handle gradients_, bool wants_dx) {
   const char* op = "recurrent_backward";
   return dispatch(cache.dtype, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
@@ -147,7 +148,8 @@ py::tuple bidirectional_forward(const std::string& cell_name, py::handle x_, py:
   });
 }
 
-py::object bidirectional_backward(const Cache& cache, py::handle x_, py::handle index, const std::array<py::object, 2>& parameters,
+py::object bidirectional_backward(const Cache& cache, py::handle x_, py::handle index,
+                                  const std::array<py::object, 2>& parameters,
                                   const std::array<py::object, 2>& state_masks, py::handle doutput_,
                                   const std::array<py::object, 2>& dfinal_h_,
                                   const std::array<py::object, 2>& gradients_, bool wants_dx) {
@@ -269,8 +271,9 @@ Index longest_of(View<const Index, 1> lengths) {
   return longest;
 }
 
-py::tuple decoder_forward(const py::dict& parameters, const py::tuple& memory_, py::handle y_, py::handle index, py::handle steps_,
-                          py::handle h0_, py::handle c0_, py::handle masks_, py::handle state_masks_) {
+py::tuple decoder_forward(const py::dict& parameters, const py::tuple& memory_, py::handle y_, py::handle index,
+                          py::handle steps_, py::handle h0_, py::handle c0_, py::handle masks_,
+                          py::handle state_masks_) {
   const char* op = "decoder_forward";
   const Float dtype = float_of(y_, op, "y");
   return dispatch(dtype, [&](auto zero) -> py::tuple {
@@ -297,8 +300,8 @@ py::tuple decoder_forward(const py::dict& parameters, const py::tuple& memory_, 
   });
 }
 
-py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const py::tuple& memory_, py::handle y_, py::handle index,
-                           py::handle h0_, py::handle c0_, py::handle masks_, py::handle state_masks_,
+py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const py::tuple& memory_, py::handle y_,
+                           py::handle index, py::handle h0_, py::handle c0_, py::handle masks_, py::handle state_masks_,
                            py::handle dreadout_, py::handle dweights_, const py::dict& gradients_) {
   const char* op = "decoder_backward";
   return dispatch(cache.dtype, [&](auto zero) -> py::tuple {
@@ -480,19 +483,20 @@ class StepperObject {
 
 void define_model(py::module_& m) {
   py::class_<Cache>(m, "Cache", "Activations of one forward call.");
-  m.def("recurrent_forward", &recurrent_forward, py::arg("cell"), py::arg("reverse"), py::arg("x"), py::arg("index"), py::arg("lengths"),
-        py::arg("parameters"), py::arg("h0"), py::arg("c0"), py::arg("state_mask"));
-  m.def("recurrent_backward", &recurrent_backward, py::arg("cache"), py::arg("x"), py::arg("index"), py::arg("parameters"), py::arg("h0"),
-        py::arg("c0"), py::arg("state_mask"), py::arg("doutput"), py::arg("dfinal_h"), py::arg("dfinal_c"),
-        py::arg("gradients"), py::arg("wants_dx"));
-  m.def("bidirectional_forward", &bidirectional_forward, py::arg("cell"), py::arg("x"), py::arg("index"), py::arg("lengths"),
-        py::arg("parameters"), py::arg("state_masks"));
-  m.def("bidirectional_backward", &bidirectional_backward, py::arg("cache"), py::arg("x"), py::arg("index"), py::arg("parameters"),
-        py::arg("state_masks"), py::arg("doutput"), py::arg("dfinal_h"), py::arg("gradients"), py::arg("wants_dx"));
-  m.def("decoder_forward", &decoder_forward, py::arg("parameters"), py::arg("memory"), py::arg("y"), py::arg("index"), py::arg("steps"),
-        py::arg("h0"), py::arg("c0"), py::arg("masks"), py::arg("state_masks"));
-  m.def("decoder_backward", &decoder_backward, py::arg("cache"), py::arg("parameters"), py::arg("memory"), py::arg("y"), py::arg("index"),
-        py::arg("h0"), py::arg("c0"), py::arg("masks"), py::arg("state_masks"), py::arg("dreadout"),
+  m.def("recurrent_forward", &recurrent_forward, py::arg("cell"), py::arg("reverse"), py::arg("x"), py::arg("index"),
+        py::arg("lengths"), py::arg("parameters"), py::arg("h0"), py::arg("c0"), py::arg("state_mask"));
+  m.def("recurrent_backward", &recurrent_backward, py::arg("cache"), py::arg("x"), py::arg("index"),
+        py::arg("parameters"), py::arg("h0"), py::arg("c0"), py::arg("state_mask"), py::arg("doutput"),
+        py::arg("dfinal_h"), py::arg("dfinal_c"), py::arg("gradients"), py::arg("wants_dx"));
+  m.def("bidirectional_forward", &bidirectional_forward, py::arg("cell"), py::arg("x"), py::arg("index"),
+        py::arg("lengths"), py::arg("parameters"), py::arg("state_masks"));
+  m.def("bidirectional_backward", &bidirectional_backward, py::arg("cache"), py::arg("x"), py::arg("index"),
+        py::arg("parameters"), py::arg("state_masks"), py::arg("doutput"), py::arg("dfinal_h"), py::arg("gradients"),
+        py::arg("wants_dx"));
+  m.def("decoder_forward", &decoder_forward, py::arg("parameters"), py::arg("memory"), py::arg("y"), py::arg("index"),
+        py::arg("steps"), py::arg("h0"), py::arg("c0"), py::arg("masks"), py::arg("state_masks"));
+  m.def("decoder_backward", &decoder_backward, py::arg("cache"), py::arg("parameters"), py::arg("memory"), py::arg("y"),
+        py::arg("index"), py::arg("h0"), py::arg("c0"), py::arg("masks"), py::arg("state_masks"), py::arg("dreadout"),
         py::arg("dweights"), py::arg("gradients"));
   py::class_<StepWeightsObject>(m, "StepWeights", "A decoder's weights in the forms its steps read.")
       .def(py::init<const py::dict&, py::handle, py::handle, py::handle, bool>(), py::arg("parameters"),

@@ -203,11 +203,13 @@ PYBIND11_MODULE(_core, m) {
   m.def("linear_forward", [](py::object x, py::object w, py::object b) {
     return by_dtype(x, "linear_forward", "x", [&](auto z) -> py::array { return linear_forward<decltype(z)>(x, w, b); });
   }, py::arg("x"), py::arg("w"), py::arg("b"));
-  m.def("linear_backward", [](py::object dy, py::object x, py::object w, py::object dw, py::object db,
-                              py::object add_to) {
-    return by_dtype(x, "linear_backward", "x",
-                    [&](auto z) -> py::array { return linear_backward<decltype(z)>(dy, x, w, dw, db, add_to); });
-  }, py::arg("dy"), py::arg("x"), py::arg("w"), py::arg("dw"), py::arg("db"), py::arg("add_to"));
+  m.def(
+      "linear_backward",
+      [](py::object dy, py::object x, py::object w, py::object dw, py::object db, py::object add_to) {
+        return by_dtype(x, "linear_backward", "x",
+                        [&](auto z) -> py::array { return linear_backward<decltype(z)>(dy, x, w, dw, db, add_to); });
+      },
+      py::arg("dy"), py::arg("x"), py::arg("w"), py::arg("dw"), py::arg("db"), py::arg("add_to"));
   m.def("embedding_forward", [](py::object table, py::object ids) {
     return by_dtype(table, "embedding_forward", "table",
                     [&](auto z) -> py::array { return embedding_forward<decltype(z)>(table, ids); });

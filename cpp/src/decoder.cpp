@@ -47,8 +47,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
   const Index R = y.x[0];
   const Buffer<T> shared(y.index ? R * width : 0);  // what tokens that are read several times put into the gates
   T* token_part = y.index ? shared.get() : cache->cells[0].gates.get();
-  product(R, y.x.data, z.E, packed.token, token_part, width,
-          static_cast<const T*>(packed.cells[0].input_bias.get()));
+  product(R, y.x.data, z.E, packed.token, token_part, width, static_cast<const T*>(packed.cells[0].input_bias.get()));
 
   const bool in_loop = !p.bahdanau && p.feeding;  // otherwise no step reads the readout, and it is one product
   for_slices(p.scorer, slices.size(), loop_work(z, p.cell, N), [&](Index s) {
@@ -247,7 +246,8 @@ void loop_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, 
       const T* above = l == top ? dstate.get() : dbelow.get();
       const auto remembered = [&](Index i) { return memory_of(l, i); };
       for (Index i = 0; i < active && cells[l].norm; ++i) cache.cells[l].norm.keep(row(i), cells[l].norm, i);
-      cells[l].backward(p.cells[l], back.hidden[l], active, remembered, [&](Index i) { return above + i * z.H; }, scratch);
+      cells[l].backward(
+          p.cells[l], back.hidden[l], active, remembered, [&](Index i) { return above + i * z.H; }, scratch);
       for (Index i = 0; i < active; ++i) {
         std::copy_n(cells[l].dgates.get() + i * width, width, d.dgates[l].get() + row(i) * width);
         if (d.dhidden[l].size())
@@ -423,8 +423,7 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
                        g.bias_hh.data);
     if (cache.cells[l].norm) norm_gradients(N, cache.cells[l].norm, d.outer[l], g);
   }
-  if (p.scorer.query)
-    weight_gradient<T>(N, d.asked, z.H, z.H, d.dquery.get(), z.U, gradients.query.data, nullptr);
+  if (p.scorer.query) weight_gradient<T>(N, d.asked, z.H, z.H, d.dquery.get(), z.U, gradients.query.data, nullptr);
   if (!p.scorer.fixed() && p.scorer.normalize_query)
     for (Index i = 0; i < N * z.U; ++i) gradients.log_scale += double(cache.query.get()[i]) * double(d.dquery.get()[i]);
 
@@ -447,13 +446,13 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
   column_sums(N, z.E, static_cast<const T*>(d.dreadout.get()), gradients.readout_bias.data);
 }
 
-#define DHYAN_INSTANTIATE(T)                                                                                       \
-  template std::shared_ptr<DecoderCache<T>> decoder_forward<T>(                                                    \
-      const DecoderParameters<T>&, const Memory<T>&, const Tokens<T>&, View<const Index, 1>, View<const T, 3>,     \
-      View<const T, 3>, const DecoderMasks<T>&, View<T, 2>, View<T, 2>);                                           \
-  template void decoder_backward<T>(const DecoderCache<T>&, const DecoderParameters<T>&, const Memory<T>&,         \
-                                    const Tokens<T>&, View<const T, 3>, View<const T, 3>, const DecoderMasks<T>&,  \
-                                    View<const T, 2>, View<const T, 2>, View<T, 2>, View<T, 3>, View<T, 3>,        \
+#define DHYAN_INSTANTIATE(T)                                                                                      \
+  template std::shared_ptr<DecoderCache<T>> decoder_forward<T>(                                                   \
+      const DecoderParameters<T>&, const Memory<T>&, const Tokens<T>&, View<const Index, 1>, View<const T, 3>,    \
+      View<const T, 3>, const DecoderMasks<T>&, View<T, 2>, View<T, 2>);                                          \
+  template void decoder_backward<T>(const DecoderCache<T>&, const DecoderParameters<T>&, const Memory<T>&,        \
+                                    const Tokens<T>&, View<const T, 3>, View<const T, 3>, const DecoderMasks<T>&, \
+                                    View<const T, 2>, View<const T, 2>, View<T, 2>, View<T, 3>, View<T, 3>,       \
                                     View<T, 2>, View<T, 2>, DecoderGradients<T>&);
 DHYAN_INSTANTIATE(float)
 DHYAN_INSTANTIATE(double)

@@ -71,11 +71,11 @@ void embedding_backward(View<const T, 2> dout, View<const Index, 1> ids, View<T,
   });
 }
 
-#define DHYAN_INSTANTIATE(T)                                                                                     \
-  template void linear_forward<T>(View<const T, 2>, View<const T, 2>, View<const T, 1>, View<T, 2>);             \
-  template void linear_backward<T>(View<const T, 2>, View<const T, 2>, View<const T, 2>, View<T, 2>, bool,       \
-                                   View<T, 2>, View<T, 1>);                                                                  \
-  template void embedding_forward<T>(View<const T, 2>, View<const Index, 1>, View<T, 2>);                        \
+#define DHYAN_INSTANTIATE(T)                                                                                           \
+  template void linear_forward<T>(View<const T, 2>, View<const T, 2>, View<const T, 1>, View<T, 2>);                   \
+  template void linear_backward<T>(View<const T, 2>, View<const T, 2>, View<const T, 2>, View<T, 2>, bool, View<T, 2>, \
+                                   View<T, 1>);                                                                        \
+  template void embedding_forward<T>(View<const T, 2>, View<const Index, 1>, View<T, 2>);                              \
   template void embedding_backward<T>(View<const T, 2>, View<const Index, 1>, View<T, 2>);
 DHYAN_INSTANTIATE(float)
 DHYAN_INSTANTIATE(double)

@@ -153,8 +153,8 @@ void cross_entropy_backward(T scale, View<const T, 2> r, View<const T, 2> w, Vie
   for (Index first = 0; first < N; first += kTileRows) {
     const Index rows = std::min(kTileRows, N - first);
     if (!logits) product(rows, rows_of(r.data + first * E, E), packed, tile.get(), V, b.data);
-    tile_gradient<T>(first, rows, V, tile.get(), logits.data, targets.data, smoothing, log_sums.data, shares.data, scale,
-                     sums.get());
+    tile_gradient<T>(first, rows, V, tile.get(), logits.data, targets.data, smoothing, log_sums.data, shares.data,
+                     scale, sums.get());
     tile_backward<T>(first, rows, tile.get(), sums.get(), r, back, targets.data, dr, dw, db);
   }
 }

@@ -191,16 +191,16 @@ template <class T>
 std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, const Tokens<T>& x,
                                                      View<const Index, 1> lengths, const CellParameters<T>& p,
                                                      View<const T, 2> h0, View<const T, 2> c0,
-                                                     View<const T, 2> state_mask, View<T, 2> output,
-                                                     View<T, 2> final_h, View<T, 2> final_c) {
+                                                     View<const T, 2> state_mask, View<T, 2> output, View<T, 2> final_h,
+                                                     View<T, 2> final_c) {
   return run_forward<T>("recurrent_forward", cell, reverse, x, lengths, p, h0, c0, state_mask, output.data, output[1],
                         final_h, final_c);
 }
 
 template <class T>
 void recurrent_backward(const RecurrentCache<T>& cache, const Tokens<T>& x, const CellParameters<T>& p,
-                        View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask,
-                        View<const T, 2> doutput, View<const T, 2> dfinal_h, View<const T, 2> dfinal_c, View<T, 2> dx,
+                        View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask, View<const T, 2> doutput,
+                        View<const T, 2> dfinal_h, View<const T, 2> dfinal_c, View<T, 2> dx,
                         const CellGradients<T>& gradients, View<T, 2> dh0, View<T, 2> dc0) {
   const char* op = "recurrent_backward";
   check_shape(op, "doutput", doutput, {{"N", cache.sentences.total}, {"H", cache.H}});
@@ -248,23 +248,22 @@ void bidirectional_backward(const BothCaches<T>& cache, const Tokens<T>& x, cons
   });
 }
 
-#define DHYAN_INSTANTIATE(T)                                                                                         \
-  template std::shared_ptr<RecurrentCache<T>> recurrent_forward<T>(                                                  \
-      Cell, bool, const Tokens<T>&, View<const Index, 1>, const CellParameters<T>&, View<const T, 2>,                \
-      View<const T, 2>, View<const T, 2>, View<T, 2>, View<T, 2>, View<T, 2>);                                       \
-  template void recurrent_backward<T>(const RecurrentCache<T>&, const Tokens<T>&, const CellParameters<T>&,          \
-                                      View<const T, 2>, View<const T, 2>, View<const T, 2>, View<const T, 2>,        \
-                                      View<const T, 2>, View<const T, 2>, View<T, 2>, const CellGradients<T>&,       \
-                                      View<T, 2>, View<T, 2>);                                                       \
-  template BothCaches<T> bidirectional_forward<T>(                                                                   \
-      Cell, const Tokens<T>&, View<const Index, 1>, const std::array<CellParameters<T>, 2>&,                         \
-      const std::array<View<const T, 2>, 2>&, View<T, 2>, const std::array<View<T, 2>, 2>&,                          \
-      const std::array<View<T, 2>, 2>&);                                                                             \
-  template void bidirectional_backward<T>(const BothCaches<T>&, const Tokens<T>&,                                    \
-                                          const std::array<CellParameters<T>, 2>&,                                   \
-                                          const std::array<View<const T, 2>, 2>&, View<const T, 2>,                  \
-                                          const std::array<View<const T, 2>, 2>&, View<T, 2>,                        \
-                                          const std::array<CellGradients<T>, 2>&);
+#define DHYAN_INSTANTIATE(T)                                                                                           \
+  template std::shared_ptr<RecurrentCache<T>> recurrent_forward<T>(                                                    \
+      Cell, bool, const Tokens<T>&, View<const Index, 1>, const CellParameters<T>&, View<const T, 2>,                  \
+      View<const T, 2>, View<const T, 2>, View<T, 2>, View<T, 2>, View<T, 2>);                                         \
+  template void recurrent_backward<T>(const RecurrentCache<T>&, const Tokens<T>&, const CellParameters<T>&,            \
+                                      View<const T, 2>, View<const T, 2>, View<const T, 2>, View<const T, 2>,          \
+                                      View<const T, 2>, View<const T, 2>, View<T, 2>, const CellGradients<T>&,         \
+                                      View<T, 2>, View<T, 2>);                                                         \
+  template BothCaches<T> bidirectional_forward<T>(Cell, const Tokens<T>&, View<const Index, 1>,                        \
+                                                  const std::array<CellParameters<T>, 2>&,                             \
+                                                  const std::array<View<const T, 2>, 2>&, View<T, 2>,                  \
+                                                  const std::array<View<T, 2>, 2>&, const std::array<View<T, 2>, 2>&); \
+  template void bidirectional_backward<T>(                                                                             \
+      const BothCaches<T>&, const Tokens<T>&, const std::array<CellParameters<T>, 2>&,                                 \
+      const std::array<View<const T, 2>, 2>&, View<const T, 2>, const std::array<View<const T, 2>, 2>&, View<T, 2>,    \
+      const std::array<CellGradients<T>, 2>&);
 DHYAN_INSTANTIATE(float)
 DHYAN_INSTANTIATE(double)
 #undef DHYAN_INSTANTIATE

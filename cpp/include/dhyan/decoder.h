@@ -83,7 +83,8 @@ struct DecoderMasks {
   const T* states(Index l) const { return state ? state.data + l * state[1] * state[2] : nullptr; }
 };
 
-// y: embedded target tokens, one a step, rows of width E, N = sum of `steps` (B). h0, c0 (L,B,H). readout (N,E), weights (N,S), S = the longest source.
+// y: embedded target tokens, one a step, rows of width E, N = sum of `steps` (B). h0, c0 (L,B,H). readout (N,E),
+// weights (N,S), S = the longest source.
 template <class T>
 std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, const Memory<T>& memory,
                                                  const Tokens<T>& y, View<const Index, 1> steps, View<const T, 3> h0,

@@ -25,8 +25,8 @@ struct CellGradients {
   View<T, 1> bias_ih, bias_hh, gain_ih, gain_hh;
 };
 
-// Tokens as rows: token n is row index[n] of x (R,I), or row n where there is no index. A row that many tokens share, as
-// those of an embedding, then meets the weights once, and so does the sum of its tokens' gradients.
+// Tokens as rows: token n is row index[n] of x (R,I), or row n where there is no index. A row that many tokens share,
+// as those of an embedding, then meets the weights once, and so does the sum of its tokens' gradients.
 template <class T>
 struct Tokens {
   View<const T, 2> x;
@@ -45,13 +45,14 @@ template <class T>
 std::shared_ptr<RecurrentCache<T>> recurrent_forward(Cell cell, bool reverse, const Tokens<T>& x,
                                                      View<const Index, 1> lengths, const CellParameters<T>& p,
                                                      View<const T, 2> h0, View<const T, 2> c0,
-                                                     View<const T, 2> state_mask, View<T, 2> output,
-                                                     View<T, 2> final_h, View<T, 2> final_c);
-// x, lengths, p, h0, c0, state_mask as given to forward. dfinal_* (B,H) or null; dx (R,I), dh0, dc0 null where not wanted.
+                                                     View<const T, 2> state_mask, View<T, 2> output, View<T, 2> final_h,
+                                                     View<T, 2> final_c);
+// x, lengths, p, h0, c0, state_mask as given to forward. dfinal_* (B,H) or null; dx (R,I), dh0, dc0 null where not
+// wanted.
 template <class T>
 void recurrent_backward(const RecurrentCache<T>& cache, const Tokens<T>& x, const CellParameters<T>& p,
-                        View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask,
-                        View<const T, 2> doutput, View<const T, 2> dfinal_h, View<const T, 2> dfinal_c, View<T, 2> dx,
+                        View<const T, 2> h0, View<const T, 2> c0, View<const T, 2> state_mask, View<const T, 2> doutput,
+                        View<const T, 2> dfinal_h, View<const T, 2> dfinal_c, View<T, 2> dx,
                         const CellGradients<T>& gradients, View<T, 2> dh0, View<T, 2> dc0);
 
 // Both directions of a layer over the same x, index 0 from the first token to the last and 1 in reverse, from zero states:

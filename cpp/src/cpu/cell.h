@@ -27,8 +27,12 @@ struct CellWeights {
 
 template <class T>
 CellWeights<T> cell_weights(Cell cell, const CellParameters<T>& p, Index rows) {
-  CellWeights<T> w{cell, p.weight_hh[0], Weights<T>(p.weight_hh.data, p.weight_hh[0], p.weight_hh[1], rows),
-                   Buffer<T>(p.bias_ih[0]), Buffer<T>(cell == Cell::gru ? p.bias_hh[0] : 0), p};
+  CellWeights<T> w{cell,
+                   p.weight_hh[0],
+                   Weights<T>(p.weight_hh.data, p.weight_hh[0], p.weight_hh[1], rows),
+                   Buffer<T>(p.bias_ih[0]),
+                   Buffer<T>(cell == Cell::gru ? p.bias_hh[0] : 0),
+                   p};
   if (p.normalized()) {
     w.input_bias.fill(T(0));
     return w;
@@ -42,14 +46,16 @@ CellWeights<T> cell_weights(Cell cell, const CellParameters<T>& p, Index rows) {
 
 // N tokens as rows of `width` (-1: any).
 template <class T>
-void check_tokens(const char* op, const char* name, const Tokens<T>& tokens, Index N, const Axis& width, const char* why) {
+void check_tokens(const char* op, const char* name, const Tokens<T>& tokens, Index N, const Axis& width,
+                  const char* why) {
   if (!tokens.index) return check_shape(op, name, tokens.x, {{"N", N}, width}, why);
   check_shape(op, name, tokens.x, {{"R", -1}, width});
   check_shape(op, (std::string(name) + " index").c_str(), tokens.index, {{"N", N}}, why);
   for (Index n = 0; n < N; ++n)
     if (tokens.index.data[n] < 0 || tokens.index.data[n] >= tokens.x[0])
       throw std::out_of_range(std::string(op) + ": " + name + " index[" + std::to_string(n) + "] is " +
-                              std::to_string(tokens.index.data[n]) + ", expected a row < " + std::to_string(tokens.x[0]));
+                              std::to_string(tokens.index.data[n]) + ", expected a row < " +
+                              std::to_string(tokens.x[0]));
 }
 
 template <class T>
@@ -198,7 +204,8 @@ struct CellStepBackward {
     zeros.fill(T(0));
   }
 
-  // memory(i): row i of the step; above(i): its dh from outside the cell. `back` is W_hh transposed; p: the cell's parameters.
+  // memory(i): row i of the step; above(i): its dh from outside the cell. `back` is W_hh transposed; p: the cell's
+  // parameters.
   template <class Remembered, class Above>
   void backward(const CellParameters<T>& p, const Packed<T>& back, Index rows, Remembered&& memory, Above&& above,
                 T* scratch) {
@@ -256,8 +263,12 @@ struct CellTrace {
     const auto previous = [&](const Buffer<T>& all, const T* first) {
       return before >= 0 ? all.get() + before * H : first ? first : step.zeros.get();
     };
-    return {gates.get() + row * step.width, candidate.get() + row * H, previous(h, h0),
-            h.get() + row * H, previous(c, c0), c.get() + row * H};
+    return {gates.get() + row * step.width,
+            candidate.get() + row * H,
+            previous(h, h0),
+            h.get() + row * H,
+            previous(c, c0),
+            c.get() + row * H};
   }
   static void copy_or_zero(const T* from, Index n, T* to) {
     if (from)

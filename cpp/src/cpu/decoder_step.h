@@ -145,10 +145,11 @@ struct DecoderStep {
   // What the readout reads of the layers; the query is the state itself.
   const T* handed_on() { return residual() ? output.get() : top().h.get(); }
 
-  // sentence(i), position(i) and mask(l, i) (or null) describe row i; token(i): its token's part of the gates; place(l, i):
-  // where its cells keep what they compute.
+  // sentence(i), position(i) and mask(l, i) (or null) describe row i; token(i) is its token's part of the gates, and
+  // place(l, i) where its cells keep what they compute.
   template <class Sentence, class Position, class Mask, class Token, class Place>
-  void run(Index rows, Sentence&& sentence, Position&& position, Mask&& mask, Token&& token, Place&& place, T* scratch) {
+  void run(Index rows, Sentence&& sentence, Position&& position, Mask&& mask, Token&& token, Place&& place,
+           T* scratch) {
     if (p.bahdanau) {
       read(rows, sentence, position, scratch);
       product_here(rows, rows_of<T>(context.get(), z.D), weights.fed, fed.get(), cell_width(), scratch);

@@ -14,8 +14,8 @@ namespace dhyan {
 template <class T>
 Packed<T>::Packed(const T* b, Index row, Index col, Index K, Index N) : K_(K), N_(N), nr_(dense_kernels<T>().nr) {
   const Index panels = (N + nr_ - 1) / nr_, threads = threads_here();
-  // Four panels of a row at a time (the lines of eight often share a set of the first-level cache: 0.12 instead of 0.085 ns an
-  // element), fewer where a thread would have none: a small matrix packed by one was 6 % of a small step.
+  // Four panels of a row at a time (the lines of eight often share a set of the first-level cache: 0.12 instead of
+  // 0.085 ns an element), fewer where a thread would have none: a small matrix packed by one was 6 % of a small step.
   const Index step = std::max<Index>(1, std::min<Index>(4, (panels + threads - 1) / threads));
   const auto pack = [&](auto panels_of) {
     parallel_for((panels + step - 1) / step, 4 * K * N,
@@ -237,16 +237,16 @@ void scatter_rows(const Ragged& r, const T* rows, Index W, T* x, Index S) {
   });
 }
 
-#define DHYAN_INSTANTIATE(T)                                                                                 \
-  template class Packed<T>;                                                                                  \
-  template class Weights<T>;                                                                                 \
-  template void product<T>(Index, Operand<T>, const Packed<T>&, T*, Index, const T*, bool);                  \
-  template void product_once<T>(Index, Operand<T>, const T*, Index, Index, T*, bool);                        \
-  template void thin_product<T>(Index, const T*, Index, const Weights<T>&, T*, Index, const T*, bool);       \
-  template void weight_gradient<T>(Index, const T*, Index, Index, const T*, Index, T*, T*);                  \
-  template void column_sums<T>(Index, Index, const T*, T*);                                                  \
-  template void sums_by_row<T>(Index, Index, const T*, const Index*, Index, T*);                             \
-  template void gather_rows<T>(const Ragged&, const T*, Index, Index, T*);                                   \
+#define DHYAN_INSTANTIATE(T)                                                                           \
+  template class Packed<T>;                                                                            \
+  template class Weights<T>;                                                                           \
+  template void product<T>(Index, Operand<T>, const Packed<T>&, T*, Index, const T*, bool);            \
+  template void product_once<T>(Index, Operand<T>, const T*, Index, Index, T*, bool);                  \
+  template void thin_product<T>(Index, const T*, Index, const Weights<T>&, T*, Index, const T*, bool); \
+  template void weight_gradient<T>(Index, const T*, Index, Index, const T*, Index, T*, T*);            \
+  template void column_sums<T>(Index, Index, const T*, T*);                                            \
+  template void sums_by_row<T>(Index, Index, const T*, const Index*, Index, T*);                       \
+  template void gather_rows<T>(const Ragged&, const T*, Index, Index, T*);                             \
   template void scatter_rows<T>(const Ragged&, const T*, Index, T*, Index);
 DHYAN_INSTANTIATE(float)
 DHYAN_INSTANTIATE(double)

@@ -191,10 +191,11 @@ DHYAN_DEVICE void load_of_row(const T* p, Index left, Weight<T> (&to)[4]) {
 
 constexpr int kWarps = 8;  // of a block that gives each warp something of its own
 
-// At most R rows: a warp reads its key once. tanh takes e^2(q + k) of each element, four to a reciprocal; whatever q and
-// k are it cannot overflow, so that only the weights are looked at.
+// At most R rows: a warp reads its key once. tanh takes e^2(q + k) of each element, four to a reciprocal; whatever q
+// and k are it cannot overflow, so that only the weights are looked at.
 template <class T, int R, bool Tanh>
-DHYAN_KERNEL(32 * kWarps, 2) score_few(ScoreArguments<T> in, Index warps) {
+DHYAN_KERNEL(32 * kWarps, 2)
+score_few(ScoreArguments<T> in, Index warps) {
   using A = Weight<T>;
   using Limits = UnitLimits<A>;
   const Index warp = block_index() * kWarps + thread_index() / 32;
@@ -212,7 +213,7 @@ DHYAN_KERNEL(32 * kWarps, 2) score_few(ScoreArguments<T> in, Index warps) {
   const T* q = in.q + b * in.q_stride * in.H;
   const T* k = in.k + (b * in.S + s) * in.H;
   A acc[R] = {}, w_sum = 0;
-  const auto add = [&](const A (&y)[4], Index h, auto fours) {
+  const auto add = [&](const A(&y)[4], Index h, auto fours) {
     constexpr bool F = decltype(fours)::value;
     A w[4];
     bool heavy = false;
@@ -241,8 +242,7 @@ DHYAN_KERNEL(32 * kWarps, 2) score_few(ScoreArguments<T> in, Index warps) {
     A next[2][4];
     const auto fetch = [&](Index h) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i)
-        load_of_row<decltype(fours)::value>(k + h + 128 * i, in.H - h - 128 * i, next[i]);
+      for (int i = 0; i < 2; ++i) load_of_row<decltype(fours)::value>(k + h + 128 * i, in.H - h - 128 * i, next[i]);
     };
     fetch(4 * lane);
 #pragma unroll 1

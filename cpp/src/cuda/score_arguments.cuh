@@ -8,9 +8,9 @@ namespace {
 
 template <class T>
 struct ScoreArguments {
-  const T* q;  // row (b, t) at q + (b * q_stride + t) * H
-  const T* k;  // (B, S, H)
-  const T* w;  // (H), tanh only
+  const T* q;         // row (b, t) at q + (b * q_stride + t) * H
+  const T* k;         // (B, S, H)
+  const T* w;         // (H), tanh only
   Weight<T>* scores;  // row (b, t) at scores + (b * scores_stride + t) * S
   Index q_stride, scores_stride, rows, S, H, row_tiles, key_tiles;
   Index all_rows;  // of the whole call: they choose the kernel, so that pieces have the same bits

@@ -29,8 +29,8 @@ struct SumArguments {
     }
     return sum;
   }
-  // What any row of the tile may attend. Asked by all threads of the block, one a row; nobody reads `firsts` and `lasts`
-  // after the next barrier.
+  // What any row of the tile may attend. Asked by all threads of the block, one a row; nobody reads `firsts` and
+  // `lasts` after the next barrier.
   DHYAN_DEVICE Ranges::Span span_of_rows(Index sentence, Index m0, Index rows, Index* firsts, Index* lasts) const {
     if (!ranges.given()) return {0, K};
     if (thread_index() < rows) {

@@ -25,7 +25,8 @@ DHYAN_DEVICE Weight<T> plain_score(const T* q, const T* k, Index H) {
 }
 
 template <class T, class Shape>
-DHYAN_KERNEL(Shape::threads, (kTensorBlocks<T, Shape>)) score_tensor(ScoreArguments<T> in) {
+DHYAN_KERNEL(Shape::threads, (kTensorBlocks<T, Shape>))
+score_tensor(ScoreArguments<T> in) {
   using Tile = TensorScore<T, Shape>;
   constexpr int K = Tile::steps;
   auto& m = shared_memory<typename Tile::Memory>();

@@ -1,7 +1,7 @@
 // Weighted sums of rows (weighted_sum.cuh) on the tensor cores.
 //
-// A value that is not finite counts as 0 in the tiles, or a weight of 0 would see it. Where a tile met one, each element
-// looks whether a weight other than 0 falls on it, and is then summed again step by step.
+// A value that is not finite counts as 0 in the tiles, or a weight of 0 would see it. Where a tile met one, each
+// element looks whether a weight other than 0 falls on it, and is then summed again step by step.
 #pragma once
 
 #include "cuda/sum_arguments.cuh"
@@ -33,7 +33,8 @@ DHYAN_DEVICE bool sees_no_number(const SumArguments<T>& in, Index b, Index m, In
 }
 
 template <class T, class Shape, bool Transposed>
-DHYAN_KERNEL(Shape::threads, (kTensorBlocks<T, Shape>)) sum_tensor(SumArguments<T> in) {
+DHYAN_KERNEL(Shape::threads, (kTensorBlocks<T, Shape>))
+sum_tensor(SumArguments<T> in) {
   using Tile = TensorSum<T, Shape, Transposed>;
   constexpr int K = Tile::steps;
   auto& memory = shared_memory<typename Tile::Memory>();

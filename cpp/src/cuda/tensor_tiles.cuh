@@ -1,19 +1,20 @@
 // Products of float matrices on the tensor cores, as exact as float: out(m, n) = sum over k of a(m, k) b(n, k).
 //
-// A float is the sum of three bfloat16 numbers (8 bits each, the same range): x = x0 + x1 + x2, each rounded to nearest,
-// so that the rests have either sign. The products x0 y0, x0 y1, x1 y0, x1 y1, x0 y2, x2 y0 are exact; what is left out
-// is below half an eps of |x y|. Six products at twice the rate of tf32 take the time of three in tf32 (3xTF32), whose
-// error is eight times that, and the parts are made once, on the way to shared memory, not by each warp that reads them.
-// float16 is two parts, bfloat16 is itself. Elements below 2^-102 lose bits, absolutely less than 2^-126.
+// A float is the sum of three bfloat16 numbers (8 bits each, the same range): x = x0 + x1 + x2, each rounded to
+// nearest, so that the rests have either sign. The products x0 y0, x0 y1, x1 y0, x1 y1, x0 y2, x2 y0 are exact; what is
+// left out is below half an eps of |x y|. Six products at twice the rate of tf32 take the time of three in tf32
+// (3xTF32), whose error is eight times that, and the parts are made once, on the way to shared memory, not by each warp
+// that reads them. float16 is two parts, bfloat16 is itself. Elements below 2^-102 lose bits, absolutely less than
+// 2^-126.
 //
-// Tensor cores cut what does not fit where they add: a long sum would drift towards 0. So they add 16 elements at a time,
-// the small products first, and the processor adds these steps, rounding to nearest.
-// For each element of the output the steps are the same whatever the tile: tiles may be chosen by B and S too.
+// Tensor cores cut what does not fit where they add: a long sum would drift towards 0. So they add 16 elements at a
+// time, the small products first, and the processor adds these steps, rounding to nearest. For each element of the
+// output the steps are the same whatever the tile: tiles may be chosen by B and S too.
 //
 // Expected of an H100, forward, not measured: at 60 % of its bfloat16 rate (a sixth of that in float products) and
 // 3.3 TB/s (B,T,S,H) = (64,200,200,1024) takes 115 us for arithmetic, units beyond the matrix included, and 64 us for
-// bytes; (32,74,75,1024) 8 us and 12 us. Read from the machine code: in the large tile's loop 96 of some 385 instructions
-// are products, which take 600 clocks a warp; shared memory is busy for 70 % of that.
+// bytes; (32,74,75,1024) 8 us and 12 us. Read from the machine code: in the large tile's loop 96 of some 385
+// instructions are products, which take 600 clocks a warp; shared memory is busy for 70 % of that.
 #pragma once
 
 #include "cuda/tiles.cuh"
@@ -43,14 +44,19 @@ using LargeTensor = TensorShape<2, 2, 4, 2>;   // 128 x 64; 64 x 32 a warp, or s
 using MediumTensor = TensorShape<2, 2, 2, 2>;  // 64 x 64
 using SmallTensor = TensorShape<2, 2, 1, 1>;   // 32 x 32: many blocks of few elements
 
-using FlatTensor = TensorShape<1, 2, 1, 1>;    // 16 x 32: up to 16 rows, where reading the other factor is all the time
+using FlatTensor = TensorShape<1, 2, 1, 1>;  // 16 x 32: up to 16 rows, where reading the other factor is all the time
 
 // Steps of the sum in shared memory at a time; of flat tiles more, for many reads on their way.
 template <class T, class Shape>
-constexpr int kTensorSteps = Shape::threads == 64 ? 64 : sizeof(T) == 4 && Shape::down > 1 ? 16 : 32;
+constexpr int kTensorSteps = Shape::threads == 64                ? 64
+                             : sizeof(T) == 4 && Shape::down > 1 ? 16
+                                                                 : 32;
 // Blocks of a multiprocessor: as many as have registers enough.
 template <class T, class Shape>
-constexpr int kTensorBlocks = Shape::threads == 64 ? 6 : Shape::down == 1 ? 4 : Shape::down == 2 || sizeof(T) == 4 ? 3 : 2;
+constexpr int kTensorBlocks = Shape::threads == 64                 ? 6
+                              : Shape::down == 1                   ? 4
+                              : Shape::down == 2 || sizeof(T) == 4 ? 3
+                                                                   : 2;
 
 // N rows (or columns) of the output by K steps, in parts; AlongK: steps next to each other. The eight elements between
 // lines keep the eight lines that are read at once in different banks.
@@ -92,8 +98,8 @@ DHYAN_DEVICE std::uint32_t split_pair(float& low, float& high) {
   high -= float_of(pair & 0xffff0000u);
   return pair;
 }
-// The same, where rounding must not be trusted: what it would make infinite is cut, and of what is not finite nothing is
-// left.
+// The same, where rounding must not be trusted: what it would make infinite is cut, and of what is not finite nothing
+// is left.
 DHYAN_DEVICE std::uint32_t odd_part(float& x) {
   float none = 0, rest = x;
   const std::uint32_t nearest = split_pair(rest, none);
@@ -225,7 +231,7 @@ DHYAN_DEVICE void in_stages(Index steps, Load&& load, Put&& put, Work&& work) {
 template <class Shape>
 struct TensorTile {
   float sum[Shape::down][Shape::across][8] = {};  // the lane's: two mma of eight columns, see multiply_add
-  int down, across;  // units of this warp that have rows and columns
+  int down, across;                               // units of this warp that have rows and columns
 
   DHYAN_DEVICE TensorTile(Index rows, Index columns)
       : down(units(rows - Shape::row(), Shape::down)), across(units(columns - Shape::column(), Shape::across)) {}
@@ -277,7 +283,9 @@ struct TensorTile {
 
  private:
   static_assert(Shape::across <= 2, "all units across or one");
-  static DHYAN_DEVICE int row_of(int i, int e) { return Shape::row() + i * kUnit + e / 2 % 2 * 8 + thread_index() % 32 / 4; }
+  static DHYAN_DEVICE int row_of(int i, int e) {
+    return Shape::row() + i * kUnit + e / 2 % 2 * 8 + thread_index() % 32 / 4;
+  }
   static DHYAN_DEVICE int column_of(int j, int e) {
     return Shape::column() + j * kUnit + e / 4 * 8 + thread_index() % 4 * 2 + e % 2;
   }

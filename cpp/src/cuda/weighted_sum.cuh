@@ -3,8 +3,8 @@
 //   out[m, :] = factor * sum over k with a(m, k) != 0 of a(m, k) * b[k, :]
 //
 // What has weight 0 must not be seen, NaN included. The tiles multiply by the zeros, which changes no bit of a finite
-// sum; an element that comes out infinite or NaN is summed again without them. Where T is more than a few the sums are the
-// tensor cores' (tensor_sum.cuh), those in double excepted.
+// sum; an element that comes out infinite or NaN is summed again without them. Where T is more than a few the sums are
+// the tensor cores' (tensor_sum.cuh), those in double excepted.
 #pragma once
 
 #include "cuda/tensor_sum.cuh"

@@ -1,5 +1,5 @@
-// Recurrent cells, one row of one step. `pre` is the input's part of the gates with the biases, `fed` a second part of it
-// (or null), `hidden` h W_hh; `gates` receives the activations (and may be `pre`), which are all that backward needs
+// Recurrent cells, one row of one step. `pre` is the input's part of the gates with the biases, `fed` a second part of
+// it (or null), `hidden` h W_hh; `gates` receives the activations (and may be `pre`), which are all that backward needs
 // besides the states. Backward adds `above` and `carry`, what the output and the next step say about h.
 #pragma once
 

@@ -221,8 +221,9 @@ void gemm(Index M, Operand<T> a, Panels<T> b, Index first, Index last, T* c, Ind
       for (Index n = first * nr; n < (last * nr < b.N ? last * nr : b.N); ++n) c[m * ldc + n] = bias ? bias[n] : T(0);
     return;
   }
-  // Rows are read in place (packing them cost 5 to 10 % on AVX-512); only a transposed A is packed. Rows a multiple of 4 KiB
-  // apart share a set of the first-level cache: 99 instead of 109 GFLOP/s on Zen 4, and tiles of the eight that fit 90.
+  // Rows are read in place (packing them cost 5 to 10 % on AVX-512); only a transposed A is packed. Rows a multiple of
+  // 4 KiB apart share a set of the first-level cache: 99 instead of 109 GFLOP/s on Zen 4, and tiles of the eight that
+  // fit 90.
   const bool pack = a.col != 1;
   // k outside, rows inside: a block of B (kBlockK x the caller's columns) stays in L2 while all rows pass over it.
   for (Index k0 = 0; k0 < K; k0 += kBlockK) {
