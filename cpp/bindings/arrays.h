@@ -9,6 +9,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "cpu/buffer.h"
 #include "cpu/parallel.h"
@@ -155,10 +156,15 @@ View<T, N> view(py::array_t<T>& a) {
   return v;
 }
 
-// Held while C++ works: no GIL, and the thread may ask for signals.
-struct Working {
-  InterruptScope interruptible;
-  py::gil_scoped_release released;
-};
+// Runs f without the GIL and gives what it returns; the thread may ask for signals meanwhile. f is C++ alone. Only its
+// own scope is without the GIL: a guard in the scope of a binding would also cover what the binding returns, and a
+// Python object made, copied or destroyed there has its references counted wrong.
+template <class F>
+auto without_gil(F&& f) {
+  static_assert(!std::is_base_of_v<py::handle, std::decay_t<decltype(f())>>, "a Python object needs the GIL");
+  const InterruptScope interruptible;
+  const py::gil_scoped_release released;
+  return f();
+}
 
 }  // namespace dhyan::bindings

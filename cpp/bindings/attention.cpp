@@ -71,10 +71,7 @@ py::array score_forward(py::handle q, py::handle k, py::handle w, const std::str
   const ScoringArgs<T> in(q, k, w, term, scale, op);
   auto scores = output<T>({in.views.q[0], in.views.q[1], in.views.k[1]}, op);
   const auto scores_view = view<T, 3>(scores);
-  {
-    Working working;
-    dhyan::score_forward<T>(in.views, scores_view);
-  }
+  without_gil([&] { dhyan::score_forward<T>(in.views, scores_view); });
   return scores;
 }
 
@@ -91,10 +88,7 @@ py::tuple score_backward(py::handle dscores_, py::handle q, py::handle k, py::ha
   auto dw = output<T>({x.w[0]}, op);
   const auto dq_view = view<T, 3>(dq), dk_view = view<T, 3>(dk);
   const auto dw_view = view<T, 1>(dw);
-  {
-    Working working;
-    dhyan::score_backward<T>(dscores_view, x, dq_view, dk_view, dw_view);
-  }
+  without_gil([&] { dhyan::score_backward<T>(dscores_view, x, dq_view, dk_view, dw_view); });
   return py::make_tuple(dq, dk, x.w ? py::object(dw) : py::object(py::none()));
 }
 
@@ -106,10 +100,7 @@ py::array softmax_forward(py::handle scores_, py::handle begin, py::handle end, 
   const RestrictionArgs may(begin, end, mask, scores_view[0], scores_view[1], scores_view[2], op);
   auto weights = output<T>({scores_view[0], scores_view[1], scores_view[2]}, op);
   const auto weights_view = view<T, 3>(weights);
-  {
-    Working working;
-    dhyan::softmax_forward<T>(scores_view, may.views, weights_view);
-  }
+  without_gil([&] { dhyan::softmax_forward<T>(scores_view, may.views, weights_view); });
   return weights;
 }
 
@@ -121,10 +112,7 @@ py::array softmax_backward(py::handle dweights_, py::handle weights_) {
   const auto weights_view = weights.template view<3>(op, "weights", "(B, T, S)");
   auto dscores = output<T>({weights_view[0], weights_view[1], weights_view[2]}, op);
   const auto dscores_view = view<T, 3>(dscores);
-  {
-    Working working;
-    dhyan::softmax_backward<T>(dweights_view, weights_view, dscores_view);
-  }
+  without_gil([&] { dhyan::softmax_backward<T>(dweights_view, weights_view, dscores_view); });
   return dscores;
 }
 
@@ -136,10 +124,7 @@ py::array sparsemax_forward(py::handle scores_, py::handle begin, py::handle end
   const RestrictionArgs may(begin, end, mask, scores_view[0], scores_view[1], scores_view[2], op);
   auto weights = output<T>({scores_view[0], scores_view[1], scores_view[2]}, op);
   const auto weights_view = view<T, 3>(weights);
-  {
-    Working working;
-    dhyan::sparsemax_forward<T>(scores_view, may.views, weights_view);
-  }
+  without_gil([&] { dhyan::sparsemax_forward<T>(scores_view, may.views, weights_view); });
   return weights;
 }
 
@@ -151,10 +136,7 @@ py::array sparsemax_backward(py::handle dweights_, py::handle weights_) {
   const auto weights_view = weights.template view<3>(op, "weights", "(B, T, S)");
   auto dscores = output<T>({weights_view[0], weights_view[1], weights_view[2]}, op);
   const auto dscores_view = view<T, 3>(dscores);
-  {
-    Working working;
-    dhyan::sparsemax_backward<T>(dweights_view, weights_view, dscores_view);
-  }
+  without_gil([&] { dhyan::sparsemax_backward<T>(dweights_view, weights_view, dscores_view); });
   return dscores;
 }
 
@@ -168,10 +150,7 @@ py::array monotonic_forward(py::handle scores_, py::handle previous_, bool hard,
   const RestrictionArgs may(begin, end, mask, scores_view[0], scores_view[1], scores_view[2], op);
   auto weights = output<T>({scores_view[0], scores_view[1], scores_view[2]}, op);
   const auto weights_view = view<T, 3>(weights);
-  {
-    Working working;
-    dhyan::monotonic_forward<T>(scores_view, previous_view, may.views, hard, weights_view);
-  }
+  without_gil([&] { dhyan::monotonic_forward<T>(scores_view, previous_view, may.views, hard, weights_view); });
   return weights;
 }
 
@@ -196,11 +175,10 @@ py::tuple monotonic_backward(py::handle dweights_, py::handle scores_, py::handl
     dprevious_view = view<T, 2>(a);
     dprevious = a;
   }
-  {
-    Working working;
+  without_gil([&] {
     dhyan::monotonic_backward<T>(dweights_view, scores_view, weights_view, previous_view, may.views, dscores_view,
                                  dprevious_view);
-  }
+  });
   return py::make_tuple(dscores, dprevious);
 }
 
@@ -212,10 +190,7 @@ py::array context_forward(py::handle weights_, py::handle v_) {
   const auto v_view = v.template view<3>(op, "v", "(B, S, D)");
   auto context = output<T>({weights_view[0], weights_view[1], v_view[2]}, op);
   const auto context_view = view<T, 3>(context);
-  {
-    Working working;
-    dhyan::context_forward<T>(weights_view, v_view, context_view);
-  }
+  without_gil([&] { dhyan::context_forward<T>(weights_view, v_view, context_view); });
   return context;
 }
 
@@ -230,10 +205,7 @@ py::tuple context_backward(py::handle dcontext_, py::handle weights_, py::handle
   auto dweights = output<T>({weights_view[0], weights_view[1], weights_view[2]}, op);
   auto dv = output<T>({v_view[0], v_view[1], v_view[2]}, op);
   const auto dweights_view = view<T, 3>(dweights), dv_view = view<T, 3>(dv);
-  {
-    Working working;
-    dhyan::context_backward<T>(dcontext_view, weights_view, v_view, dweights_view, dv_view);
-  }
+  without_gil([&] { dhyan::context_backward<T>(dcontext_view, weights_view, v_view, dweights_view, dv_view); });
   return py::make_tuple(dweights, dv);
 }
 
@@ -255,10 +227,7 @@ py::tuple attention_forward(py::handle q, py::handle k, py::handle v_, py::handl
     weights = a;
   }
   const auto context_view = view<T, 3>(context);
-  {
-    Working working;
-    dhyan::attention_forward<T>(in.views, v_view, may.views, context_view, weights_view);
-  }
+  without_gil([&] { dhyan::attention_forward<T>(in.views, v_view, may.views, context_view, weights_view); });
   return py::make_tuple(context, weights);
 }
 
@@ -280,11 +249,10 @@ py::tuple attention_backward(py::handle dcontext_, py::handle dweights_, py::han
   auto dv = output<T>({v_view[0], v_view[1], v_view[2]}, op), dw = output<T>({x.w[0]}, op);
   const auto dq_view = view<T, 3>(dq), dk_view = view<T, 3>(dk), dv_view = view<T, 3>(dv);
   const auto dw_view = view<T, 1>(dw);
-  {
-    Working working;
+  without_gil([&] {
     dhyan::attention_backward<T>(dcontext_view, dweights_view, x, v_view, may.views, weights_view, dq_view, dk_view,
                                  dv_view, dw_view);
-  }
+  });
   return py::make_tuple(dq, dk, dv, x.w ? py::object(dw) : py::object(py::none()));
 }
 
@@ -294,10 +262,7 @@ py::array elementary(py::handle x_, const char* op, void (*AttentionKernels<T>::
   const auto xv = x.template view<1>(op, "x", "(N,)");
   auto y = output<T>({xv[0]}, op);
   T* data = y.mutable_data();
-  {
-    Working working;
-    (attention_kernels<T>().*function)(xv.data, xv[0], data);
-  }
+  without_gil([&] { (attention_kernels<T>().*function)(xv.data, xv[0], data); });
   return y;
 }
 

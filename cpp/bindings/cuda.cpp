@@ -95,9 +95,6 @@ struct DeviceRestriction {
   }
 };
 
-// Launches take no time to speak of; the GIL is for whoever waits for the pool or a range check.
-using Launching = py::gil_scoped_release;
-
 template <class T>
 py::object score_forward(const Place& place, py::handle q, py::handle k, py::handle w, const std::string& term,
                          double scale) {
@@ -105,10 +102,7 @@ py::object score_forward(const Place& place, py::handle q, py::handle k, py::han
   const DeviceScoring<T> in(place, q, k, w, term, scale, op);
   const Scoring<T>& x = in.views;
   auto scores = device_output<Weight<T>>(place, {x.q[0], x.q[1], x.k[1]}, op);
-  {
-    Launching released;
-    cuda::score_forward<T>(place, x, device_view<Weight<T>, 3>(scores));
-  }
+  without_gil([&] { cuda::score_forward<T>(place, x, device_view<Weight<T>, 3>(scores)); });
   return py::cast(std::move(scores));
 }
 
@@ -122,10 +116,9 @@ py::object score_backward(const Place& place, py::handle dscores_, py::handle q,
   const auto dscores_view = dscores.template view<3>(op, "dscores", "(B, T, S)");
   auto dq = device_output<T>(place, {x.q[0], x.q[1], x.q[2]}, op), dk = device_output<T>(place, {x.k[0], x.k[1], x.k[2]}, op);
   auto dw = device_output<T>(place, {x.w[0]}, op);
-  {
-    Launching released;
+  without_gil([&] {
     cuda::score_backward<T>(place, dscores_view, x, device_view<T, 3>(dq), device_view<T, 3>(dk), device_view<T, 1>(dw));
-  }
+  });
   return py::make_tuple(std::move(dq), std::move(dk), x.w ? py::cast(std::move(dw)) : py::none());
 }
 
@@ -136,10 +129,7 @@ py::object softmax_forward(const Place& place, py::handle scores_, py::handle be
   const auto view = scores.template view<3>(op, "scores", "(B, T, S)");
   const DeviceRestriction may(place, begin, end, mask, view[0], view[1], view[2], op);
   auto weights = device_output<T>(place, {view[0], view[1], view[2]}, op);
-  {
-    Launching released;
-    cuda::softmax_forward<T>(place, view, may.views, device_view<T, 3>(weights));
-  }
+  without_gil([&] { cuda::softmax_forward<T>(place, view, may.views, device_view<T, 3>(weights)); });
   return py::cast(std::move(weights));
 }
 
@@ -150,10 +140,7 @@ py::object softmax_backward(const Place& place, py::handle dweights_, py::handle
   const auto dweights_view = dweights.template view<3>(op, "dweights", "(B, T, S)");
   const auto weights_view = weights.template view<3>(op, "weights", "(B, T, S)");
   auto dscores = device_output<T>(place, {weights_view[0], weights_view[1], weights_view[2]}, op);
-  {
-    Launching released;
-    cuda::softmax_backward<T>(place, dweights_view, weights_view, device_view<T, 3>(dscores));
-  }
+  without_gil([&] { cuda::softmax_backward<T>(place, dweights_view, weights_view, device_view<T, 3>(dscores)); });
   return py::cast(std::move(dscores));
 }
 
@@ -165,10 +152,7 @@ py::object context_forward(const Place& place, py::handle weights_, py::handle v
   const auto weights_view = weights.template view<3>(op, "weights", "(B, T, S)");
   const auto v_view = v.template view<3>(op, "v", "(B, S, D)");
   auto context = device_output<T>(place, {weights_view[0], weights_view[1], v_view[2]}, op);
-  {
-    Launching released;
-    cuda::context_forward<T>(place, weights_view, v_view, device_view<T, 3>(context));
-  }
+  without_gil([&] { cuda::context_forward<T>(place, weights_view, v_view, device_view<T, 3>(context)); });
   return py::cast(std::move(context));
 }
 
@@ -182,11 +166,10 @@ py::object context_backward(const Place& place, py::handle dcontext_, py::handle
   const auto v_view = v.template view<3>(op, "v", "(B, S, D)");
   auto dweights = device_output<Weight<T>>(place, {weights_view[0], weights_view[1], weights_view[2]}, op);
   auto dv = device_output<T>(place, {v_view[0], v_view[1], v_view[2]}, op);
-  {
-    Launching released;
+  without_gil([&] {
     cuda::context_backward<T>(place, dcontext_view, weights_view, v_view, device_view<Weight<T>, 3>(dweights),
                               device_view<T, 3>(dv));
-  }
+  });
   return py::make_tuple(std::move(dweights), std::move(dv));
 }
 
@@ -207,10 +190,9 @@ py::object attention_forward(const Place& place, py::handle q, py::handle k, py:
     weights = device_output<Weight<T>>(place, {B, rows, S}, op);
     weights_view = device_view<Weight<T>, 3>(weights);
   }
-  {
-    Launching released;
+  without_gil([&] {
     cuda::attention_forward<T>(place, in.views, v_view, may.views, device_view<T, 3>(context), weights_view);
-  }
+  });
   return py::make_tuple(std::move(context), need_weights ? py::cast(std::move(weights)) : py::none());
 }
 
@@ -231,11 +213,10 @@ py::object attention_backward(const Place& place, py::handle dcontext_, py::hand
   const DeviceRestriction may(place, begin, end, mask, x.q[0], x.q[1], x.k[1], op);
   auto dq = device_output<T>(place, {x.q[0], x.q[1], x.q[2]}, op), dk = device_output<T>(place, {x.k[0], x.k[1], x.k[2]}, op);
   auto dv = device_output<T>(place, {v_view[0], v_view[1], v_view[2]}, op), dw = device_output<T>(place, {x.w[0]}, op);
-  {
-    Launching released;
+  without_gil([&] {
     cuda::attention_backward<T>(place, dcontext_view, dweights_view, x, v_view, may.views, weights_view,
                                 device_view<T, 3>(dq), device_view<T, 3>(dk), device_view<T, 3>(dv), device_view<T, 1>(dw));
-  }
+  });
   return py::make_tuple(std::move(dq), std::move(dk), std::move(dv), x.w ? py::cast(std::move(dw)) : py::none());
 }
 
@@ -245,12 +226,11 @@ py::object unit_rows(const Place& place, py::handle x_) {
   const auto x = device_required<T>(place, x_, op, "x");
   auto out = new_device_array(place, x.array.shape, x.array.dtype, op);
   const Index H = x.array.shape.empty() ? 1 : x.array.shape.back(), rows = H > 0 ? x.array.count() / H : 0;
-  {
-    Launching released;
+  without_gil([&] {
     if (rows > 0)
       cuda::unit_rows<T>(place, {reinterpret_cast<const T*>(x.array.data), {rows, H}},
                          {reinterpret_cast<T*>(out.data), {rows, H}});
-  }
+  });
   return py::cast(std::move(out));
 }
 
@@ -279,8 +259,7 @@ py::array download(const DeviceArray& a, py::handle stream) {
   if (!a.contiguous()) throw py::value_error("DeviceArray: a strided array cannot be downloaded");
   void* to = out.mutable_data();
   const Place place{a.place.device, stream_of(stream)};  // looks at a Python number: before the GIL is released
-  Launching released;
-  cuda::download(place, a.data, a.bytes(), to);
+  without_gil([&] { cuda::download(place, a.data, a.bytes(), to); });
   return out;
 }
 
@@ -308,8 +287,8 @@ std::uintptr_t mark(int device, py::handle stream) {
   return reinterpret_cast<std::uintptr_t>(cuda::mark({device, stream_of(stream)}));
 }
 double between(std::uintptr_t first, std::uintptr_t second) {
-  Launching released;
-  return cuda::between(reinterpret_cast<cuda::Stream>(first), reinterpret_cast<cuda::Stream>(second));
+  return without_gil(
+      [&] { return cuda::between(reinterpret_cast<cuda::Stream>(first), reinterpret_cast<cuda::Stream>(second)); });
 }
 
 }  // namespace
@@ -334,10 +313,7 @@ void define_cuda(py::module_& m) {
     const cuda::PoolUse use = cuda::pool_use(device, reset);
     return py::make_tuple(use.now, use.highest);
   }, arg("device"), arg("reset"));
-  m.def("cuda_trim", [](int device) {
-    Launching released;
-    cuda::trim(device);
-  }, arg("device"));
+  m.def("cuda_trim", [](int device) { without_gil([&] { cuda::trim(device); }); }, arg("device"));
   m.def("cuda_mark", &mark, arg("device"), arg("stream"));
   m.def("cuda_between", &between, arg("first"), arg("second"));
 

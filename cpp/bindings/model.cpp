@@ -74,11 +74,9 @@ py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::hand
     auto out = output<T>({x.count(), H}, op), final_h = output<T>({B, H}, op);
     auto final_c = output<T>({cell == Cell::lstm ? B : 0, H}, op);
     const auto ov = view<T, 2>(out), hv = view<T, 2>(final_h), cv = view<T, 2>(final_c);
-    std::shared_ptr<RecurrentCache<T>> cache;
-    {
-      Working working;
-      cache = dhyan::recurrent_forward<T>(cell, reverse, x, lengths, p, h0, c0, state_mask, ov, hv, cv);
-    }
+    const auto cache = without_gil([&] {
+      return dhyan::recurrent_forward<T>(cell, reverse, x, lengths, p, h0, c0, state_mask, ov, hv, cv);
+    });
     return py::make_tuple(out, final_h, cell == Cell::lstm ? py::object(final_c) : py::none(), Cache{cache, dtype});
   });
 }
@@ -108,11 +106,10 @@ py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle index
     if (wants_dx) dx = fresh(dx_out, x.x);
     if (h0) dh0 = fresh(dh0_out, h0);
     if (c0) dc0 = fresh(dc0_out, c0);
-    {
-      Working working;
+    without_gil([&] {
       dhyan::recurrent_backward<T>(*std::static_pointer_cast<RecurrentCache<T>>(cache.held), x, p, h0, c0, state_mask,
                                    dout, dfh, dfc, dx, gradients, dh0, dc0);
-    }
+    });
     return py::make_tuple(dx_out, dh0_out, dc0_out);
   });
 }
@@ -139,11 +136,10 @@ py::tuple bidirectional_forward(const std::string& cell_name, py::handle x_, py:
     std::array<py::array_t<T>, 2> c{output<T>({C, H}, op), output<T>({C, H}, op)};
     const auto ov = view<T, 2>(out);
     const std::array<View<T, 2>, 2> hv{view<T, 2>(h[0]), view<T, 2>(h[1])}, cv{view<T, 2>(c[0]), view<T, 2>(c[1])};
-    auto caches = std::make_shared<BothCaches<T>>();
-    {
-      Working working;
-      *caches = dhyan::bidirectional_forward<T>(cell, x, lengths, p, masks, ov, hv, cv);
-    }
+    const auto caches = without_gil([&] {
+      return std::make_shared<BothCaches<T>>(
+          dhyan::bidirectional_forward<T>(cell, x, lengths, p, masks, ov, hv, cv));
+    });
     return py::make_tuple(out, py::make_tuple(h[0], h[1]), Cache{caches, dtype});
   });
 }
@@ -174,11 +170,10 @@ py::object bidirectional_backward(const Cache& cache, py::handle x_, py::handle 
       dx_out = a;
       dx = view<T, 2>(a);
     }
-    {
-      Working working;
+    without_gil([&] {
       dhyan::bidirectional_backward<T>(*std::static_pointer_cast<BothCaches<T>>(cache.held), x, p, masks, dout,
                                        dfinal_h, dx, gradients);
-    }
+    });
     return dx_out;
   });
 }
@@ -291,11 +286,8 @@ py::tuple decoder_forward(const py::dict& parameters, const py::tuple& memory_, 
     auto readout = output<T>({y.count(), p.readout[1]}, op);
     auto weights = output<T>({y.count(), longest_of(memory.lengths)}, op);
     const auto rv = view<T, 2>(readout), wv = view<T, 2>(weights);
-    std::shared_ptr<DecoderCache<T>> cache;
-    {
-      Working working;
-      cache = dhyan::decoder_forward<T>(p, memory, y, steps, h0, c0, masks, rv, wv);
-    }
+    const auto cache =
+        without_gil([&] { return dhyan::decoder_forward<T>(p, memory, y, steps, h0, c0, masks, rv, wv); });
     return py::make_tuple(readout, weights, Cache{cache, dtype});
   });
 }
@@ -328,11 +320,10 @@ py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const
     auto dvalues = output<T>({memory.values[0], memory.values[1]}, op);
     const auto dyv = view<T, 2>(dy), dkv = view<T, 2>(dkeys), dvv = view<T, 2>(dvalues);
     const auto dh0v = view<T, 3>(dh0), dc0v = view<T, 3>(dc0);
-    {
-      Working working;
+    without_gil([&] {
       dhyan::decoder_backward<T>(*std::static_pointer_cast<DecoderCache<T>>(cache.held), p, memory, y, h0, c0, masks,
                                  dreadout, dweights, dyv, dh0v, dc0v, dkv, dvv, g);
-    }
+    });
     return py::make_tuple(dy, dh0, c0 ? py::object(dc0) : py::none(), dkeys, dvalues, g.log_scale);
   });
 }
@@ -372,8 +363,9 @@ class StepperObject {
       const auto allowed = input<std::uint8_t>(allowed_, "Stepper", "allowed");
       const Choices choices{ids.template view<1>("Stepper", "shortlist", "(n,)"),
                             allowed.template view<2>("Stepper", "allowed", "(B, n)")};
-      Working working;
-      stepper_ = std::make_shared<Stepper<T>>(std::static_pointer_cast<StepWeights<T>>(weights.weights), memory, choices);
+      stepper_ = without_gil([&] {
+        return std::make_shared<Stepper<T>>(std::static_pointer_cast<StepWeights<T>>(weights.weights), memory, choices);
+      });
     });
   }
 
@@ -404,13 +396,12 @@ class StepperObject {
       const auto idv = view<Index, 2>(ids);
       const PythonReader<T> reader(reader_);
       in.reader = reader_.is_none() ? nullptr : &reader;
-      {
-        Working working;
+      without_gil([&] {
         if (top < 0)
           stepper.step(in, out, lpv);
         else
           stepper.step_top(in, out, lpv, idv);
-      }
+      });
       const py::object c_out = c ? py::object(c1) : py::none();
       if (top < 0) return py::make_tuple(lp, weights, h1, c_out, r1);
       return py::make_tuple(lp, ids, weights, h1, c_out, r1);
@@ -431,11 +422,7 @@ class StepperObject {
       auto weights = output<T>({B, T_, stepper.longest()}, op);
       const auto iv = view<Index, 2>(ids);
       const auto wv = view<T, 3>(weights);
-      Index used;
-      {
-        Working working;
-        used = stepper.greedy(h0, c0, begin, end, pad, limit, iv, wv);
-      }
+      const Index used = without_gil([&] { return stepper.greedy(h0, c0, begin, end, pad, limit, iv, wv); });
       return py::make_tuple(ids, weights, used);
     });
   }
@@ -464,11 +451,7 @@ class StepperObject {
       const BeamOutput<T> out{view<Index, 3>(ids), view<T, 4>(weights), view<double, 2>(total), view<Index, 2>(steps),
                               view<Index, 2>(finished)};
       const BeamOptions options{begin, end, beam, nbest, limit, norm.data};
-      Index nan;
-      {
-        Working working;
-        nan = stepper.beam(h0, c0, options, out);
-      }
+      const Index nan = without_gil([&] { return stepper.beam(h0, c0, options, out); });
       return py::make_tuple(ids, weights, total, steps, finished, nan);
     });
   }

@@ -26,24 +26,22 @@ py::array_t<T> linear_forward(py::handle x_, py::handle w_, py::handle b_) {
   const auto bv = b.template view<1>(op, "b", "(O,)");
   auto y = output<T>({xv[0], wv[1]}, op);
   const auto yv = view<T, 2>(y);
-  Working working;
-  dhyan::linear_forward<T>(xv, wv, bv, yv);
+  without_gil([&] { dhyan::linear_forward<T>(xv, wv, bv, yv); });
   return y;
 }
 
 template <class T>
-py::array_t<T> linear_backward(py::handle dy_, py::handle x_, py::handle w_, py::handle dw_, py::handle db_,
-                               py::object add_to) {
+py::object linear_backward(py::handle dy_, py::handle x_, py::handle w_, py::handle dw_, py::handle db_,
+                           py::object add_to) {
   const char* op = "linear_backward";
   const auto dy = required<T>(dy_, op, "dy"), x = required<T>(x_, op, "x"), w = required<T>(w_, op, "w");
   const auto dyv = dy.template view<2>(op, "dy", "(M, O)"), xv = x.template view<2>(op, "x", "(M, I)");
   const auto wv = w.template view<2>(op, "w", "(I, O)");
   const bool add = !add_to.is_none();
-  const auto dx = add ? add_to : output<T>({xv[0], xv[1]}, op);
+  const py::object dx = add ? add_to : output<T>({xv[0], xv[1]}, op);
   const auto dxv = writable<T, 2>(dx, op, "add_to"), dwv = writable<T, 2>(dw_, op, "dw");
   const auto dbv = db_.is_none() ? View<T, 1>() : writable<T, 1>(db_, op, "db");
-  Working working;
-  dhyan::linear_backward<T>(dyv, xv, wv, dxv, add, dwv, dbv);
+  without_gil([&] { dhyan::linear_backward<T>(dyv, xv, wv, dxv, add, dwv, dbv); });
   return dx;
 }
 
@@ -56,8 +54,7 @@ py::array_t<T> embedding_forward(py::handle table_, py::handle ids_) {
   const auto iv = ids.template view<1>(op, "ids", "(N,)");
   auto out = output<T>({iv[0], tv[1]}, op);
   const auto ov = view<T, 2>(out);
-  Working working;
-  dhyan::embedding_forward<T>(tv, iv, ov);
+  without_gil([&] { dhyan::embedding_forward<T>(tv, iv, ov); });
   return out;
 }
 
@@ -69,8 +66,7 @@ void embedding_backward(py::handle dout_, py::handle ids_, py::handle dtable_) {
   const auto dv = dout.template view<2>(op, "dout", "(N, E)");
   const auto iv = ids.template view<1>(op, "ids", "(N,)");
   const auto tv = writable<T, 2>(dtable_, op, "dtable");
-  Working working;
-  dhyan::embedding_backward<T>(dv, iv, tv);
+  without_gil([&] { dhyan::embedding_backward<T>(dv, iv, tv); });
 }
 
 template <class T>
@@ -91,11 +87,8 @@ py::tuple cross_entropy_forward(py::handle r_, py::handle w_, py::handle b_, py:
     kept = a;
   }
   const auto lv = view<T, 1>(log_sums), pv = view<T, 1>(log_p);
-  double loss;
-  {
-    Working working;
-    loss = dhyan::cross_entropy_forward<T>(rv, wv, bv, tv, static_cast<T>(smoothing), lv, pv, logits);
-  }
+  const double loss = without_gil(
+      [&] { return dhyan::cross_entropy_forward<T>(rv, wv, bv, tv, static_cast<T>(smoothing), lv, pv, logits); });
   return py::make_tuple(loss, log_sums, log_p, kept);
 }
 
@@ -116,9 +109,10 @@ py::array_t<T> cross_entropy_backward(double scale, py::handle r_, py::handle w_
   auto dr = output<T>({rv[0], rv[1]}, op);
   const auto drv = view<T, 2>(dr), dwv = writable<T, 2>(dw_, op, "dw");
   const auto dbv = writable<T, 1>(db_, op, "db");
-  Working working;
-  dhyan::cross_entropy_backward<T>(static_cast<T>(scale), rv, wv, bv, tv, static_cast<T>(smoothing), lv, kv, sv, drv,
-                                   dwv, dbv);
+  without_gil([&] {
+    dhyan::cross_entropy_backward<T>(static_cast<T>(scale), rv, wv, bv, tv, static_cast<T>(smoothing), lv, kv, sv, drv,
+                                     dwv, dbv);
+  });
   return dr;
 }
 
@@ -134,11 +128,10 @@ py::tuple cross_entropy_both(double scale, py::handle r_, py::handle w_, py::han
   auto dr = output<T>({rv[0], rv[1]}, op);
   const auto drv = view<T, 2>(dr), dwv = writable<T, 2>(dw_, op, "dw");
   const auto dbv = writable<T, 1>(db_, op, "db");
-  double loss;
-  {
-    Working working;
-    loss = dhyan::cross_entropy_both<T>(static_cast<T>(scale), rv, wv, bv, tv, static_cast<T>(smoothing), drv, dwv, dbv);
-  }
+  const double loss = without_gil([&] {
+    return dhyan::cross_entropy_both<T>(static_cast<T>(scale), rv, wv, bv, tv, static_cast<T>(smoothing), drv, dwv,
+                                        dbv);
+  });
   return py::make_tuple(loss, dr);
 }
 
@@ -152,16 +145,15 @@ double adam_step(py::array_t<T> p, py::handle g_, py::array_t<T> m, py::array_t<
     if (a->ndim() != 1 || !(a->flags() & py::array::c_style) || !a->writeable())
       throw py::value_error(std::string(op) + ": p, m and v are updated in place, expected writable row-major (N,)");
   const auto pv = view<T, 1>(p), mv = view<T, 1>(m), vv = view<T, 1>(v);
-  Working working;
-  return dhyan::adam_step<T>(pv, gv, mv, vv, {step, lr, beta1, beta2, eps, weight_decay, clip});
+  return without_gil(
+      [&] { return dhyan::adam_step<T>(pv, gv, mv, vv, {step, lr, beta1, beta2, eps, weight_decay, clip}); });
 }
 
 template <class T>
 py::array_t<T> dropout_mask(Index n, double rate, std::uint64_t key) {
   auto out = output<T>({n}, "dropout_mask");
   const auto ov = view<T, 1>(out);
-  Working working;
-  dhyan::dropout_mask<T>(key, static_cast<T>(rate), ov);
+  without_gil([&] { dhyan::dropout_mask<T>(key, static_cast<T>(rate), ov); });
   return out;
 }
 
@@ -207,7 +199,7 @@ PYBIND11_MODULE(_core, m) {
       "linear_backward",
       [](py::object dy, py::object x, py::object w, py::object dw, py::object db, py::object add_to) {
         return by_dtype(x, "linear_backward", "x",
-                        [&](auto z) -> py::array { return linear_backward<decltype(z)>(dy, x, w, dw, db, add_to); });
+                        [&](auto z) { return linear_backward<decltype(z)>(dy, x, w, dw, db, add_to); });
       },
       py::arg("dy"), py::arg("x"), py::arg("w"), py::arg("dw"), py::arg("db"), py::arg("add_to"));
   m.def("embedding_forward", [](py::object table, py::object ids) {
