@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from plain_attention import margin
-from reference_attention import SCORINGS, Setting, shapes
+from spec.attention import SCORINGS, Setting, shapes
 
 Arrays = dict[str, np.ndarray]
 
@@ -88,7 +88,10 @@ def options(which: Setting) -> dict[str, Any]:
 def _window(which: Setting) -> Any:
     if which.radius is None:
         return None
-    from dhyan import PredictiveWindow, Window  # here, since the interpreter that has PyTorch may not have dhyan
+    from dhyan import (
+        PredictiveWindow,  # here, since the interpreter that has PyTorch may not have dhyan
+        Window,  # here, since the interpreter that has PyTorch may not have dhyan
+    )
 
     return PredictiveWindow(which.radius) if which.predictive else Window(which.radius)
 

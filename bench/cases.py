@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 import attentions
-import reference_model
+from spec import model as reference_model
 
 Arrays = dict[str, np.ndarray]
 

@@ -1,4 +1,4 @@
-"""dhyan.Attention against its specification (tests/reference_attention.py): thousands of random cases, every gradient.
+"""dhyan.Attention against its specification (tests/spec/attention.py): thousands of random cases, every gradient.
 
     python bench/conformance.py                  400 shapes x every scoring x float32, float64 x every instruction set
     python bench/conformance.py --quick          the same on a few shapes, in seconds
@@ -39,9 +39,9 @@ import machine
 import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-import reference_attention as reference
-from reference_attention import CONTENT, RULES, SCORINGS, Sentences, Setting
-from tape import Taped, slopes
+from spec import attention as reference
+from spec.attention import CONTENT, RULES, SCORINGS, Sentences, Setting
+from spec.slopes import Taped, slopes
 
 Arrays = dict[str, np.ndarray]
 EPS = float(np.finfo(np.float32).eps)

@@ -22,8 +22,8 @@ from typing import Any
 import dhyan
 import machine
 from dhyan import metrics
-from dhyan.data import read_pairs
-from dhyan.folder import load_tables
+from dhyan.text.pairs import read_pairs
+from dhyan.training.folder import load_tables
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from dhyan import _core, ops
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from sweep import EXP_GATE, TANH_GATE, finite_floats, ulp_error
+from spec.ulp import EXP_GATE, TANH_GATE, finite_floats, ulp_error
 
 
 def sweep(step: int) -> tuple[float, float]:

@@ -25,11 +25,13 @@ from typing import Any
 import dhyan
 import numpy as np
 from dhyan import metrics
-from dhyan.batch import make_batches
-from dhyan.config import DataConfig, ModelConfig, TrainConfig
-from dhyan.data import Pair, read_pairs
-from dhyan.examples import Encoded
-from dhyan.vocab import Vocabulary
+from dhyan.model.config import ModelConfig
+from dhyan.text.batch import make_batches
+from dhyan.text.config import DataConfig
+from dhyan.text.encoded import Encoded
+from dhyan.text.pairs import Pair, read_pairs
+from dhyan.text.vocabulary import Vocabulary
+from dhyan.training.config import TrainConfig
 
 Clock = Callable[[], float]
 Decode = Callable[[np.ndarray, np.ndarray, int], np.ndarray]  # source, lengths, limit -> ids (B, T)

@@ -44,14 +44,14 @@ class Device:
         self.wide = "float64" if dtype == "float64" else "float32"
 
     def put(self, x: np.ndarray, dtype: str | None = None) -> Any:
-        from cuda_emulator import to_bfloat16
+        from helpers.cuda_emulator import to_bfloat16
 
         dtype = dtype or self.dtype
         host = to_bfloat16(x) if dtype == "bfloat16" else x.astype(dtype)
         return self.core.cuda_upload(np.ascontiguousarray(host), dtype, 0, None)
 
     def get(self, a: Any) -> np.ndarray:
-        from cuda_emulator import from_bfloat16
+        from helpers.cuda_emulator import from_bfloat16
 
         host = a.download(None)
         return (from_bfloat16(host) if a.dtype == "bfloat16" else host).astype(np.float64)
@@ -64,7 +64,7 @@ class Problem:
     """One attention problem on the device, and what each op should make of it."""
 
     def __init__(self, ops: Any, device: Device, term: str, size: Sizes, seed: int) -> None:
-        import reference
+        from spec import ops as reference
 
         B, T, S, H, D = size
         self.ops, self.device, self.term, self.size = ops, device, term, size
@@ -87,7 +87,7 @@ class Problem:
 
     def cases(self) -> Iterator[tuple[str, tuple[str, ...], Callable[[], Any], Any]]:
         """(op, names of its outputs, the call, float64 results)."""
-        import reference
+        from spec import ops as reference
 
         ops, put, wide = self.ops, self.device.put, self.device.wide
         q, k, v, dcontext = map(put, (self.q, self.k, self.v, self.dcontext))

@@ -8,11 +8,11 @@ from typing import Any
 
 import dhyan
 import numpy as np
-import reference_model
 from attentions import options, setting
 from cases import BOTH, FORWARD, Arrays, Case, model_config
-from dhyan import model_ops, ops
+from dhyan import ops
 from plain import Call
+from spec import model as reference_model
 
 
 class Side:
@@ -28,7 +28,7 @@ class Side:
 
     def forms(self, case: Case) -> tuple[str, ...]:
         """The case's own list; none for products in bfloat16 where the CPU has none."""
-        return () if case.op == "bf16" and not model_ops.has_bf16() else case.ours
+        return () if case.op == "bf16" and not ops.has_bf16() else case.ours
 
     def prepare(self, case: Case, form: str, a: Arrays) -> dict[str, Call]:
         """Pass name -> call."""
@@ -89,7 +89,7 @@ def _scoring_calls(case: Case, form: str, a: Arrays) -> dict[str, Call]:
 def _plain_calls(case: Case, a: Arrays) -> dict[str, Call]:
     match case.op:
         case "gemm":
-            return {FORWARD: lambda: {"y": model_ops.linear_forward(a["a"], a["b"])}}
+            return {FORWARD: lambda: {"y": ops.linear_forward(a["a"], a["b"])}}
         case "softmax":
             begin = np.zeros_like(a["end"])
 
@@ -110,18 +110,18 @@ def _plain_calls(case: Case, a: Arrays) -> dict[str, Call]:
         case "linear":
 
             def linear_both() -> Arrays:
-                y = model_ops.linear_forward(a["x"], a["w"], a["b"])
-                dx, dw, db = model_ops.linear_backward(a["dy"], a["x"], a["w"])
+                y = ops.linear_forward(a["x"], a["w"], a["b"])
+                dx, dw, db = ops.linear_backward(a["dy"], a["x"], a["w"])
                 return {"y": y, "dx": dx, "dw": dw, "db": db}
 
-            return {FORWARD: lambda: {"y": model_ops.linear_forward(a["x"], a["w"], a["b"])}, BOTH: linear_both}
+            return {FORWARD: lambda: {"y": ops.linear_forward(a["x"], a["w"], a["b"])}, BOTH: linear_both}
         case "output_loss":
 
             def loss(backward: bool) -> Arrays:
-                total, cache = model_ops.cross_entropy_forward(a["r"], a["w"], a["b"], a["targets"])
+                total, cache = ops.cross_entropy_forward(a["r"], a["w"], a["b"], a["targets"])
                 out = {"loss": np.array([total])}
                 if backward:
-                    out |= dict(zip(("dr", "dw", "db"), model_ops.cross_entropy_backward(1.0, cache), strict=True))
+                    out |= dict(zip(("dr", "dw", "db"), ops.cross_entropy_backward(1.0, cache), strict=True))
                 return out
 
             return {FORWARD: lambda: loss(False), BOTH: lambda: loss(True)}

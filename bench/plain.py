@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import plain_attention
-import reference_model
 from attentions import CAUSAL, setting
 from cases import BOTH, FORWARD, Arrays, Case, model_config
+from spec import model as reference_model
 
 Call = Callable[[], Arrays]
 

@@ -1,7 +1,7 @@
 """dhyan.Attention in plain NumPy, forward and backward, sentence by sentence: what a careful person writes.
 
 In float64 the reference of the section "scorings" at its real sizes, in float32 its NumPy column. It is itself compared
-with the specification (tests/reference_attention.py) and its exact slopes by tests/test_bench.py, at tiny sizes.
+with the specification (tests/spec/attention.py) and its exact slopes by tests/bench/test_run.py, at tiny sizes.
 Of one sentence: T rows, n positions, Q query width, D memory width, U units.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from reference_attention import RULES, WIDTH, Setting
+from spec.attention import RULES, WIDTH, Setting
 
 Array = np.ndarray
 Arrays = dict[str, np.ndarray]

@@ -98,7 +98,7 @@ def curves_of(task: Task, records: Mapping[str, Record]) -> dict[str, list[Any]]
 
 def plot(records: Mapping[str, Record], path: Path) -> None:
     """BLEU against source words of the task that has it without and with attention; .svg, .png or .pdf."""
-    from dhyan.plot import save_bleu_by_length
+    from dhyan.plot.curves import save_bleu_by_length
 
     for task in TASKS.values():
         curves = curves_of(task, records)

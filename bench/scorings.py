@@ -25,12 +25,12 @@ from typing import Any
 import dhyan
 import machine
 from dhyan import corpus
-from dhyan.data import Pair
-from dhyan.demo import Recipe, sentences
-from dhyan.evaluation import evaluate
-from dhyan.names import nearest_first
-from dhyan.training import train
-from dhyan.translator import load
+from dhyan.cli.demo import Recipe, sentences
+from dhyan.errors import nearest_first
+from dhyan.report.evaluation import evaluate
+from dhyan.text.pairs import Pair
+from dhyan.training.loop import train
+from dhyan.translate.translator import load
 
 HERE = Path(__file__).resolve().parent
 FULL = Recipe(pairs=9_000, short_pairs=7_000, test_per_bucket=150, epochs=5)

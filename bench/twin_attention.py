@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from reference_attention import WIDTH, Setting
+from spec.attention import WIDTH, Setting
 from torch import Tensor
 
 Tensors = dict[str, Tensor]

@@ -11,7 +11,7 @@ import argparse
 
 import dhyan
 import numpy as np
-from dhyan.plot import terminal_heatmap
+from dhyan.plot.heatmap import terminal_heatmap
 
 H, PLACES, VOCABULARY = 16, 8, 10  # content width; places a query can name; different words
 LOUD = 2  # the word whose state is long

@@ -11,8 +11,8 @@ import random
 import tempfile
 
 import dhyan
-from dhyan.data import Pair
-from dhyan.metrics import bleu, exact_match, token_error_rate
+from dhyan.metrics.scores import bleu, exact_match, token_error_rate
+from dhyan.text.pairs import Pair
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 MODELS = {"without attention": "none", "with attention": "additive"}
@@ -73,7 +73,7 @@ print(
     + "".join(f"{sum(r['exact'] for r in rows) / len(rows):20.1%}" for rows in curves.values())
 )
 if args.out:
-    from dhyan.plot import save_bleu_by_length
+    from dhyan.plot.curves import save_bleu_by_length
 
     save_bleu_by_length(args.out, curves, title="Saying digits: BLEU by number of digits")
     print(f"wrote {args.out}")

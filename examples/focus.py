@@ -48,7 +48,7 @@ for step in np.linspace(0, 1, 5):
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", help="draw the five steps as a heat-map: .svg, or .png with matplotlib")
 if out := parser.parse_args().out:
-    from dhyan.plot import save_heatmap
+    from dhyan.plot.heatmap import save_heatmap
 
     names = [f"{step:.0%}" for step in np.linspace(0, 1, 5)]
     save_heatmap(out, np.array(rows), words, names, title="The query moves from helps to nlp")

@@ -11,7 +11,7 @@ import tempfile
 
 import dhyan
 from dhyan import corpus
-from dhyan.plot import save_heatmap, terminal_heatmap
+from dhyan.plot.heatmap import save_heatmap, terminal_heatmap
 
 SENTENCES = ("मैं खाना खा रहा हूँ", "मैं सेब खा रहा हूँ")
 

@@ -12,7 +12,8 @@ import tempfile
 
 import dhyan
 from dhyan import corpus, plot
-from dhyan.metrics import aer, exact_match, token_error_rate
+from dhyan.metrics.alignment import aer
+from dhyan.metrics.scores import exact_match, token_error_rate
 
 READERS = {"none": "without attention", "uniform": "the mean", "additive": "learned", "oracle": "gold links"}
 

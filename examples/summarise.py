@@ -12,7 +12,7 @@ import random
 import tempfile
 
 import dhyan
-from dhyan.data import Pair
+from dhyan.text.pairs import Pair
 
 SYLLABLES = [c + v for c in ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z") for v in "aeiou"]
 DAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]

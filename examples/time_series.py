@@ -12,7 +12,7 @@ import argparse
 
 import dhyan
 import numpy as np
-from dhyan.metrics import token_error_rate
+from dhyan.metrics.scores import token_error_rate
 
 BANDS = 16
 PHONES = {"a": (5, 8), "e": (3, 11), "i": (1, 13), "o": (3, 6), "u": (1, 5), "n": (0, 9), "s": (12, 15)}

@@ -6,9 +6,9 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from browser import browser as browser
-from cuda_problem import library as library
 from dhyan import _core, ops
+from helpers.browser import browser as browser
+from helpers.cuda_problem import library as library
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: here Ctrl-C is to mean something.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

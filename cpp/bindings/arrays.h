@@ -11,8 +11,8 @@
 #include <string>
 #include <type_traits>
 
-#include "cpu/buffer.h"
-#include "cpu/parallel.h"
+#include "runtime/memory.h"
+#include "runtime/threads.h"
 #include "dhyan/cuda.h"
 #include "dhyan/view.h"
 

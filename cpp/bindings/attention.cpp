@@ -2,7 +2,7 @@
 #include "dhyan/attention.h"
 
 #include "arrays.h"
-#include "cpu/variants.h"
+#include "runtime/isa.h"
 
 namespace dhyan::bindings {
 namespace {

@@ -1,7 +1,7 @@
 // The attention ops on CUDA arrays; the same in every build, where the device side is absent it says so.
 #include "dhyan/cuda.h"
 
-#include "attention_inputs.h"
+#include "attention/inputs.h"
 #include "device_arrays.h"
 
 namespace dhyan::bindings {

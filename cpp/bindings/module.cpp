@@ -1,6 +1,6 @@
 // The module: machine facts, and the dense ops that need no more than a line each.
 #include "arrays.h"
-#include "cpu/variants.h"
+#include "runtime/isa.h"
 #include "dhyan/cuda.h"
 #include "dhyan/linear.h"
 

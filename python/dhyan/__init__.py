@@ -7,65 +7,65 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import ops as ops
-    from .attending import attend as attend
-    from .attention import Attention as Attention
-    from .averaging import average as average
-    from .batch import Batch as Batch
-    from .config import DataConfig as DataConfig
-    from .config import ModelConfig as ModelConfig
-    from .config import TrainConfig as TrainConfig
-    from .ensemble import Ensemble as Ensemble
+    from .attention.attend import attend as attend
+    from .attention.layer import Attention as Attention
+    from .attention.scorings import scorings as scorings
+    from .attention.windows import PredictiveWindow as PredictiveWindow
+    from .attention.windows import Window as Window
     from .errors import CheckpointError as CheckpointError
     from .errors import DataError as DataError
     from .errors import NumericError as NumericError
-    from .model import Seq2Seq as Seq2Seq
-    from .model_ops import get_num_threads as get_num_threads
-    from .model_ops import set_num_threads as set_num_threads
-    from .model_ops import show_config as show_config
-    from .optim import SGD as SGD
-    from .optim import Adam as Adam
-    from .optim import AdamW as AdamW
-    from .scoring import scorings as scorings
-    from .search_options import SearchOptions as SearchOptions
-    from .subword import SubwordVocabulary as SubwordVocabulary
-    from .training import train as train
-    from .translation import Translation as Translation
-    from .translator import Translator as Translator
-    from .translator import load as load
-    from .vocab import Vocabulary as Vocabulary
-    from .windows import PredictiveWindow as PredictiveWindow
-    from .windows import Window as Window
+    from .model.config import ModelConfig as ModelConfig
+    from .model.ensemble import Ensemble as Ensemble
+    from .model.seq2seq import Seq2Seq as Seq2Seq
+    from .ops.machine import get_num_threads as get_num_threads
+    from .ops.machine import set_num_threads as set_num_threads
+    from .ops.machine import show_config as show_config
+    from .text.batch import Batch as Batch
+    from .text.config import DataConfig as DataConfig
+    from .text.subword import SubwordVocabulary as SubwordVocabulary
+    from .text.vocabulary import Vocabulary as Vocabulary
+    from .training.averaging import average as average
+    from .training.config import TrainConfig as TrainConfig
+    from .training.loop import train as train
+    from .training.optimizer import SGD as SGD
+    from .training.optimizer import Adam as Adam
+    from .training.optimizer import AdamW as AdamW
+    from .translate.options import SearchOptions as SearchOptions
+    from .translate.translation import Translation as Translation
+    from .translate.translator import Translator as Translator
+    from .translate.translator import load as load
 
 # Name -> module, imported when first asked for: `dhyan --version` should not pay for what it does not use.
 _HOMES = {
-    "Adam": "optim",
-    "AdamW": "optim",
-    "Attention": "attention",
-    "Batch": "batch",
+    "Adam": "training.optimizer",
+    "AdamW": "training.optimizer",
+    "Attention": "attention.layer",
+    "Batch": "text.batch",
     "CheckpointError": "errors",
-    "DataConfig": "config",
+    "DataConfig": "text.config",
     "DataError": "errors",
-    "Ensemble": "ensemble",
-    "ModelConfig": "config",
+    "Ensemble": "model.ensemble",
+    "ModelConfig": "model.config",
     "NumericError": "errors",
-    "PredictiveWindow": "windows",
-    "SGD": "optim",
-    "SearchOptions": "search_options",
-    "Seq2Seq": "model",
-    "SubwordVocabulary": "subword",
-    "TrainConfig": "config",
-    "Translation": "translation",
-    "Translator": "translator",
-    "Vocabulary": "vocab",
-    "Window": "windows",
-    "attend": "attending",
-    "average": "averaging",
-    "get_num_threads": "model_ops",
-    "load": "translator",
-    "scorings": "scoring",
-    "set_num_threads": "model_ops",
-    "show_config": "model_ops",
-    "train": "training",
+    "PredictiveWindow": "attention.windows",
+    "SGD": "training.optimizer",
+    "SearchOptions": "translate.options",
+    "Seq2Seq": "model.seq2seq",
+    "SubwordVocabulary": "text.subword",
+    "TrainConfig": "training.config",
+    "Translation": "translate.translation",
+    "Translator": "translate.translator",
+    "Vocabulary": "text.vocabulary",
+    "Window": "attention.windows",
+    "attend": "attention.attend",
+    "average": "training.averaging",
+    "get_num_threads": "ops.machine",
+    "load": "translate.translator",
+    "scorings": "attention.scorings",
+    "set_num_threads": "ops.machine",
+    "show_config": "ops.machine",
+    "train": "training.loop",
 }
 
 __all__ = ["ops", *sorted(_HOMES)]

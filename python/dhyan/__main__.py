@@ -1,5 +1,7 @@
 """`python -m dhyan`: the command line."""
 
+from __future__ import annotations
+
 import sys
 
 from dhyan.cli import main

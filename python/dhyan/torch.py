@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from . import ops
+from dhyan import ops
 
 Tensor = Any
 

@@ -4,7 +4,7 @@
 // checked here, once (std::invalid_argument). Gradients are overwritten.
 #pragma once
 
-#include "cpu/kernels/attention_table.h"  // Term
+#include "kernels/attention_table.h"  // Term
 #include "dhyan/view.h"
 
 namespace dhyan {

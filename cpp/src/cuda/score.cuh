@@ -4,7 +4,7 @@
 
 #include <type_traits>
 
-#include "cpu/kernels/score_terms.h"
+#include "kernels/score_terms.h"
 #include "cuda/tensor_score.cuh"
 
 namespace dhyan::cuda {

@@ -5,17 +5,30 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from dhyan import metrics, model_ops, strict_json
-from dhyan.averaging import average
-from dhyan.checkpoint import FolderLock
-from dhyan.cli.evaluate import evaluate
-from dhyan.cli.inputs import (
+from dhyan import metrics, ops, strict_json
+from dhyan.errors import DataError
+from dhyan.model.config import ModelConfig
+from dhyan.text.config import DataConfig
+from dhyan.text.lexicon import Lexicon
+from dhyan.text.pairs import Line, scan_file, scan_stream
+from dhyan.training.averaging import average
+from dhyan.training.checkpoint import FolderLock
+from dhyan.training.config import TABLES, TrainConfig, read_toml, to_toml
+from dhyan.training.data import check_gold
+from dhyan.training.folder import SHORTLIST, load_folder, load_tables, save_lexicon
+from dhyan.training.loop import train
+from dhyan.translate.translation import Translation
+from dhyan.translate.translator import Translator, load
+
+from .evaluate import evaluate
+from .inputs import (
+    Wishes,
     check_bad_lines,
     check_files,
     check_tokenize,
@@ -29,21 +42,12 @@ from dhyan.cli.inputs import (
     search_of,
     speed_of,
 )
-from dhyan.cli.parser import TRAIN_OPTIONS, UsageError
-from dhyan.cli.progress import Progress
-from dhyan.cli.serve import serve
-from dhyan.cli.wishes import Wishes
-from dhyan.config import TABLES, DataConfig, ModelConfig, TrainConfig, read_toml, to_toml
-from dhyan.data import Line, scan_file, scan_stream
-from dhyan.errors import DataError
-from dhyan.examples import check_gold
-from dhyan.folder import SHORTLIST, load_folder, load_tables, save_lexicon
-from dhyan.shortlist import Lexicon
-from dhyan.training import train
-from dhyan.translator import Translation, Translator, load
+from .parser import TRAIN_OPTIONS, UsageError
+from .progress import Progress
 
 if TYPE_CHECKING:
-    from dhyan.report.evidence import Sentences
+    from dhyan.report.choice import Sentences
+    from dhyan.serve.work import Served
 
 CHUNK = 512  # lines translated together when nobody waits for the next one
 Tables = dict[str, dict[str, Any]]
@@ -59,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from dhyan.demo import demo
+    from .demo import demo
 
     demo(options.out)
 
@@ -257,13 +261,13 @@ def _write(translation: Translation, source: str, index: int, options: argparse.
 
 
 def _report(options: argparse.Namespace) -> None:
-    from dhyan.report import evidence, page
+    from dhyan.report import choice, page
 
     check_tokenize(options)
     search = search_of(options)
     wanted = [name.strip() for name in options.choose.split(",")]
     try:
-        evidence.check_choices(wanted)
+        choice.check_choices(wanted)
     except ValueError as error:
         raise UsageError(f"report: --{error}") from None
     page.check_out(options.out, [name for name in (options.test, options.source, options.target) if name])
@@ -271,20 +275,20 @@ def _report(options: argparse.Namespace) -> None:
     if test is None:
         translator, pairs = model_and_pairs(options, options.test)
         name = options.test or f"{options.source}, {options.target}"
-        test = evidence.Sentences(name, pairs, unit=evidence.unit_of(translator))
+        test = choice.Sentences(name, pairs, unit=choice.unit_of(translator))
     else:
         translator = load([options.model, *options.ensemble])
         note(f"{test.name}: no references, so nothing is measured")
-    evidence.check_numbers(test, options.sentences)
+    choice.check_numbers(test, options.sentences)
     models = [([options.model, *options.ensemble], translator)]
     models += [([options.against], load(options.against))] if options.against else []
     runs = []
     for folders, made in models:
         with located(options, options.test, made, test.pairs):
-            runs.append(evidence.run(folders, made, test, options=search, tokenize=options.tokenize))
+            runs.append(choice.run(folders, made, test, options=search, tokenize=options.tokenize))
     text, cards = page.report_html(
         runs, test, beam=search.beam, wanted=wanted, count=options.cards, numbers=options.sentences,
-        p_values=evidence.compared(runs, test, tokenize=options.tokenize),
+        p_values=choice.compared(runs, test, tokenize=options.tokenize),
     )  # fmt: skip
     page.write(options.out, text)
     if runs[0].result and runs[0].result["bleu"] is None:
@@ -294,16 +298,16 @@ def _report(options: argparse.Namespace) -> None:
 
 def _without_references(options: argparse.Namespace) -> Sentences | None:
     """The test where it is only sources: a file of source lines alone, or a TSV file without a target column."""
-    from dhyan.report import evidence
+    from dhyan.report import choice
 
     if options.target or bool(options.test) == bool(options.source):
         return None
     check_bad_lines(options)
     two_columns = "," in load_tables(Path(options.model))[2].columns
     name, skipped = str(options.source or options.test), list[str]()
-    pairs = evidence.read_sources(name, two_columns, bool(options.source), options.bad_lines, skipped)
+    pairs = choice.read_sources(name, two_columns, bool(options.source), options.bad_lines, skipped)
     note_skipped(name, skipped)
-    return None if pairs is None else evidence.Sentences(name, pairs, has_references=False)
+    return None if pairs is None else choice.Sentences(name, pairs, has_references=False)
 
 
 def _align(options: argparse.Namespace) -> None:
@@ -342,7 +346,7 @@ def _info(options: argparse.Namespace) -> None:
     import platform
     from importlib import metadata
 
-    from dhyan.cli.parser import version
+    from .parser import version
 
     facts: dict[str, Any] = {"dhyan": version(), "python": platform.python_version(), "platform": platform.platform()}
     for package in (
@@ -360,8 +364,8 @@ def _info(options: argparse.Namespace) -> None:
             facts[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             facts[package] = None
-    core = model_ops.show_config()
-    facts |= {"isa": core["isa"], "isas": core["isas"], "bf16": model_ops.has_bf16()}
+    core = ops.show_config()
+    facts |= {"isa": core["isa"], "isas": core["isas"], "bf16": ops.has_bf16()}
     facts |= {key: core[key] for key in ("threads", "openmp", "cuda", "cuda_devices")}
     if options.json:
         print(strict_json.dumps(facts))
@@ -376,3 +380,36 @@ def _info(options: argparse.Namespace) -> None:
             else value
         )
         print(f"{key:<14}{ {True: 'yes', False: 'no'}[value] if isinstance(value, bool) else shown }")
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Run the command: it ends by a signal."""
+    from dhyan.serve import server
+
+    server.check_installed()
+    from dhyan.serve.app import make_app
+    from dhyan.serve.guard import machine_names
+    from dhyan.serve.work import Served, Worker, names_of, read_examples
+
+    speed = speed_of(options)
+    with server.listen(options.host, options.port) as made:
+        folders = [options.model, *([options.against] if options.against else [])]
+        served = [Served(name, load(folder, **speed)) for name, folder in zip(names_of(folders), folders, strict=True)]
+        _check(served, folders)
+        examples = read_examples(options.examples, served[0].translator) if options.examples else []
+        anywhere = not server.is_loopback(made)
+        names = machine_names(options.host) if anywhere else ()
+        if anywhere:
+            note(f"warning: --host {options.host} lets other machines use this page, without password or encryption")
+        worker = Worker(served)
+        app = make_app(worker, examples=examples, anywhere=anywhere, names=names)
+        print(f"{', '.join(folders)}: {server.address(made, options.host)}", flush=True)
+        server.run(app, worker, made)
+
+
+def _check(served: Sequence[Served], folders: Sequence[str]) -> None:
+    for folder, one in zip(folders, served, strict=True):
+        if one.translator.needs_links:
+            raise DataError(f"serve: {folder} is a model with attention 'oracle', which reads by gold links")
+    if len({one.translator.two_columns for one in served}) > 1:
+        raise DataError("serve: one model reads two columns and the other one, expected two models of the same data")

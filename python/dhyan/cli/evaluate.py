@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dhyan import metrics, strict_json
-from dhyan.cli.inputs import check_files, check_tokenize, located, note, pairs_for, replacement_of, search_of, speed_of
-from dhyan.cli.parser import UsageError
-from dhyan.config import DataConfig
-from dhyan.data import Pair, read_lines
 from dhyan.errors import DataError
-from dhyan.evaluation import compare, measure, measure_texts
-from dhyan.folder import load_tables
-from dhyan.names import short_names
-from dhyan.translator import load
+from dhyan.report.evaluation import compare, measure, measure_texts
+from dhyan.text.config import DataConfig
+from dhyan.text.pairs import Pair, read_lines
+from dhyan.training.folder import load_tables, short_names
+from dhyan.translate.translator import load
+
+from .inputs import check_files, check_tokenize, located, note, pairs_for, replacement_of, search_of, speed_of
+from .parser import UsageError
 
 NAMES = {
     "bleu": "BLEU", "chrf": "chrF", "ter": "TER", "exact_match": "exact match", "token_error_rate": "token error rate",

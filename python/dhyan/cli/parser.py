@@ -6,10 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from dhyan.cli.search import add_ensemble, add_search, add_wishes, at_least_1
-from dhyan.names import nearest_first
+from dhyan.errors import nearest_first
+
+if TYPE_CHECKING:
+    from dhyan.translate.options import SearchOptions
 
 COMMANDS = {
     "demo": "train on the built-in Hindi-English corpus without and with attention, and show both",
@@ -206,7 +208,7 @@ def version() -> str:
     try:
         return version("dhyan")
     except PackageNotFoundError:  # run from a source tree
-        from dhyan.ops import show_config
+        from dhyan.ops.machine import show_config
 
         return str(show_config()["version"])
 
@@ -282,7 +284,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _show_defaults(parser: argparse.ArgumentParser) -> None:
     """Add to the texts of train's options what holds where none is given."""
-    from dhyan.config import TABLES
+    from dhyan.training.config import TABLES
 
     tables = {key: table for table, key, _, _ in TRAIN_OPTIONS.values()}
     for action in parser._actions:
@@ -357,3 +359,78 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected 0 to 65535")
     return int(text)
+
+
+def at_least_1(text: str) -> int:
+    """An integer from 1 on, or argparse's error."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {value}, expected at least 1")
+    return value
+
+
+# Option -> (field of SearchOptions, type, help). No defaults here: those of SearchOptions hold.
+SEARCH_OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "--beam": ("beam", at_least_1, "hypotheses kept (5); 1 is greedy"),
+    "--max-length": ("max_length", at_least_1, "most tokens of an output, the end symbol counted (from the source)"),
+    "--min-length": ("min_length", int, "fewest tokens of an output (0)"),
+    "--length-penalty": ("length_penalty", float, "A: log-probability / length^A (1); 0 favours short outputs"),
+    "--length-form": ("length_form", str, "power, or gnmt: / ((5 + length) / 6)^A (power)"),
+    "--coverage-penalty": ("coverage_penalty", float, "B: prefer outputs that read all of the source, 0.2 say (0)"),
+    "--no-repeat-ngram": ("no_repeat_ngram", int, "no N tokens in a row stand in an output twice (0: they may)"),
+    "--no-unknown": ("no_unknown", bool, "never write the unknown symbol"),
+    "--sample": ("sample", bool, "draw outputs at random instead of searching for the likeliest"),
+    "--temperature": ("temperature", float, "with --sample: below 1 likelier tokens, above 1 more variety (1)"),
+    "--top-k": ("top_k", int, "with --sample: draw from the K likeliest tokens (0: all)"),
+    "--top-p": ("top_p", float, "with --sample: draw from the likeliest tokens of total probability P (1)"),
+    "--seed": ("seed", int, "with --sample: the same seed and sentence, the same output (0)"),
+}
+
+
+def add_search(parser: argparse.ArgumentParser, *, nbest: bool = False) -> None:
+    """The options of SEARCH_OPTIONS; nbest: --nbest too, where the command writes more than one output."""
+    group = parser.add_argument_group("decoding")
+    for option, (field, kind, text) in SEARCH_OPTIONS.items():
+        if kind is bool:
+            group.add_argument(option, dest=field, action="store_true", default=None, help=text)
+        else:
+            metavar = "P" if kind is float else "NAME" if kind is str else "N"
+            group.add_argument(option, dest=field, type=kind, metavar=metavar, help=text)
+        if nbest and option == "--beam":
+            group.add_argument("--nbest", type=at_least_1, default=1, metavar="N", help="write N outputs a line (1)")
+
+
+def add_wishes(parser: argparse.ArgumentParser) -> None:
+    """--prefix, --include and their files, see `dhyan.cli.wishes`."""
+    group = parser.add_argument_group("what outputs hold")
+    prefixes = group.add_mutually_exclusive_group()
+    prefixes.add_argument("--prefix", metavar="TEXT", help="every output begins with this text")
+    prefixes.add_argument("--prefix-file", metavar="FILE", help="one prefix a line of input; an empty line asks none")
+    group.add_argument(
+        "--include", action="append", default=[], metavar="PHRASE", help="every output holds this phrase; repeatable"
+    )
+    group.add_argument("--include-file", metavar="FILE", help="phrases for each line of input, tabs between them")
+
+
+def add_ensemble(parser: argparse.ArgumentParser) -> None:
+    """--ensemble."""
+    parser.add_argument(
+        "--ensemble", nargs="+", default=[], metavar="DIR",
+        help="further model folders with the same vocabularies: the mean of all models' probabilities decides",
+    )  # fmt: skip
+
+
+def search_options(options: argparse.Namespace) -> SearchOptions:
+    """What the command line says of decoding. Errors: ValueError."""
+    from dhyan.translate.options import SearchOptions
+
+    given = {field: getattr(options, field) for field, _, _ in SEARCH_OPTIONS.values()}
+    nbest = getattr(options, "nbest", 1)
+    if given["beam"] is None and not given["sample"]:
+        given["beam"] = max(SearchOptions.beam, nbest)
+    elif given["beam"] is not None and nbest > given["beam"] and not given["sample"]:
+        raise ValueError(f"--nbest is {nbest}, expected at most --beam {given['beam']}")
+    return SearchOptions.of(nbest=nbest, **given)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
-from dhyan.training import Report
+from dhyan.training.loop import Report
 
 _NAMES = ("updates", "loss", "valid", "errors", "exact")
 HEADING = f"{'epoch':>5} {' '.join(f'{name:>8}' for name in _NAMES)} {'tokens/s':>9} {'lr':>8} * best, kept"

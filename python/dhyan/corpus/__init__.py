@@ -14,11 +14,12 @@ from dataclasses import replace
 from random import Random
 from unicodedata import normalize
 
-from dhyan.corpus import english, hindi, sampling, spanish
+from dhyan.corpus import english, hindi, spanish
+from dhyan.corpus import meanings as sampling
+from dhyan.corpus.concepts import Word, link
 from dhyan.corpus.lexicon import JOINS
 from dhyan.corpus.meaning import CONJUNCTIONS, Clause, NounPhrase
-from dhyan.corpus.words import Word, link
-from dhyan.data import Pair
+from dhyan.text.pairs import Pair
 
 ARTICLE = ("मैं खाना खा रहा हूँ", "I am eating")
 # Three sentences to watch while a Hindi-English model learns.

@@ -5,9 +5,9 @@ English is the target of Hindi and the source of Spanish.
 
 from __future__ import annotations
 
-from dhyan.corpus.lexicon import ADJECTIVES, ADVERBS, GOALS, NOUNS, NUMERALS, PLACES, PRONOUNS, VERBS, WH
-from dhyan.corpus.meaning import Clause, NounPhrase
-from dhyan.corpus.words import Word, content, function, phrase
+from .concepts import Word, content, function, phrase
+from .lexicon import ADJECTIVES, ADVERBS, GOALS, NOUNS, NUMERALS, PLACES, PRONOUNS, VERBS, WH
+from .meaning import Clause, NounPhrase
 
 
 def is_plural(np: NounPhrase) -> bool:

@@ -9,21 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dhyan.corpus.lexicon import (
-    ADJECTIVES,
-    ADVERBS,
-    GOALS,
-    IDIOM,
-    IDIOM_VERBS,
-    NOUNS,
-    NUMERALS,
-    PLACES,
-    PRONOUNS,
-    VERBS,
-    WH,
-)
-from dhyan.corpus.meaning import Clause, NounPhrase
-from dhyan.corpus.words import Word, content, function, phrase
+from .concepts import Word, content, function, phrase
+from .lexicon import ADJECTIVES, ADVERBS, GOALS, IDIOM, IDIOM_VERBS, NOUNS, NUMERALS, PLACES, PRONOUNS, VERBS, WH
+from .meaning import Clause, NounPhrase
 
 
 class Agreement(NamedTuple):

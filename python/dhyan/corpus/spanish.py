@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from dhyan.corpus import conjugation
-from dhyan.corpus.lexicon import ADJECTIVES, ADVERBS, GOALS, NOUNS, NUMERALS, PLACES, PRONOUNS, VERBS, WH
-from dhyan.corpus.meaning import Clause, NounPhrase
-from dhyan.corpus.words import Word, content, function, phrase
+from . import conjugation
+from .concepts import Word, content, function, phrase
+from .lexicon import ADJECTIVES, ADVERBS, GOALS, NOUNS, NUMERALS, PLACES, PRONOUNS, VERBS, WH
+from .meaning import Clause, NounPhrase
 
 ARTICLES = {"the": ("el", "la", "los", "las"), "a": ("un", "una", "unos", "unas"), "one": ("un", "una", "unos", "unas")}
 DEMONSTRATIVES = {"this": ("este", "esta", "estos", "estas"), "that": ("ese", "esa", "esos", "esas")}

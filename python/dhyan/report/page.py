@@ -10,17 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from ..metrics import FAILURES, TEXT_EXTRA_MISSING, exact_match
-from ..model import Seq2Seq
-from ..names import short_names
-from ..svg import bucket_name
-from ..unknown import UNATTENTIVE
-from ..windows import window_to
-from . import evidence
-from .card import Card, card_html, escaped, page_html, table_html
-from .chart import chart_html
-from .evidence import Run, Sentences
+from dhyan.attention.windows import window_to
+from dhyan.errors import DataError
+from dhyan.metrics.failures import FAILURES
+from dhyan.metrics.scores import TEXT_EXTRA_MISSING, exact_match
+from dhyan.model.seq2seq import Seq2Seq
+from dhyan.plot.card import Card, card_html, escaped, page_html, table_html
+from dhyan.plot.curves import bucket_name, chart_html
+from dhyan.training.folder import short_names
+from dhyan.translate.unknown import UNATTENTIVE
+
+from . import choice
+from .choice import Run, Sentences
 
 MEASURES = (  # key of the evaluation, its name, how it is shown, which way is better
     ("pairs", "pairs", "{:d}", ""),
@@ -41,7 +42,7 @@ DEFINITIONS = {
     "p": "how probable a difference as large as this is between models that do not differ, by paired bootstrap "
     "resampling of the sentences (Koehn 2004)",
     "perplexity": "exp of the mean negative log-likelihood per token of the references, their end symbols included",
-    "weak evaluation": f"there is no reference, or there are fewer than {evidence.WEAK} pairs",
+    "weak evaluation": f"there is no reference, or there are fewer than {choice.WEAK} pairs",
 }
 
 
@@ -79,7 +80,7 @@ def report_html(
     test: Sentences,
     *,
     beam: int,
-    wanted: Sequence[str] = evidence.CHOICES[:4],
+    wanted: Sequence[str] = choice.CHOICES[:4],
     count: int = 4,
     numbers: Sequence[int] = (),
     p_values: Mapping[str, float] | None = None,
@@ -89,9 +90,9 @@ def report_html(
     wanted, count, numbers: as `evidence.choose`. p_values: of the measures' differences, `evidence.compared`.
     """
     first = runs[0]
-    chosen = evidence.choose(first, test, wanted, count, numbers)
+    chosen = choice.choose(first, test, wanted, count, numbers)
     weak = f'<p class="warning" role="note">{escaped(test.weakness)}</p>' if test.weakness else ""
-    title = f"{evidence.names_of(runs)[0]} on {Path(test.name).name}"
+    title = f"{choice.names_of(runs)[0]} on {Path(test.name).name}"
     body = [
         '<main class="dhyan-page">',
         f"<h1>{escaped(title)}</h1>{weak}",
@@ -119,9 +120,9 @@ def _facts(runs: Sequence[Run], test: Sentences, beam: int) -> str:
             facts.append((part, f"{folder}: {_model(model)}; beam {beam}"))
     source, target = runs[0].translator.source_vocab, runs[0].translator.target_vocab
     facts += [
-        ("task", evidence.task_type(source.level, target.level, runs[0].translator.two_columns)),
+        ("task", choice.task_type(source.level, target.level, runs[0].translator.two_columns)),
         ("vocabularies", f"{len(source)} source {source.level}s, {len(target)} target {target.level}s"),
-        ("evidence", evidence.evidence_kind(runs[0])),
+        ("evidence", choice.evidence_kind(runs[0])),
     ]
     return f'<dl class="facts">{"".join(f"<dt>{escaped(a)}</dt><dd>{escaped(b)}</dd>" for a, b in facts)}</dl>'
 
@@ -145,7 +146,7 @@ def _model(model: Seq2Seq) -> str:
 
 
 def _figures(runs: Sequence[Run], p_values: Mapping[str, float]) -> str:
-    results, names = [run.result for run in runs if run.result is not None], evidence.names_of(runs)
+    results, names = [run.result for run in runs if run.result is not None], choice.names_of(runs)
     if not results:
         return "<p>The test has no references: nothing was measured.</p>"
     rows: list[tuple[str, ...]] = [
@@ -187,7 +188,7 @@ def _curves(runs: Sequence[Run], test: Sentences) -> str:
     figures = []
     rows = [run.result["by_length"] for run in runs if run.result and run.result["bleu"] is not None]
     if rows:
-        names = evidence.names_of(runs)
+        names = choice.names_of(runs)
         curves = {name: [row["bleu"] for row in own] for name, own in zip(names, rows, strict=True)}
         places = [bucket_name(row) for row in rows[0]]
         counts = [row["pairs"] for row in rows[0]]
@@ -231,16 +232,16 @@ def _card(runs: Sequence[Run], test: Sentences, i: int, why: Sequence[str]) -> C
     if output is not None:
         texts.append(("target (reference)", pair.target))
     texts.append(("output", found.text))
-    names = evidence.names_of(runs)
+    names = choice.names_of(runs)
     texts += [(f"output of {name}", other.found[i].text) for name, other in zip(names[1:], runs[1:], strict=True)]
-    notes = [("score", f"{found.score:.4f}"), ("alignment", evidence.alignment_note(found, run.attention))]
+    notes = [("score", f"{found.score:.4f}"), ("alignment", choice.alignment_note(found, run.attention))]
     if output is None:
         notes.append(("failures", "not checked: there is no reference"))
     else:
-        gold = "" if run.attention in UNATTENTIVE else evidence.gold_note(output)
+        gold = "" if run.attention in UNATTENTIVE else choice.gold_note(output)
         notes += [("gold links", gold)] if gold else []
-        notes += evidence.failure_notes(output, found.in_words().source_tokens)
-    copies = evidence.copied(found)
+        notes += choice.failure_notes(output, found.in_words().source_tokens)
+    copies = choice.copied(found)
     if copies:
         notes.append(("copied source", ", ".join(copies)))
     line = f", line {pair.line}" if pair.line not in (None, i + 1) else ""
@@ -253,13 +254,13 @@ def _card(runs: Sequence[Run], test: Sentences, i: int, why: Sequence[str]) -> C
 def _chips(run: Run, test: Sentences, i: int, why: Sequence[str]) -> list[tuple[str, str]]:
     translator, notes = run.translator, []
     if run.outputs:
-        notes = evidence.failure_notes(run.outputs[i], run.found[i].in_words().source_tokens)
+        notes = choice.failure_notes(run.outputs[i], run.found[i].in_words().source_tokens)
     chips = [("", reason) for reason in why if reason != "shows a failure"]
     chips += [("warn", name) for name, words in notes if words != "no"]
     if run.outputs and exact_match([run.outputs[i].hypothesis], [run.outputs[i].reference]):
         chips.append(("good", "exact match"))
-    task = evidence.task_type(translator.source_vocab.level, translator.target_vocab.level, translator.two_columns)
-    chips += [("", f"task: {task}"), ("", f"evidence: {evidence.evidence_kind(run)}")]
-    if evidence.copied(run.found[i]):
+    task = choice.task_type(translator.source_vocab.level, translator.target_vocab.level, translator.two_columns)
+    chips += [("", f"task: {task}"), ("", f"evidence: {choice.evidence_kind(run)}")]
+    if choice.copied(run.found[i]):
         chips.append(("", "evidence: copied source"))
     return [*chips, ("warn", test.weakness)] if test.weakness else chips

@@ -13,8 +13,9 @@ from importlib import resources
 from itertools import groupby
 from typing import Any
 
-from ..report.card import asset, digest, escaped, language
-from ..search_options import SearchOptions
+from dhyan.plot.card import asset, digest, escaped, language
+from dhyan.translate.options import SearchOptions
+
 from .ask import OPTIONS, Ask, Option
 from .work import Served
 

@@ -16,7 +16,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..stop import Stopped
+from dhyan.training.interrupt import Stopped
+
 from .guard import JSON_LINE
 from .work import Worker
 

@@ -1,7 +1,7 @@
 """Translations one at a time in a thread of their own, each step handed to the server's event loop.
 
-The kernels let go of Python's lock, so that the server answers meanwhile. A job whose asker has gone ends at its next
-decoding step, or before it begins.
+The model is wrapped so that it tells after every step of a search what its best open hypothesis is, and can be
+stopped; everything else passes through, and results are the same bits.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ import copy
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..data import scan_file
-from ..errors import DataError
-from ..names import short_names
-from ..report.card import card_html, language
-from ..search import Hypothesis
-from ..svg import label
-from ..translator import SOURCE_END, Translation, Translator, weight_rows
+from dhyan.errors import DataError
+from dhyan.plot.card import card_html, language
+from dhyan.plot.drawing import label
+from dhyan.text.pairs import scan_file
+from dhyan.training.folder import short_names
+from dhyan.translate.search import Hypothesis
+from dhyan.translate.translation import SOURCE_END, Translation, weight_rows
+from dhyan.translate.translator import Translator
+
 from .ask import Ask, Refused
-from .watch import Watched
 
 WAITING = 8  # most jobs that wait for the one at work
 LONGEST_EXAMPLE = 200  # characters
@@ -157,7 +158,7 @@ def answer(served: Served, found: Translation, seconds: float, card: bool = Fals
 
 def _card(found: Translation, unknown: Sequence[str]) -> str:
     """The evidence card of notebooks, as `dhyan report` has them too."""
-    card = found._card()
+    card = found.card()
     more = [("unknown words", ", ".join(map(label, unknown)))] if unknown else []
     return card_html(replace(card, notes=[*card.notes, *more]))
 
@@ -218,3 +219,80 @@ def read_examples(path: str, translator: Translator, count: int = 8) -> list[str
         if len(found) == count:
             break
     return found
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The hypotheses that a step of the model read: token each ends with, its weights, and the row it extends."""
+
+    before: _Step | None
+    rows: np.ndarray  # (N,) of the step before
+    tokens: np.ndarray  # (N,) read at this step; at the first one the begin symbol
+    weights: np.ndarray  # (N, S) with which the next token is written
+
+
+@dataclass(frozen=True)
+class _State:
+    """The model's own state, and the steps that led to it."""
+
+    inner: Any
+    step: _Step | None
+    rows: np.ndarray
+
+    def select(self, rows: np.ndarray) -> _State:
+        return _State(self.inner.select(rows), self.step, self.rows[rows])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class Watched:
+    """model, calling `check` before each step; what that raises ends the search.
+
+    told(ids, weights), where it is given, hears before each step but the first the tokens (t,) so far and their
+    weights (t, S): of several open hypotheses those of the first row, which searches keep for the best. One sentence a
+    search.
+    """
+
+    def __init__(
+        self, model: Any, check: Callable[[], None], told: Callable[[list[int], np.ndarray], None] | None = None
+    ) -> None:
+        self._model, self._check, self._told = model, check, told
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "beam":  # the whole search in one call, which nobody could watch
+            raise AttributeError(name)
+        value = getattr(self._model, name)
+        return self._advancing(value) if name in ("advance", "advance_top") else value
+
+    def start(self, *arguments: Any, **named: Any) -> Any:
+        state = self._model.start(*arguments, **named)
+        return _State(state, None, np.zeros(1, np.int64)) if self._told else state
+
+    def _advancing(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        told = self._told
+
+        def advance(state: Any, tokens: np.ndarray, *arguments: Any) -> tuple[Any, ...]:
+            self._check()
+            if told is None:
+                found: tuple[Any, ...] = function(state, tokens, *arguments)
+                return found
+            if state.step is not None:
+                told(*_walk(state, tokens))
+            *others, weights, inner = function(state.inner, tokens, *arguments)
+            step = _Step(state.step, state.rows, np.asarray(tokens), weights)
+            return (*others, weights, _State(inner, step, np.arange(len(tokens))))
+
+        return advance
+
+
+def _walk(state: _State, tokens: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """The first row's tokens and the weights each was written with."""
+    ids, weights = [int(tokens[0])], []
+    step, row = state.step, state.rows[0]
+    while step is not None:
+        weights.append(step.weights[row])
+        ids.append(int(step.tokens[row]))
+        row = step.rows[row]
+        step = step.before
+    return ids[-2::-1], np.array(weights[::-1])  # without the begin symbol

@@ -1,0 +1,1 @@
+"""Query and memory in, context and weights out: scorings, windows, normalisers, heads."""

@@ -1,0 +1,1 @@
+"""A Batch in, loss and gradients, or one step of decoding, out."""

@@ -1,0 +1,55 @@
+"""Arrays in, arrays out: one function an op, one call of the compiled core. `dhyan.ops.NAME` hands on all of them."""
+
+from __future__ import annotations
+
+from .attention import Array as Array
+from .attention import AttentionCache as AttentionCache
+from .attention import Term as Term
+from .attention import attention_backward as attention_backward
+from .attention import attention_forward as attention_forward
+from .attention import context_backward as context_backward
+from .attention import context_forward as context_forward
+from .attention import exp_array as exp_array
+from .attention import monotonic_backward as monotonic_backward
+from .attention import monotonic_forward as monotonic_forward
+from .attention import score_backward as score_backward
+from .attention import score_forward as score_forward
+from .attention import softmax_backward as softmax_backward
+from .attention import softmax_forward as softmax_forward
+from .attention import sparsemax_backward as sparsemax_backward
+from .attention import sparsemax_forward as sparsemax_forward
+from .attention import tanh_array as tanh_array
+from .layers import CELL_GAINS as CELL_GAINS
+from .layers import CELL_PARAMETERS as CELL_PARAMETERS
+from .layers import CELLS as CELLS
+from .layers import GATES as GATES
+from .layers import BidirectionalCache as BidirectionalCache
+from .layers import RecurrentCache as RecurrentCache
+from .layers import bidirectional_rows_backward as bidirectional_rows_backward
+from .layers import bidirectional_rows_forward as bidirectional_rows_forward
+from .layers import cell_arrays as cell_arrays
+from .layers import distinct as distinct
+from .layers import embedding_backward as embedding_backward
+from .layers import embedding_forward as embedding_forward
+from .layers import linear_backward as linear_backward
+from .layers import linear_forward as linear_forward
+from .layers import recurrent_backward as recurrent_backward
+from .layers import recurrent_forward as recurrent_forward
+from .layers import recurrent_rows_backward as recurrent_rows_backward
+from .layers import recurrent_rows_forward as recurrent_rows_forward
+from .layers import tokens_mask as tokens_mask
+from .loss import KEPT_LOGITS as KEPT_LOGITS
+from .loss import LossCache as LossCache
+from .loss import cross_entropy_backward as cross_entropy_backward
+from .loss import cross_entropy_both as cross_entropy_both
+from .loss import cross_entropy_forward as cross_entropy_forward
+from .machine import empty as empty
+from .machine import get_num_threads as get_num_threads
+from .machine import has_bf16 as has_bf16
+from .machine import products as products
+from .machine import set_num_threads as set_num_threads
+from .machine import show_config as show_config
+from .optimizer import adam_step as adam_step
+from .optimizer import dropout_mask as dropout_mask
+from .optimizer import penalised_gradient as penalised_gradient
+from .optimizer import sgd_step as sgd_step

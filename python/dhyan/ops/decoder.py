@@ -1,0 +1,10 @@
+"""The attention decoder's loop in the core: whole sentences forward and backward, and single steps for search."""
+
+from __future__ import annotations
+
+from dhyan import _core
+
+decoder_forward = _core.decoder_forward
+decoder_backward = _core.decoder_backward
+StepWeights = _core.StepWeights
+Stepper = _core.Stepper

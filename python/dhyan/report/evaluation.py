@@ -1,0 +1,176 @@
+"""Measuring translations of pairs: what `dhyan evaluate` prints, and what `dhyan report` shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dhyan.metrics.alignment import aer
+from dhyan.metrics.failures import Output, failures
+from dhyan.metrics.scores import bleu, by_length, check_counts, chrf, exact_match, perplexity, ter, token_error_rate
+from dhyan.metrics.significance import paired_bootstrap
+from dhyan.text.pairs import Pair
+from dhyan.text.subword import AnyVocabulary
+from dhyan.text.vocabulary import normalize, tokenize
+from dhyan.translate.options import SearchOptions
+from dhyan.translate.translation import Translation
+from dhyan.translate.translator import Translator
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One system on one test: its texts, the same as tokens with what is known of them, and the figures.
+
+    found: the translations, [] where the texts came from elsewhere. normalization: the Unicode form the references got.
+    """
+
+    texts: list[str]
+    outputs: list[Output]
+    result: dict[str, Any]
+    found: list[Translation] = field(default_factory=list)
+    normalization: str = "nfc"
+
+
+def evaluate(
+    translator: Translator,
+    pairs: Sequence[Pair],
+    *,
+    beam: int | None = None,
+    options: SearchOptions | None = None,
+    tokenize: str = "13a",
+    edges: Sequence[int] | None = None,
+    replace_unknown: bool | Mapping[str, str] = False,
+) -> dict[str, Any]:
+    """Translate the sources, force the references, and compare: the object that `dhyan evaluate --json` prints.
+
+    beam, options, replace_unknown: as Translator.translate. tokenize: sacreBLEU's tokenizer; edges: first source
+    lengths (words) of the ranges of by_length, None = chosen so that each holds at least 100 pairs. The references get
+    the Unicode form of the model; tokens and links are words where it has pieces of them (`Translation.in_words`).
+    The alignment error rate is that of the forced alignment of the references, the perplexity exp(mean negative
+    log-likelihood) of the references' tokens, end symbols included, unknown ones as the unknown symbol: it compares
+    models of one target vocabulary; where it is infinite, the command prints null. A model that reads by gold links
+    (attention "oracle") is given those of the pairs.
+    Errors: ValueError for no pairs; as Translator.translate.
+    """
+    return measure(
+        translator, pairs, beam=beam, options=options, tokenize=tokenize, edges=edges, replace_unknown=replace_unknown
+    ).result
+
+
+def measure(
+    translator: Translator,
+    pairs: Sequence[Pair],
+    *,
+    beam: int | None = None,
+    options: SearchOptions | None = None,
+    tokenize: str = "13a",
+    edges: Sequence[int] | None = None,
+    lengths: Sequence[int] | None = None,
+    replace_unknown: bool | Mapping[str, str] = False,
+) -> Measured:
+    """As `evaluate`, with the translations that were measured. lengths: of the sources, for by_length (in words)."""
+    for number, pair in enumerate(pairs):
+        if not isinstance(pair, Pair):
+            raise TypeError(f"evaluate: pair {number} is a {type(pair).__name__}, expected dhyan.data.Pair")
+    sources = [pair.source for pair in pairs]
+    references = [normalize(pair.target, translator.target_vocab.normalization) for pair in pairs]
+    links = [pair.links for pair in pairs] if translator.needs_links else None
+    found = translator.translate(sources, beam, options=options, links=links, replace_unknown=replace_unknown)
+    forced = translator.align(sources, references, links=links)
+    outputs = [_output(*three) for three in zip(pairs, found, forced, strict=True)]
+    texts = [f.text for f in found]
+    lengths = _words(pairs) if lengths is None else lengths
+    result = evaluate_report(texts, references, outputs, lengths, tokenize=tokenize, edges=edges, loss=_loss(forced))
+    return Measured(texts, outputs, result, found, translator.target_vocab.normalization)
+
+
+def measure_texts(
+    texts: Sequence[str],
+    pairs: Sequence[Pair],
+    *,
+    vocab: AnyVocabulary | None = None,
+    tokenize: str = "13a",
+    edges: Sequence[int] | None = None,
+) -> Measured:
+    """Outputs of any system, one for each pair: without weights there is no aer, and failures go by the tokens.
+
+    vocab: cuts outputs and references into tokens (words where it has subwords); None cuts at white space.
+    Errors: ValueError for unequal counts.
+    """
+
+    def cut(text: str) -> list[str]:
+        return vocab.compared(vocab.tokenize(text)) if vocab else _words_of(text)
+
+    normalization = vocab.normalization if vocab else "nfc"
+    references = [normalize(pair.target, normalization) for pair in pairs]
+    outputs = [Output(cut(text), cut(reference)) for text, reference in zip(texts, references, strict=True)]
+    result = evaluate_report(texts, references, outputs, _words(pairs), tokenize=tokenize, edges=edges)
+    return Measured(list(texts), outputs, result, normalization=normalization)
+
+
+def compare(first: Measured, second: Measured, pairs: Sequence[Pair], *, tokenize: str = "13a") -> dict[str, Any]:
+    """Paired bootstrap resampling of two systems on the same pairs, see `significance.paired_bootstrap`.
+
+    The references are in the form that the first system's got.
+    """
+    references = [normalize(pair.target, first.normalization) for pair in pairs]
+    return paired_bootstrap(first.texts, second.texts, references, first.outputs, second.outputs, tokenize=tokenize)
+
+
+def _output(pair: Pair, found: Translation, forced: Translation) -> Output:
+    """What the metrics compare: the output and its weights, the reference and its links, both in words."""
+    found, forced = found.in_words(), forced.in_words()
+    size = len(found.source_tokens) - 1
+    return Output(found.tokens, forced.tokens, found.weights, size, forced.links(), pair.links)
+
+
+def _words_of(text: str) -> list[str]:
+    return tokenize(text, "word")
+
+
+def _words(pairs: Sequence[Pair]) -> list[int]:
+    return [len(pair.source.split()) for pair in pairs]
+
+
+def _loss(forced: Sequence[Translation]) -> float:
+    """Mean negative log-likelihood per token, end symbols included; a score is the mean of its own sentence."""
+    counts = [len(one.tokens) + 1 for one in forced]
+    return -sum(one.score * count for one, count in zip(forced, counts, strict=True)) / sum(counts)
+
+
+# The report of `evaluate` ---------------------------------------------------------------------------------------------
+
+
+def evaluate_report(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    outputs: Sequence[Output],
+    source_words: Sequence[int],
+    *,
+    tokenize: str = "13a",
+    edges: Sequence[int] | None = None,
+    loss: float | None = None,
+) -> dict[str, Any]:
+    """What ``evaluate --json`` prints: hypotheses and references as texts, outputs as tokens with their weights.
+
+    source_words: lengths of the sources in words, for by_length. loss: mean negative log-likelihood of the references
+    per token in nats, for perplexity. bleu, chrf, ter, signature and each bleu of by_length are None without sacreBLEU
+    (tell the user TEXT_EXTRA_MISSING); aer is None without gold links, perplexity without a loss.
+    """
+    check_counts(hypotheses, references)
+    check_counts(outputs, references)
+    scores = bleu(hypotheses, references, tokenize), chrf(hypotheses, references), ter(hypotheses, references)
+    predicted = [output.forced or () for output in outputs]
+    gold = [output.gold if output.forced is not None else None for output in outputs]
+    return {
+        "pairs": len(references),
+        **{name: score and score.score for name, score in zip(("bleu", "chrf", "ter"), scores, strict=True)},
+        "signature": scores[0] and scores[0].signature,
+        "exact_match": exact_match(hypotheses, references),
+        "token_error_rate": token_error_rate([o.hypothesis for o in outputs], [o.reference for o in outputs]),
+        "perplexity": None if loss is None else perplexity(loss),
+        "by_length": by_length(source_words, hypotheses, references, edges, tokenize),
+        "aer": aer(predicted, gold),
+        "failures": failures(outputs),
+    }

@@ -1,0 +1,1 @@
+"""Text files in, a Batch of ids out."""

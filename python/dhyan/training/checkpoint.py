@@ -1,0 +1,501 @@
+"""Files of a model folder, written so that a crash at any moment leaves the old or the new set of them whole.
+
+A save stages every new file under a temporary name, then renames a new ``manifest.json`` into place: that rename is
+the moment of change. Only then are the staged files renamed over the old ones. The manifest lists, for every file but
+the log, size and SHA-256 of the contents it accepts: the new ones and the ones they replace. Whoever reads after a
+crash in between finds the staged file by its digest, so files saved together are read together; the next save
+finishes the renames and removes what is stale.
+
+Tensors travel in the safetensors format; a header is checked against the file and the expected shapes before anything
+of the size it claims is allocated. There is no pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from dhyan import strict_json
+from dhyan.errors import CheckpointError, NumericError
+
+MANIFEST = "manifest.json"
+LOG = "log.jsonl"
+LOCK = "train.lock"
+FORMAT = "dhyan-model"
+VERSION = 1
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_STAGED = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9._-]*\.tmp")
+_NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)  # strings, so as to pass over them, and brackets
+_MAX_DEPTH = 32
+_MAX_JSON = 16 << 20  # bytes of a manifest or of a tensor file's header
+_DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64, "U64": np.uint64, "U8": np.uint8}
+_DTYPE_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+_METADATA_KEY = "dhyan"
+
+Expected = Mapping[str, tuple[tuple[int, ...], Any]]
+_Entry = dict[str, Any]  # {"bytes": size, "sha256": hexadecimal digest}
+_Manifest = dict[str, list[_Entry]]  # name -> what is accepted: the new contents, then those they replace
+
+
+def save_files(folder: str | Path, files: Mapping[str, bytes], *, without: Iterable[str] = ()) -> None:
+    """Replace these files of a model folder as one set; its other files stay. The folder is made if it is missing.
+
+    without: names that the folder no longer lists from the moment it lists these files.
+
+    Errors: ValueError for a name that is not a plain file name; OSError naming the file (disk full, input/output
+    error), with the last good checkpoint kept; CheckpointError where the folder's manifest is damaged.
+    """
+    folder = Path(folder)
+    for name in files:
+        if not _is_file_name(name):
+            raise ValueError(f"save_files: {name!r} is not a name for a file of a model folder")
+    with _saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = _read_manifest(folder) if (folder / MANIFEST).exists() else {}
+    _finish_last_save(folder, manifest)
+    for name in without:
+        manifest.pop(name, None)
+    staged: dict[Path, Path] = {}
+    temporary = folder / f".{MANIFEST}.tmp"
+    try:
+        for name, data in files.items():
+            entry = _entry_of(data)
+            replaced = _accepted(folder / name, manifest.get(name, []))
+            manifest[name] = [entry] if replaced in (None, entry) else [entry, replaced]
+            if replaced != entry:
+                staged[_staged_path(folder, name, entry)] = folder / name
+                _write_synced(_staged_path(folder, name, entry), data)
+        _write_synced(temporary, _manifest_bytes(manifest))
+        with _saving(folder / MANIFEST):
+            _sync_folder(folder)  # the staged files must be there before a manifest names them
+            os.replace(temporary, folder / MANIFEST)
+    except BaseException:
+        # An interrupt may come just after the rename: what the manifest names must stay.
+        if not (folder / MANIFEST).exists() or _read_manifest(folder) != manifest:
+            for path in (*staged, temporary):
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+        raise
+    with _saving(folder):
+        _sync_folder(folder)  # no new file may be in place on disk before the manifest that accepts it
+        for source, target in staged.items():
+            os.replace(source, target)
+        _sync_folder(folder)
+
+
+def load_file(folder: str | Path, name: str) -> bytes:
+    """The contents of one file, verified against the manifest.
+
+    Errors: CheckpointError naming the file where the folder is no model folder, or the file is missing, cut short,
+    changed, or not a file at all.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    while True:
+        if name not in manifest:
+            listed = ", ".join(sorted(manifest)) or "none"
+            raise CheckpointError(f"{folder}: {MANIFEST} does not list {_short(name)}, only {listed}")
+        new, *replaced = manifest[name]
+        for path, entry in (
+            (folder / name, new),
+            (_staged_path(folder, name, new), new),  # a save was cut short after its manifest
+            *((folder / name, old) for old in replaced),
+        ):
+            data = _read_if(path, entry)
+            if data is not None:
+                return data
+        # Another process may have saved since the manifest was read: judge the file by a manifest that stood still.
+        again = _read_manifest(folder)
+        if again == manifest:
+            raise CheckpointError(f"{folder / name}: {_why_refused(folder / name, manifest[name])}")
+        manifest = again
+
+
+def has_checkpoint(folder: str | Path, name: str = "last.safetensors") -> bool:
+    """Whether the folder is a model folder that lists this file. Errors: CheckpointError for a damaged manifest."""
+    return (Path(folder) / MANIFEST).exists() and name in _read_manifest(Path(folder))
+
+
+def tensors_to_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None = None) -> bytes:
+    """Tensors and JSON metadata in the safetensors format; the same input gives the same bytes.
+
+    Errors: NumericError naming the first tensor with NaN or Inf; TypeError for a dtype that is not float32, float64,
+    int64, uint64 or uint8.
+    """
+    from safetensors.numpy import save
+
+    arrays = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPE_NAMES:
+            raise TypeError(f"tensors_to_bytes: {name} has dtype {tensor.dtype}, expected one of {_dtype_list()}")
+        _check_finite(tensor, f"tensors_to_bytes: {name}", NumericError)
+        arrays[name] = np.ascontiguousarray(tensor).reshape(tensor.shape)
+    # One key only: the library writes several in an order that changes from run to run.
+    text = None if metadata is None else {_METADATA_KEY: json.dumps(metadata, sort_keys=True, allow_nan=False)}
+    return save(arrays, text)
+
+
+def tensors_from_bytes(
+    data: bytes, expected: Expected | None = None, *, name: str = "tensors"
+) -> dict[str, np.ndarray]:
+    """Tensors of bytes in the safetensors format: exactly the expected ones, name -> (shape, dtype), all finite.
+
+    The arrays are new and writable. expected=None takes whatever tensors there are. Errors: CheckpointError naming
+    the file (name) and the tensor or the part of the header.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    header = _read_header(data, name)
+    if expected is not None:
+        _check_expected(header, expected, name)
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{name}: {error}") from None
+    for key, tensor in tensors.items():
+        _check_finite(tensor, f"{name}: tensor {_short(key)}", CheckpointError)
+    return {key: np.require(tensor, requirements=["A", "W"]) for key, tensor in tensors.items()}
+
+
+def metadata_from_bytes(data: bytes, *, name: str = "tensors") -> dict[str, Any]:
+    """The metadata that tensors_to_bytes was given; {} without any. Errors: CheckpointError."""
+    metadata = _json_header(data, name).get("__metadata__", {})
+    text = metadata.get(_METADATA_KEY, "{}") if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        raise CheckpointError(f"{name}: __metadata__ is malformed, expected strings")
+    return _json_object(text.encode(), f"{name}: __metadata__")
+
+
+def append_log(folder: str | Path, report: Mapping[str, Any]) -> None:
+    """Add one JSON line to the folder's log.jsonl; NaN and Inf become null. A line cut short by a crash is removed.
+
+    Errors: OSError naming the file.
+    """
+    path = Path(folder) / LOG
+    line = strict_json.dumps(dict(report)).encode() + b"\n"
+    with _saving(path), open(path, "ab+", buffering=0) as log:
+        log.seek(0)
+        old = log.read() or b""
+        if not old.endswith(b"\n"):
+            log.truncate(old.rfind(b"\n") + 1)
+        _write_all(log.fileno(), line)
+
+
+def read_log(folder: str | Path) -> list[dict[str, Any]]:
+    """The reports of log.jsonl, without a last line cut short by a crash. Errors: CheckpointError naming the line."""
+    path = Path(folder) / LOG
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [_json_object(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+
+
+class FolderLock:
+    """Context manager: this process is the only trainer of the folder, which is made if it is missing.
+
+    The kernel drops the lock when the process ends, however it ends. Errors: BlockingIOError if it is held.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self._file: int | None = None
+
+    def __enter__(self) -> FolderLock:
+        import fcntl  # not on Windows, where the rest of the module may still be of use
+
+        with _saving(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(file, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(file)
+            if not isinstance(error, BlockingIOError):
+                raise OSError(error.errno, f"{error.strerror}; cannot lock", str(self._folder / LOCK)) from None
+            raise BlockingIOError(
+                f"{self._folder}: process {holder} is training in this folder; wait for it or choose another folder"
+            ) from None
+        self._file = file
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The file stays: removing it would let a third process lock a new one while a second holds the old.
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+# Saving ---------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _saving(path: Path) -> Iterator[None]:
+    """Make an OSError name the file and say what is left."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{error.strerror or error}; not saved, the last good checkpoint is kept"
+        raise OSError(error.errno, message, str(path)) from error
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with _saving(path):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            _write_all(file, data)
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _finish_last_save(folder: Path, manifest: _Manifest) -> None:
+    """Do the renames that a save cut short after its manifest left undone; remove its other temporaries."""
+    with _saving(folder):
+        for name, (new, *_) in manifest.items():
+            staged = _staged_path(folder, name, new)
+            if _accepted(staged, [new]):
+                os.replace(staged, folder / name)
+        for path in folder.iterdir():
+            if _STAGED.fullmatch(path.name):
+                path.unlink()
+
+
+def _staged_path(folder: Path, name: str, entry: _Entry) -> Path:
+    return folder / f".{name}.{entry['sha256'][:16]}.tmp"
+
+
+def _entry_of(data: bytes) -> _Entry:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _accepted(path: Path, entries: list[_Entry]) -> _Entry | None:
+    """The entry that the file's contents have now, if any."""
+    return next((entry for entry in entries if _read_if(path, entry) is not None), None)
+
+
+def _read_if(path: Path, entry: _Entry) -> bytes | None:
+    """The contents of a regular file if they are what the entry says; size first, so that nothing else is read."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size != entry["bytes"]:
+            return None
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    return data if _entry_of(data) == entry else None
+
+
+def _why_refused(path: Path, entries: list[_Entry]) -> str:
+    if not path.exists():
+        return f"the file is missing, {MANIFEST} lists it"
+    if not path.is_file():
+        return "is not a regular file"
+    size, sizes = path.stat().st_size, [entry["bytes"] for entry in entries]
+    if size not in sizes:
+        return f"has {size} bytes, expected {' or '.join(map(str, sizes))} as {MANIFEST} says (cut short?)"
+    return f"its contents do not have the SHA-256 digest that {MANIFEST} lists (damaged or edited?)"
+
+
+# The manifest ---------------------------------------------------------------------------------------------------------
+
+
+def _is_file_name(name: str) -> bool:
+    return bool(_NAME.fullmatch(name)) and name not in (MANIFEST, LOG, LOCK)
+
+
+def _manifest_bytes(files: _Manifest) -> bytes:
+    body: dict[str, Any] = {"format": FORMAT, "version": VERSION, "files": dict(sorted(files.items()))}
+    body["sha256"] = hashlib.sha256(json.dumps(body).encode()).hexdigest()  # of all that stands before it
+    return (json.dumps(body, indent=1) + "\n").encode()
+
+
+def _read_manifest(folder: Path) -> _Manifest:
+    path = folder / MANIFEST
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_JSON + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        what = f"holds no {MANIFEST}: not a model folder" if folder.is_dir() else "no such model folder"
+        raise CheckpointError(f"{folder}: {what}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(data) > _MAX_JSON:
+        raise CheckpointError(f"{path}: is larger than the limit of {_MAX_JSON} bytes")
+    body = _json_object(data, str(path))
+    if body.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format is {_short(body.get('format'))}, expected {FORMAT!r}")
+    if body.get("version") != VERSION:
+        raise CheckpointError(f"{path}: version is {_short(body.get('version'))}, expected {VERSION}")
+    files = body.get("files")
+    if not isinstance(files, dict) or not all(_is_manifest_item(*item) for item in files.items()):
+        raise CheckpointError(f"{path}: files is malformed, expected plain file names with one or two digests each")
+    # Byte for byte what would be written: whatever was changed, if only a space, was not changed by a save.
+    if data != _manifest_bytes(files):
+        raise CheckpointError(f"{path}: its contents do not have the SHA-256 digest it states (damaged or edited?)")
+    return files
+
+
+def _is_manifest_item(name: str, entries: object) -> bool:
+    return (
+        _is_file_name(name)
+        and isinstance(entries, list)
+        and 1 <= len(entries) <= 2
+        and all(
+            isinstance(entry, dict)
+            and entry.keys() == {"bytes", "sha256"}
+            and _is_size(entry["bytes"])
+            and isinstance(entry["sha256"], str)
+            and re.fullmatch("[0-9a-f]{64}", entry["sha256"])
+            for entry in entries
+        )
+    )
+
+
+# Tensors --------------------------------------------------------------------------------------------------------------
+
+
+def _json_object(data: bytes, where: str) -> dict[str, Any]:
+    """Strict JSON: one object, no repeated keys, no NaN. Errors: CheckpointError."""
+
+    def unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) < len(items):
+            repeated = next(key for i, (key, _) in enumerate(items) if key in dict(items[:i]))
+            raise CheckpointError(f"{where}: the key {_short(repeated)} stands twice")
+        return found
+
+    def refuse(constant: str) -> None:
+        raise CheckpointError(f"{where}: holds {constant}, expected JSON without it")
+
+    try:
+        text = data.decode()
+        if _is_nested_deeply(text):
+            raise CheckpointError(f"{where}: is nested more than {_MAX_DEPTH} deep")
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+    except CheckpointError:
+        raise
+    except ValueError as error:  # not UTF-8, not JSON, or an integer of thousands of digits
+        raise CheckpointError(f"{where}: is not valid JSON ({_short(str(error), 80)})") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{where}: holds a {type(value).__name__}, expected a JSON object")
+    return value
+
+
+def _is_nested_deeply(text: str) -> bool:
+    """Counted before parsing: where a program has raised its recursion limit, json overruns the stack instead."""
+    depth = 0
+    for token in _NESTING.finditer(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
+        if depth > _MAX_DEPTH:
+            return True
+    return False
+
+
+def _json_header(data: bytes, where: str) -> dict[str, Any]:
+    if len(data) < 8:
+        raise CheckpointError(f"{where}: has {len(data)} bytes, expected at least the 8 of the header's size")
+    size = int.from_bytes(data[:8], "little")
+    if size > min(len(data) - 8, _MAX_JSON):
+        raise CheckpointError(
+            f"{where}: the header claims {size} bytes, {len(data) - 8} follow, {_MAX_JSON} is the limit"
+        )
+    return _json_object(data[8 : 8 + size], f"{where}: header")
+
+
+def _read_header(data: bytes, where: str) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Name -> (shape, dtype), once the tensors are shown to fill the file exactly, without overlap or gap."""
+    header = _json_header(data, where)
+    header.pop("__metadata__", None)
+    spans, tensors = [], {}
+    for key, value in header.items():
+        part = f"{where}: tensor {_short(key)}"
+        if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
+            raise CheckpointError(f"{part}: expected dtype, shape and data_offsets")
+        dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
+            raise CheckpointError(f"{part}: dtype is {_short(dtype)}, expected one of {', '.join(_DTYPES)}")
+        if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_size, shape)):
+            raise CheckpointError(f"{part}: shape is {_short(shape)}, expected at most 8 sizes from 0 on")
+        if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
+            raise CheckpointError(f"{part}: data_offsets is {_short(offsets)}, expected [begin, end]")
+        size = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
+        if offsets[1] - offsets[0] != size:
+            raise CheckpointError(
+                f"{part}: data_offsets {offsets} hold {offsets[1] - offsets[0]} bytes, expected {size}"
+            )
+        spans.append((*offsets, part))
+        tensors[key] = tuple(shape), np.dtype(_DTYPES[dtype])
+    position = 0
+    for begin, end, part in sorted(spans):
+        if begin != position:
+            raise CheckpointError(f"{part}: begins at byte {begin}, expected {position} (overlap or gap)")
+        position = end
+    held = len(data) - 8 - int.from_bytes(data[:8], "little")
+    if position != held:
+        raise CheckpointError(f"{where}: holds {held} bytes of tensors, the header expects {position}")
+    return tensors
+
+
+def _check_expected(header: Mapping[str, tuple[tuple[int, ...], np.dtype]], expected: Expected, where: str) -> None:
+    missing, extra = expected.keys() - header.keys(), header.keys() - expected.keys()
+    for what, names in (("is missing", missing), ("is not part of this model", extra)):
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise CheckpointError(f"{where}: tensor {_short(min(names))} {what}{more}")
+    for key, (shape, dtype) in expected.items():
+        got = header[key]
+        if got != (tuple(shape), np.dtype(dtype)):
+            raise CheckpointError(
+                f"{where}: tensor {_short(key)} is {got[1]} {got[0]}, expected {np.dtype(dtype)} {tuple(shape)}"
+            )
+
+
+def _check_finite(tensor: np.ndarray, what: str, error: type[Exception]) -> None:
+    if tensor.dtype.kind == "f" and not (finite := np.isfinite(tensor)).all():
+        position = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise error(f"{what} holds {tensor[position]} at {list(position)}, expected finite numbers")
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _dtype_list() -> str:
+    return ", ".join(dtype.name for dtype in _DTYPE_NAMES)
+
+
+def _short(value: object, limit: int = 60) -> str:
+    text = value if limit > 60 and isinstance(value, str) else repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

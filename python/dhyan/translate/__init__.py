@@ -1,0 +1,1 @@
+"""A model folder and text in, texts with the weights they were read with out."""

@@ -1,0 +1,336 @@
+"""Threads, forks, pools, signals: dhyan inside a process that does other things too.
+
+What needs a process of its own (forks, signals) runs a script; the scripts share the functions of PRELUDE.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dhyan import get_num_threads, ops, set_num_threads, show_config
+
+PRELUDE = """
+import hashlib, json, multiprocessing, os, signal, sys, threading, time
+import numpy as np
+from dhyan import ops
+
+def digest(*arrays):
+    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
+
+def work(seed=0):
+    # A product and an attention read, both large enough to be dealt to threads, and their gradients.
+    rng = np.random.default_rng(seed)
+    x, w = rng.standard_normal((300, 200), np.float32), rng.standard_normal((200, 300), np.float32)
+    y = ops.linear_forward(x, w)
+    dx, dw, db = ops.linear_backward(y, x, w)
+    q, k = rng.standard_normal((4, 30, 64), np.float32), rng.standard_normal((4, 30, 64), np.float32)
+    context, weights, cache = ops.attention_forward(q, k, k, w[:64, 0].copy(), term="tanh")
+    gradients = ops.attention_backward(np.ones_like(context), cache)
+    return digest(y, dx, dw, db, context, weights, *gradients)
+"""
+
+
+def script(folder: Path, code: str, **env: str) -> list:
+    """Runs PRELUDE + code; what it prints as JSON, line by line."""
+    path = folder / "script.py"
+    path.write_text(PRELUDE + code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, timeout=120, env={**os.environ, **env}
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Two threads at least, whatever the environment says, and back again."""
+    before = get_num_threads()
+    set_num_threads(max(2, before))
+    yield
+    set_num_threads(before)
+
+
+def test_a_forked_child_works_on_one_thread_and_gives_the_same_bits(tmp_path: Path) -> None:
+    """Threads do not follow into a child; a region there would wait for them for ever."""
+    parent, child, grandchild = script(
+        tmp_path,
+        """
+ops.set_num_threads(4)
+print(json.dumps([ops.get_num_threads(), work()]), flush=True)
+def child(depth):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)  # a hang ends the child, not the test run
+        print(json.dumps([ops.get_num_threads(), work()]), flush=True)
+        if depth:
+            child(depth - 1)
+        os._exit(0)
+    if os.waitpid(pid, 0)[1] != 0:
+        sys.exit("the child did not finish")
+child(1)
+""",
+    )
+    assert parent[0] == (4 if show_config()["openmp"] else 1)
+    assert child[0] == grandchild[0] == 1
+    assert parent[1] == child[1] == grandchild[1]
+
+
+def test_a_child_forked_before_threads_were_used_may_use_them(tmp_path: Path) -> None:
+    (child,) = script(
+        tmp_path,
+        """
+ops.set_num_threads(2)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(60)
+    print(json.dumps([ops.get_num_threads(), work()]), flush=True)
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+""",
+    )
+    assert child[0] == (2 if show_config()["openmp"] else 1)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_process_pools_give_the_bits_of_this_process(method: str, tmp_path: Path) -> None:
+    here, pool = script(
+        tmp_path,
+        f"""
+if __name__ == "__main__":
+    ops.set_num_threads(2)
+    print(json.dumps([work(seed) for seed in range(4)]), flush=True)
+    with multiprocessing.get_context({method!r}).Pool(2) as pool:
+        print(json.dumps(pool.map_async(work, range(4)).get(90)))
+""",
+        PYTHONWARNINGS="ignore::DeprecationWarning",  # Python's own about a fork beside threads: it is what is tested
+    )
+    assert here == pool
+
+
+def test_eight_python_threads_give_the_serial_bits(threads: None) -> None:
+    scope: dict = {}
+    exec(PRELUDE, scope)
+    work = scope["work"]
+    serial = [work(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            assert list(pool.map(work, range(8))) == serial
+
+
+def test_references_are_counted_right_beside_other_threads(tmp_path: Path) -> None:
+    """A Python object that is touched without the GIL shows as a count that drifts, a wrong result or a crash."""
+    drift, one_result = script(
+        tmp_path,
+        """
+rng = np.random.default_rng(0)
+dy, x, w = (rng.standard_normal(shape, np.float32) for shape in ((4, 8), (4, 8), (8, 8)))
+def step():
+    dx, dw, db = ops.linear_backward(dy, x, w)
+    return digest(*ops.linear_backward(dy, x, w, dw=dw, db=db, add_to=dx))
+def steps():
+    for _ in range(1500):
+        results.add(step())
+def arrays():
+    while not done:
+        np.zeros(3, np.float32)
+expected, results, done = step(), set(), False
+before = sys.getrefcount(np.dtype(np.float32))
+beside = threading.Thread(target=arrays)
+workers = [threading.Thread(target=steps) for _ in range(4)]
+for thread in (beside, *workers):
+    thread.start()
+for thread in workers:
+    thread.join()
+done = True
+beside.join()
+print(sys.getrefcount(np.dtype(np.float32)) - before)
+print(json.dumps(results == {expected}))
+""",
+    )
+    assert drift == 0
+    assert one_result is True
+
+
+def test_the_gil_is_released_around_a_function_alone() -> None:
+    """A guard in the scope of a binding would also cover what the binding returns: only `without_gil` has one."""
+    bindings = Path(__file__).parents[1] / "cpp" / "bindings"
+    sources = {path.name: path.read_text(encoding="utf-8") for path in sorted(bindings.iterdir())}
+    released = re.compile(r"gil_scoped_release|PyEval_SaveThread|Py_BEGIN_ALLOW_THREADS|PyEval_ReleaseThread")
+    assert {name: found for name, text in sources.items() if (found := released.findall(text))} == {
+        "arrays.h": ["gil_scoped_release"]
+    }
+    assert sum(text.count("without_gil(") for text in sources.values()) > 30
+
+
+def test_kernels_release_the_gil() -> None:
+    """While one thread is inside a product that takes long, this one goes on running Python."""
+    x, w = np.ones((4096, 1024), np.float32), np.ones((1024, 2048), np.float32)
+    inside = threading.Event()
+    span: list[float] = []
+
+    def multiply() -> None:
+        inside.set()
+        start = time.perf_counter()
+        ops.linear_forward(x, w)
+        span[:] = [start, time.perf_counter()]
+
+    for _ in range(5):
+        inside.clear()
+        thread = threading.Thread(target=multiply)
+        thread.start()
+        inside.wait()
+        ticks = []
+        while thread.is_alive():
+            ticks.append(time.perf_counter())
+            time.sleep(0.0005)
+        thread.join()
+        start, end = span
+        seen = [start, *(t for t in ticks if start <= t <= end), end]
+        longest_pause = max(b - a for a, b in pairwise(seen))
+        if longest_pause < 0.5 * (end - start):
+            return
+    pytest.fail(f"no Python ran for {longest_pause:.3f} of {end - start:.3f} s inside linear_forward")
+
+
+# Each call takes seconds; the signal comes when it has just begun.
+LONG = {
+    "linear_forward": """
+x, w = np.ones((16384, 4096), np.float32), np.ones((4096, 4096), np.float32)
+call = lambda: ops.linear_forward(x, w)
+""",
+    "linear_backward": """
+x, w, dy = np.ones((8192, 4096), np.float32), np.ones((4096, 4096), np.float32), np.ones((8192, 4096), np.float32)
+call = lambda: ops.linear_backward(dy, x, w)
+""",
+    "recurrent_forward": """
+H, x, lengths = 512, np.zeros((16, 2000, 8), np.float32), np.full(16, 2000)
+p = {n: np.zeros(s, np.float32) for n, s in
+     zip(ops.CELL_PARAMETERS, ((8, 4 * H), (H, 4 * H), (4 * H,), (4 * H,)))}
+call = lambda: ops.recurrent_forward(x, lengths, p, cell="lstm")
+""",
+    "attention_forward": """
+q, k, w = np.ones((1, 4000, 512), np.float32), np.ones((1, 4000, 512), np.float32), np.ones(512, np.float32)
+call = lambda: ops.attention_forward(q * 30, k, k, w, term="tanh")
+""",
+    "attention_backward": """
+q, k, w = np.ones((1, 4000, 512), np.float32), np.ones((1, 4000, 512), np.float32), np.ones(512, np.float32)
+context, _, cache = ops.attention_forward(q, k, k, w, term="tanh")
+call = lambda: ops.attention_backward(context, cache)
+""",
+    "cross_entropy_forward": """
+r, w, b = np.ones((20000, 512), np.float32), np.ones((512, 20000), np.float32), np.zeros(20000, np.float32)
+targets = np.zeros(20000, np.int64)
+call = lambda: ops.cross_entropy_forward(r, w, b, targets, keep_logits=False)
+""",
+}
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("op", LONG)
+def test_an_interrupt_ends_a_long_kernel_within_a_fifth_of_a_second(op: str, n: int, tmp_path: Path) -> None:
+    """Also what a kernel throws inside a parallel region comes out of it as an exception: KeyboardInterrupt does."""
+    (waited, in_kernel, again) = script(
+        tmp_path,
+        f"""
+ops.set_num_threads({n})
+expected = work()
+{LONG[op]}
+def interrupt():
+    global sent
+    time.sleep(0.15)
+    sent = time.perf_counter()
+    os.kill(os.getpid(), signal.SIGINT)
+waits, caught = [], 0
+for attempt in range(3):  # other programs may hold the cores for a while, a kernel that does not look holds them always
+    thread = threading.Thread(target=interrupt)
+    try:
+        thread.start()
+        call()
+        thread.join()
+    except KeyboardInterrupt:
+        waits.append(time.perf_counter() - sent)
+        caught += 1
+    if waits and min(waits) < 0.2:
+        break
+print(json.dumps(min(waits, default=-1)))
+print(json.dumps(caught))
+print(json.dumps(work() == expected))  # and the next good call is right
+""",
+    )
+    assert in_kernel >= 1
+    assert 0 <= waited < 0.2
+    assert again is True
+
+
+def test_a_long_kernel_beside_the_main_thread_leaves_the_signal_to_it(tmp_path: Path) -> None:
+    """Python runs handlers on the main thread: a kernel on another one goes on and its result is whole."""
+    (handled, result) = script(
+        tmp_path,
+        """
+x, w = np.ones((2048, 2048), np.float32), np.ones((2048, 2048), np.float32)
+out = []
+thread = threading.Thread(target=lambda: out.append(ops.linear_forward(x, w)))
+thread.start()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+    print("false")
+except KeyboardInterrupt:
+    print("true")
+thread.join()
+print(json.dumps(bool((out[0] == 2048).all())))
+""",
+    )
+    assert handled is True
+    assert result is True
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_set_num_threads_refuses_none(n: int) -> None:
+    before = get_num_threads()
+    with pytest.raises(ValueError, match=f"n is {n}, expected at least 1"):
+        set_num_threads(n)
+    assert get_num_threads() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads resident memory as Linux tells it")
+def test_large_blocks_are_cut_joined_and_given_back(tmp_path: Path) -> None:
+    """What one large array leaves serves smaller ones, these leave it whole again, and no more than 512 MB wait."""
+    code = """
+def resident(key):
+    line = next(line for line in open("/proc/self/status") if line.startswith(key))
+    return int(line.split()[1]) / 1024
+
+def filled(megabytes):
+    array = ops.empty(megabytes << 18, np.float32)
+    array.fill(1)
+    return array
+
+before = resident("VmRSS")
+whole = filled(200)
+del whole
+parts = [filled(n) for n in (40, 10, 60, 20, 5, 30, 25)]
+again = resident("VmHWM")
+del parts
+whole = filled(200)
+joined = resident("VmHWM")
+del whole
+many = [filled(200) for _ in range(5)]
+del many
+print(json.dumps([again - before, joined - before, resident("VmHWM") - before, resident("VmRSS") - before]))
+"""
+    [[cut, joined, most, left]] = script(tmp_path, code)
+    assert 180 < cut < 215 and joined < 215
+    assert most > 950 and left < 620

@@ -1,0 +1,285 @@
+"""A model folder: what is saved comes back bit for bit, and what is damaged is refused by file and part."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dhyan import Adam, CheckpointError, DataConfig, ModelConfig, Seq2Seq, TrainConfig, Vocabulary
+from dhyan.training import checkpoint
+from dhyan.training.folder import load_folder, load_tables, load_training, save_best, save_last, start_folder
+
+SOURCE = Vocabulary.build(["मैं खाना खा रहा हूँ", "वह"], "char")
+TARGET = Vocabulary.build(["I am eating", "he"], "word")
+CONFIG = ModelConfig(source_size=len(SOURCE), target_size=len(TARGET), embedding=3, hidden=4, cell="gru", window=2)
+OPTIONS = TrainConfig(seed=7, lr=0.01)
+DATA = DataConfig(source_level="char")
+FILES = ("config.toml", "source.vocab", "target.vocab", "model.safetensors")
+
+
+def tables(config: ModelConfig = CONFIG) -> dict[str, dict[str, Any]]:
+    return {"model": config.to_dict(), "train": OPTIONS.to_dict(), "data": DATA.to_dict()}
+
+
+def trained(steps: int = 2) -> tuple[Seq2Seq, Adam]:
+    """A model after some updates, with moments that are not zero."""
+    model = Seq2Seq(CONFIG, seed=7)
+    optimizer = Adam(model, lr=0.01)
+    rng = np.random.default_rng(0)
+    for _ in range(steps):
+        gradients = {name: rng.standard_normal(p.shape).astype(np.float32) for name, p in model.parameters().items()}
+        optimizer.step(gradients)
+    return model, optimizer
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A whole folder, as training leaves it."""
+    model, optimizer = trained()
+    start_folder(tmp_path / "m", tables(), SOURCE, TARGET)
+    save_best(tmp_path / "m", model)
+    save_last(tmp_path / "m", model, optimizer, {"epoch": 1, "lr": 0.01}, {})
+    return tmp_path / "m"
+
+
+def replace(folder: Path, name: str, data: bytes) -> None:
+    """As somebody would who also writes the manifest: digests are right, contents are not."""
+    checkpoint.save_files(folder, {name: data})
+
+
+def refused(folder: Path, words: str) -> None:
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_folder(folder)
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------ round trip
+
+
+def test_what_is_saved_comes_back(folder: Path) -> None:
+    loaded = load_folder(folder)
+    assert loaded.model.flat.tobytes() == trained()[0].flat.tobytes()
+    assert (loaded.model.config, loaded.options, loaded.data) == (CONFIG, OPTIONS, DATA)
+    assert (loaded.source_vocabulary, loaded.target_vocabulary) == (SOURCE, TARGET)
+    assert load_folder(str(folder)).model.config == CONFIG
+    assert load_tables(folder) == (CONFIG, OPTIONS, DATA)
+
+
+def test_precision_is_that_of_training(tmp_path: Path) -> None:
+    model = Seq2Seq(CONFIG, seed=7, dtype="float64")
+    double = {**tables(), "train": dataclasses.replace(OPTIONS, precision="float64").to_dict()}
+    start_folder(tmp_path, double, SOURCE, TARGET)
+    save_best(tmp_path, model)
+    assert load_folder(tmp_path).model.flat.tobytes() == model.flat.tobytes()
+
+
+def test_training_resumes_where_it_was(folder: Path) -> None:
+    model = Seq2Seq(CONFIG, seed=1)
+    optimizer = Adam(model, lr=0.5)
+    assert load_training(folder, tables(), SOURCE, TARGET, model, optimizer) == {"epoch": 1, "lr": 0.01}
+    before, moments = trained()
+    assert model.flat.tobytes() == before.flat.tobytes() and optimizer.steps == 2
+    assert optimizer.m.tobytes() == moments.m.tobytes() and optimizer.v.tobytes() == moments.v.tobytes()
+    assert optimizer.m.any() and optimizer.v.any()
+
+
+def test_a_new_run_replaces_tables_and_vocabularies(folder: Path) -> None:
+    other = Vocabulary.build(["xyz"], "char")
+    start_folder(folder, tables(dataclasses.replace(CONFIG, source_size=len(other))), other, TARGET)
+    assert load_tables(folder)[0].source_size == len(other)
+    refused(folder, r"manifest\.json does not list .model\.safetensors.")
+
+
+# ------------------------------------------------------------------------------------------------ damage
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    refused(folder, name.replace(".", r"\."))
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_a_changed_or_shortened_file_is_named(folder: Path, name: str) -> None:
+    data = (folder / name).read_bytes()
+    for bad in (data[:-1], data[: len(data) // 2], b"", data + b" ", bytes([data[0] ^ 1]) + data[1:]):
+        (folder / name).write_bytes(bad)
+        refused(folder, rf"{name.replace('.', '[.]')}: ")
+    (folder / name).write_bytes(data)
+    load_folder(folder)
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    refused(tmp_path, r"holds no manifest\.json: not a model folder")
+    refused(tmp_path / "missing", r"missing: no such model folder")
+    (tmp_path / "file").write_text("x")
+    refused(tmp_path / "file", r"file: no such model folder")
+
+
+def test_a_run_without_a_validation_has_no_best_model(tmp_path: Path) -> None:
+    start_folder(tmp_path, tables(), SOURCE, TARGET)
+    refused(tmp_path, r"manifest\.json does not list 'model\.safetensors'")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (("hidden = 4", "hidden = 5"), r"model\.safetensors: tensor '.*' is float32 .*, expected float32"),
+        (('cell = "gru"', 'cell = "lstm"'), r"model\.safetensors: tensor '.*' is float32 .*, expected float32"),
+        (
+            ("bidirectional = true", "bidirectional = false"),
+            r"model\.safetensors: tensor 'encoder\.0\.backward.*not part",
+        ),
+        (('attention = "additive"', 'attention = "dot"'), r"model\.safetensors: tensor 'attention\..*not part"),
+        (
+            ('attention = "additive"', 'attention = "concat"'),
+            r"model\.safetensors: tensor 'attention\.weight' is missing",
+        ),
+        (('precision = "float32"', 'precision = "float64"'), r"model\.safetensors: tensor .*expected float64"),
+        (("hidden = 4", "hidden = 0"), r"config\.toml: .*hidden is 0"),
+        (("hidden = 4", "hiden = 4"), r"config\.toml: \[model\]: unknown key 'hiden', did you mean: hidden"),
+        (("hidden = 4", "hidden = 4.0"), r"config\.toml: .*hidden is 4\.0, expected an integer"),
+        (("hidden = 4", "hidden = "), r"config\.toml: .*line"),
+        (('cell = "gru"', 'cell = "grru"'), r"config\.toml: .*'grru', expected one of: gru"),
+        (("[train]", "[trian]"), r"config\.toml: unknown table \[trian\], expected one of: train"),
+        (("window = 2", "window = -2"), r"config\.toml: .*radius is -2"),
+        (("source_size", "# source_size"), r"config\.toml: .*source_size"),
+    ],
+    ids=lambda x: x[1] if isinstance(x, tuple) else "",
+)
+def test_a_configuration_of_another_model(folder: Path, change: tuple[str, str], words: str) -> None:
+    text = (folder / "config.toml").read_text(encoding="utf-8")
+    assert change[0] in text
+    replace(folder, "config.toml", text.replace(*change, 1).encode())
+    refused(folder, words)
+
+
+@pytest.mark.parametrize("hidden", [10**7, 2**40, 2**62, 2**70], ids=str)
+def test_sizes_that_are_merely_claimed_are_not_allocated(folder: Path, hidden: int) -> None:
+    text = (folder / "config.toml").read_text(encoding="utf-8")
+    replace(folder, "config.toml", text.replace("hidden = 4", f"hidden = {hidden}").encode())
+    refused(folder, r"config\.toml|model\.safetensors")
+
+
+@pytest.mark.parametrize("data", [b"\xff[model]", b"a = " + b"[" * 5000], ids=["not UTF-8", "nested"])
+def test_a_configuration_that_is_no_toml(folder: Path, data: bytes) -> None:
+    replace(folder, "config.toml", data)
+    refused(folder, r"config\.toml: ")
+
+
+@pytest.mark.parametrize("name", ["source", "target"])
+def test_a_vocabulary_of_another_model(folder: Path, name: str) -> None:
+    level, held = ("char", len(SOURCE)) if name == "source" else ("word", len(TARGET))
+    other = Vocabulary.build(["x"], level)
+    replace(folder, f"{name}.vocab", other.to_text().encode())
+    refused(folder, rf"{name}\.vocab holds {len(other)} ids, config\.toml says {held}")
+    for data in (b"", b"\xff\xfe", b"nothing of the kind\n"):
+        replace(folder, f"{name}.vocab", data)
+        refused(folder, rf"{name}\.vocab:")
+
+
+def test_tensors_that_do_not_fit(folder: Path) -> None:
+    good = trained()[0].parameters()
+    fewer = {key: value for key, value in good.items() if key != "readout.bias"}
+    extra = good | {"spare": np.zeros(2, np.float32)}
+    shaped = good | {"readout.bias": np.zeros((3, 1), np.float32)}
+    typed = good | {"readout.bias": np.zeros(3)}
+    for tensors, words in [
+        (fewer, "tensor 'readout.bias' is missing"),
+        (extra, "tensor 'spare' is not part of this model"),
+        (shaped, r"tensor 'readout.bias' is float32 \(3, 1\), expected float32 \(3,\)"),
+        (typed, r"tensor 'readout.bias' is float64 \(3,\), expected float32 \(3,\)"),
+    ]:
+        replace(folder, "model.safetensors", checkpoint.tensors_to_bytes(tensors))
+        refused(folder, r"model\.safetensors: " + words)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(folder: Path, value: float) -> None:
+    from safetensors.numpy import save
+
+    bad = {name: array.copy() for name, array in trained()[0].parameters().items()}
+    bad["output.bias"][1] = value
+    replace(folder, "model.safetensors", save(bad))
+    refused(folder, rf"model\.safetensors: tensor 'output\.bias' holds {value} at \[1\], expected finite numbers")
+
+
+# ------------------------------------------------------------------------------------------------ resume
+
+
+def cannot_resume(
+    folder: Path, words: str, config: ModelConfig = CONFIG, source: Vocabulary = SOURCE, target: Vocabulary = TARGET
+) -> None:
+    model = Seq2Seq(config, seed=1)
+    before, optimizer = model.flat.copy(), Adam(model)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_training(folder, tables(config), source, target, model, optimizer)
+    assert "\n" not in str(caught.value)
+    if "cannot resume" in words:
+        assert model.flat.tobytes() == before.tobytes() and optimizer.steps == 0  # nothing was begun
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(hidden=5), "hidden was 4 and is now 5"),
+        (dict(cell="lstm"), "cell was 'gru' and is now 'lstm'"),
+        (dict(window=None), "window was 2 and is now None"),
+        (dict(dropout=0.5), "dropout was 0.2 and is now 0.5"),
+        (dict(attention="dot"), "attention was 'additive' and is now 'dot'"),
+        (dict(order="luong"), "order was 'bahdanau' and is now 'luong'"),
+        (dict(source_size=40), r"source_size was \d+ and is now 40"),
+    ],
+    ids=str,
+)
+def test_another_configuration_is_not_resumed(folder: Path, change: dict[str, Any], words: str) -> None:
+    cannot_resume(folder, f"cannot resume, {words}", dataclasses.replace(CONFIG, **change))
+
+
+def test_other_vocabularies_are_not_resumed(folder: Path) -> None:
+    """Of the same size too: the same number would mean another word."""
+    other = Vocabulary([*TARGET.tokens[4:-1], "other"], "word")
+    assert len(other) == len(TARGET)
+    cannot_resume(folder, r"cannot resume, target\.vocab differs", target=other)
+    other = Vocabulary([*SOURCE.tokens[4:-1], "x"], "char")
+    cannot_resume(folder, r"cannot resume, source\.vocab differs", source=other)
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "optimizer.safetensors", "state.json", "config.toml"])
+def test_what_resuming_needs_is_named(folder: Path, name: str) -> None:
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[:-1])
+    cannot_resume(folder, rf"{name.replace('.', '[.]')}: has \d+ bytes, expected")
+    (folder / name).unlink()
+    cannot_resume(folder, rf"{name.replace('.', '[.]')}: the file is missing")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [b"", b"{", b"\xff", b"3", b"null", b"[]", b"{}", b'{"optimizer_steps": null}', b'{"optimizer_steps": "many"}',
+     b'{"optimizer_steps": []}', b'{"optimizer_steps": 1e999}', b'{"optimizer_steps": NaN}', b"[" * 5000],
+    ids=lambda x: repr(x[:30]),
+)  # fmt: skip
+def test_a_state_that_is_none(folder: Path, state: bytes) -> None:
+    replace(folder, "state.json", state)
+    cannot_resume(folder, r"state\.json: ")
+
+
+def test_moments_of_another_model(folder: Path) -> None:
+    m = np.zeros(16, np.float32)
+    replace(folder, "optimizer.safetensors", checkpoint.tensors_to_bytes({"m": m, "v": m}))
+    cannot_resume(folder, r"optimizer\.safetensors: tensor 'm' is float32 \(16,\), expected float32")
+
+
+def test_a_folder_without_a_stopped_run(tmp_path: Path) -> None:
+    cannot_resume(tmp_path / "missing", "missing: no such model folder")
+    start_folder(tmp_path, tables(), SOURCE, TARGET)
+    cannot_resume(tmp_path, r"manifest\.json does not list 'last\.safetensors'")
+
+
+def test_the_state_is_plain_json(folder: Path) -> None:
+    assert json.loads((folder / "state.json").read_bytes()) == {"epoch": 1, "lr": 0.01, "optimizer_steps": 2}
