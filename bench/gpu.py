@@ -114,7 +114,7 @@ def prepare(run: Run, may_build: bool) -> dict[str, str]:
         raise SystemExit("bench/gpu.py: this dhyan was built without CUDA" if found else "bench/gpu.py: no dhyan here")
     if not found["cuda_devices"]:
         raise SystemExit(
-            "bench/gpu.py: no CUDA device can be used here; the kernels' logic is tested by tests/cuda/test_cuda_kernels.py"
+            "bench/gpu.py: no CUDA device can be used here; tests/cuda/test_cuda_kernels.py tests the kernels' logic"
         )
     run.add({"kind": "dhyan", **{name: found[name] for name in ("version", "cuda", "cuda_devices")}})
     return environment

@@ -1,7 +1,7 @@
 """What bench/gpu.py asks of products on a device beyond their error: which bits, and what becomes of NaN and infinity.
 
-The emulation of the tests (tests/cuda/test_cuda_tensor.py) asks the same of the kernels' sources. Here the hardware answers:
-whether a product depends on where in a tile it stands, how sums overflow, what small numbers are worth.
+The emulation of the tests (tests/cuda/test_cuda_tensor.py) asks the same of the kernels' sources. Here the hardware
+answers: whether a product depends on where in a tile it stands, how sums overflow, what small numbers are worth.
 """
 
 from __future__ import annotations

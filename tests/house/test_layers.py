@@ -143,7 +143,7 @@ def allowed(path: Path) -> re.Pattern[str]:
     if where.parts[0] == "include":
         return re.compile(rf"{public}|{table}")
     if where.parts[0] == "bindings":
-        return re.compile(rf"{public}|\w+\.h|runtime/(threads|isa|memory)\.h")
+        return re.compile(rf"{public}|\w+\.h|runtime/(threads|isa|memory)\.h|attention/inputs\.h")
     folders = FOLDERS[1 : FOLDERS.index(where.parts[1]) + 1]
     device = "|cuda/backend\\.h" if where.parts[1] == "attention" else ""
     return re.compile(rf"{public}|{table}|({'|'.join(folders)})/\w+\.h{device}")

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from dhyan import metrics
+from dhyan.metrics import scores
 from dhyan.metrics.alignment import aer, links_from_weights, pharaoh
 from dhyan.metrics.failures import FAILURES, Output, failures, failures_of
 from dhyan.metrics.scores import (
@@ -73,7 +74,7 @@ def distance_by_definition(a, b):
 @given(a=WORDS, b=WORDS)
 def test_edit_distance_by_definition(a, b):
     numbers = [[ord(token[0]) for token in tokens] for tokens in (a, b)]
-    assert edit_distance(a, b) == metrics._edit_distance_plain(*numbers) == distance_by_definition(a, b)
+    assert edit_distance(a, b) == scores._edit_distance_plain(*numbers) == distance_by_definition(a, b)
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,8 @@ def test_tokens_of_two_kinds_are_not_compared():
 
 
 def test_without_sacrebleu(monkeypatch):
-    monkeypatch.setattr(significance, "_bleu_metric", lambda tokenize: None)
-    monkeypatch.setattr(significance, "_metric", lambda name: None)
+    monkeypatch.setattr(significance, "bleu_metric", lambda tokenize: None)
+    monkeypatch.setattr(significance, "sacrebleu_metric", lambda name: None)
     found = compare(spoiled(0.1), spoiled(0.3), samples=5)
     assert list(found["measures"]) == ["exact_match", "token_error_rate"] and found["signature"] is None
 

@@ -121,7 +121,7 @@ def test_names_that_leave_the_folder(tmp_path, name):
 # One interpreter forks a child for each moment: child n is killed in place of its n-th call, in a folder of its own.
 KILLS = """
 import itertools, os, pathlib, signal, sys
-from dhyan import checkpoint
+from dhyan.training import checkpoint
 root, before, files = pathlib.Path(sys.argv[1]), eval(sys.argv[2]), eval(sys.argv[3])
 
 def save_until(moment, folder):
@@ -593,7 +593,7 @@ def test_any_bytes_give_tensors_or_a_checkpoint_error(data, header):
 def test_nesting_is_refused_whatever_the_recursion_limit():
     code = """
 import sys
-from dhyan.checkpoint import tensors_from_bytes
+from dhyan.training.checkpoint import tensors_from_bytes
 sys.setrecursionlimit(10**6)
 header = b'{"a":' * 10**6
 try:
@@ -652,7 +652,7 @@ def test_the_second_trainer_refuses(tmp_path):
 def test_the_lock_dies_with_its_process(tmp_path):
     code = """
 import sys, time
-from dhyan.checkpoint import FolderLock
+from dhyan.training.checkpoint import FolderLock
 with FolderLock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

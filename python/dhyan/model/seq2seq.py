@@ -122,7 +122,7 @@ class Seq2Seq:
         return dict(self._parameters)
 
     def gradient_arrays(self) -> Arrays:
-        """Arrays for something of every parameter, gradients or moments: views into one flat buffer, not yet written."""
+        """Arrays like the parameters, for gradients or moments: views into one flat buffer, not yet written."""
         return self._parameters.like()
 
     def forward(
