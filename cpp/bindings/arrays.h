@@ -9,16 +9,13 @@
 
 #include <stdexcept>
 #include <string>
-#include <type_traits>
 
 #include "runtime/memory.h"
-#include "runtime/threads.h"
 #include "dhyan/cuda.h"
 #include "dhyan/view.h"
+#include "gil.h"
 
 namespace dhyan::bindings {
-
-namespace py = pybind11;
 
 inline std::string where(const char* op, const char* name) { return std::string(op) + ": " + name; }
 
@@ -40,10 +37,10 @@ inline py::array to_numpy(py::handle object, const char* op, const char* name) {
     const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
     if (device.first != 1)
       not_in_cpu_memory(where(op, name));
-    return py::module_::import("numpy").attr("from_dlpack")(object);
+    return call(py::module_::import("numpy").attr("from_dlpack"), py::make_tuple(object));
   }
   if (PyObject_CheckBuffer(object.ptr()) && !PyBytes_Check(object.ptr()) && !PyByteArray_Check(object.ptr()))
-    return py::module_::import("numpy").attr("asarray")(object);
+    return call(py::module_::import("numpy").attr("asarray"), py::make_tuple(object));
   throw py::type_error(where(op, name) + " is of type " + type_name(object) + ", expected a float32 or float64 array");
 }
 
@@ -77,7 +74,7 @@ Input<T> input(py::handle object, const char* op, const char* name) {
     throw py::type_error(where(op, name) + " has dtype " + describe(a) + ", expected " + std::string(py::str(want)));
   }
   constexpr int aligned = 0x0100;  // NPY_ARRAY_ALIGNED
-  in.array = py::array_t<T, py::array::c_style | aligned>::ensure(a);
+  in.array = or_park([&] { return py::array_t<T, py::array::c_style | aligned>::ensure(a); });
   if (!in.array) throw py::error_already_set();
   in.present = true;
   return in;
@@ -154,17 +151,6 @@ View<T, N> view(py::array_t<T>& a) {
   v.data = a.mutable_data();
   for (int i = 0; i < N; ++i) v.size[i] = a.shape(i);
   return v;
-}
-
-// Runs f without the GIL and gives what it returns; the thread may ask for signals meanwhile. f is C++ alone. Only its
-// own scope is without the GIL: a guard in the scope of a binding would also cover what the binding returns, and a
-// Python object made, copied or destroyed there has its references counted wrong.
-template <class F>
-auto without_gil(F&& f) {
-  static_assert(!std::is_base_of_v<py::handle, std::decay_t<decltype(f())>>, "a Python object needs the GIL");
-  const InterruptScope interruptible;
-  const py::gil_scoped_release released;
-  return f();
 }
 
 }  // namespace dhyan::bindings

@@ -181,10 +181,10 @@ inline DeviceArray import_device_array(py::handle object, py::handle stream, con
   py::object capsule;
   try {
     try {
-      capsule = give(py::arg("stream") = number, py::arg("max_version") = py::make_tuple(1, 0));
+      capsule = call(give, py::tuple(), py::dict(py::arg("stream") = number, py::arg("max_version") = py::make_tuple(1, 0)));
     } catch (py::error_already_set& e) {
       if (!e.matches(PyExc_TypeError)) throw;
-      capsule = give(py::arg("stream") = number);
+      capsule = call(give, py::tuple(), py::dict(py::arg("stream") = number));
     }
   } catch (py::error_already_set& e) {  // a tensor that requires gradients, say: its library knows why, not where
     if (!e.matches(PyExc_Exception) || e.matches(PyExc_MemoryError)) throw;

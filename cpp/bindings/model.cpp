@@ -178,10 +178,12 @@ py::object bidirectional_backward(const Cache& cache, py::handle x_, py::handle 
   });
 }
 
-// An array that Python may keep: a copy of rows the loop will overwrite.
+// An array that Python may keep: a copy of rows the loop will overwrite. Not NumPy's copy: that gives the GIL away.
 template <class T, int N>
 py::array_t<T> copied(View<const T, N> v) {
-  return py::array_t<T>(std::vector<py::ssize_t>(v.size.begin(), v.size.end()), v.data);
+  py::array_t<T> a(std::vector<py::ssize_t>(v.size.begin(), v.size.end()));
+  std::copy_n(v.data, v.count(), a.mutable_data());
+  return a;
 }
 
 // A Python object with the methods read(sentence, position, state) -> context, weights and
@@ -193,15 +195,18 @@ class PythonReader : public Reader<T> {
 
   void read(View<const Index, 1> sentence, View<const Index, 1> position, View<const T, 2> state, View<T, 2> context,
             View<T, 2> weights) const override {
-    const py::gil_scoped_acquire gil;
-    const auto both = object_.attr("read")(copied(sentence), copied(position), copied(state)).template cast<py::tuple>();
-    fill(both[0], "reader: context", context);
-    fill(both[1], "reader: weights", weights);
+    with_gil([&] {
+      const py::tuple asked = py::make_tuple(copied(sentence), copied(position), copied(state));
+      const auto both = call(object_.attr("read"), asked).template cast<py::tuple>();
+      fill(both[0], "reader: context", context);
+      fill(both[1], "reader: weights", weights);
+    });
   }
   void read_backward(Index t, View<const T, 2> dcontext, View<const T, 2> dweights, View<T, 2> dstate) const override {
-    const py::gil_scoped_acquire gil;
-    const py::object dw = dweights ? py::object(copied(dweights)) : py::none();
-    fill(object_.attr("read_backward")(t, copied(dcontext), dw), "reader: dstate", dstate);
+    with_gil([&] {
+      const py::object dw = dweights ? py::object(copied(dweights)) : py::none();
+      fill(call(object_.attr("read_backward"), py::make_tuple(t, copied(dcontext), dw)), "reader: dstate", dstate);
+    });
   }
 
  private:

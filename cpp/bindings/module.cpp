@@ -14,8 +14,9 @@ namespace {
 
 // PyErr_CheckSignals does its work on the main thread only; elsewhere it returns at once.
 void ask_python_for_signals() {
-  py::gil_scoped_acquire held;
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  with_gil([] {
+    if (or_park([] { return PyErr_CheckSignals(); }) != 0) throw py::error_already_set();
+  });
 }
 
 template <class T>
@@ -185,6 +186,7 @@ PYBIND11_MODULE(_core, m) {
   namespace py = pybind11;
   m.doc() = "The C++ core of dhyan; import dhyan.ops instead.";
   dhyan::set_interrupt_check(ask_python_for_signals);
+  py::dtype::of<float>();  // finds NumPy's functions now: pybind11 would release the GIL for that in the first op
   m.def("show_config", &show_config);
   m.def("set_isa", &dhyan::set_isa, py::arg("isa"));
   m.def("has_bf16_products", [] { return dhyan::bf16_kernels() != nullptr; });

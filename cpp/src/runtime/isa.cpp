@@ -40,7 +40,8 @@ bool has_v4() {
 #endif
 
 const std::vector<Variant>& variants() {
-  static const std::vector<Variant> all = [] {
+  // Never destroyed: a thread may be in a kernel while the process exits.
+  static const auto& all = *new std::vector<Variant>([] {
     std::vector<Variant> list;
     list.push_back({"base", attention_table_base(), dense_table_base()});
 #ifdef DHYAN_HAVE_V3
@@ -53,7 +54,7 @@ const std::vector<Variant>& variants() {
     list.push_back({"native", attention_table_native(), dense_table_native()});
 #endif
     return list;
-  }();
+  }());
   return all;
 }
 
