@@ -1,7 +1,8 @@
 // The only file that knows NumPy and DLPack: Python objects in, views out.
 //
 // Inputs may have any stride or alignment (they are copied to row-major order when they are not), but never another
-// dtype: a silent cast would hide the caller's mistake.
+// dtype: a silent cast would hide the caller's mistake. Arrays of integers, which are checked and then used as indices,
+// are copied always.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -9,6 +10,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "runtime/memory.h"
 #include "dhyan/cuda.h"
@@ -44,7 +46,7 @@ inline py::array to_numpy(py::handle object, const char* op, const char* name) {
   throw py::type_error(where(op, name) + " is of type " + type_name(object) + ", expected a float32 or float64 array");
 }
 
-// Row-major, aligned and of exactly this dtype; keeps the copy (if one was needed) alive.
+// Row-major, aligned and of exactly this dtype; keeps the copy (if one was made) alive.
 template <class T>
 struct Input {
   py::array_t<T> array;
@@ -73,8 +75,10 @@ Input<T> input(py::handle object, const char* op, const char* name) {
   if (!a.dtype().is(want) && !a.dtype().equal(want)) {
     throw py::type_error(where(op, name) + " has dtype " + describe(a) + ", expected " + std::string(py::str(want)));
   }
-  constexpr int aligned = 0x0100;  // NPY_ARRAY_ALIGNED
-  in.array = or_park([&] { return py::array_t<T, py::array::c_style | aligned>::ensure(a); });
+  // NPY_ARRAY_ALIGNED; and NPY_ARRAY_ENSURECOPY for what is an index: another thread may write to the caller's array
+  // between the check and the use.
+  constexpr int how = 0x0100 | (std::is_integral_v<T> ? 0x0020 : 0);
+  in.array = or_park([&] { return py::array_t<T, py::array::c_style | how>::ensure(a); });
   if (!in.array) throw py::error_already_set();
   in.present = true;
   return in;

@@ -163,6 +163,60 @@ print(json.dumps(results == {expected}))
     assert one_result is True
 
 
+# Each gives an array of indices, and a call that reads it, for long enough that another thread gets its turn in it.
+INDICES = {
+    "embedding_forward": """
+array, table = np.ones(200_000, np.int64), np.ones((50, 16), np.float32)
+call = lambda: model_ops.embedding_forward(table, array)
+""",
+    "embedding_backward": """
+array, dout = np.ones(100_000, np.int64), np.ones((100_000, 16), np.float32)
+call = lambda: model_ops.embedding_backward(dout, array, 50)
+""",
+    "cross_entropy_forward": """
+array, r = np.ones(20_000, np.int64), np.ones((20_000, 16), np.float32)
+w, b = np.ones((16, 50), np.float32), np.ones(50, np.float32)
+call = lambda: np.float64(model_ops.cross_entropy_forward(r, w, b, array)[0])
+""",
+    "attention_forward": """
+array, q = np.full((8, 500), 2), np.ones((8, 500, 16), np.float32)
+call = lambda: ops.attention_forward(q, q, q, term="product", end=array)[0]
+""",
+    "recurrent_forward": """
+array, x, lengths = np.ones(4000, np.int64), np.ones((50, 16), np.float32), np.full(8, 500)
+weights = {n: np.ones((16, 16) if "weight" in n else 16, np.float32) for n in model_ops.CELL_PARAMETERS}
+call = lambda: model_ops.recurrent_rows_forward(x, lengths, weights, cell="rnn", index=array)[0]
+""",
+}
+
+
+@pytest.mark.parametrize("op", INDICES)
+def test_indices_that_another_thread_writes_to_are_checked_as_they_are_used(op: str, tmp_path: Path) -> None:
+    """A call sees them before or after, and refuses them or is right: it never reads or writes elsewhere."""
+    right, refused = script(
+        tmp_path,
+        f"""
+{INDICES[op]}
+def write():
+    while not done:
+        array[...] = 1 << 40
+        array[...] = good
+good, expected, done, right, refused = array.copy(), digest(call()), False, 0, 0
+thread = threading.Thread(target=write)
+thread.start()
+for _ in range(600):
+    try:
+        right += digest(call()) == expected
+    except (IndexError, ValueError) as error:
+        refused += "1099511627776" in str(error)
+done = True
+thread.join()
+print(right, refused, sep="\\n")
+""",
+    )
+    assert right + refused == 600 and refused > 0
+
+
 def test_the_gil_is_released_around_a_function_alone() -> None:
     """A guard in the scope of a binding would also cover what the binding returns: only `without_gil` has one."""
     bindings = Path(__file__).parents[1] / "cpp" / "bindings"

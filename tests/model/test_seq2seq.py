@@ -422,6 +422,19 @@ def test_initial_loss_is_that_of_a_guess() -> None:
 # ------------------------------------------------------------------------------------------------ bad input
 
 
+def test_lengths_that_change_between_the_passes_are_refused() -> None:
+    """The sum is the same, but one sentence is now longer than anything that forward made room for."""
+    config = config_of()
+    model, batch = Seq2Seq(config), batch_of(config, (5, 5, 5), (4, 4, 4))
+    _, cache = model.forward(batch)
+    kept = batch.source_lengths.copy()
+    batch.source_lengths[:] = 15, 0, 0
+    with pytest.raises(ValueError, match="decoder_backward: memory lengths have changed since the forward call"):
+        model.backward(cache)
+    batch.source_lengths[:] = kept
+    model.backward(cache)
+
+
 @pytest.mark.parametrize("change, words", [
     (dict(hidden=0), "hidden"), (dict(hidden=-1), "hidden"), (dict(layers=0), "layers"),
     (dict(embedding=0), "embedding"),

@@ -12,7 +12,7 @@ namespace dhyan {
 template <class T>
 struct DecoderCache {
   DecoderShape<T> z;
-  Ragged targets;
+  Ragged sources, targets;
   std::vector<CellTrace<T>> cells;
   Buffer<T> query, context, weights, readout;  // (N,U) (N,D) (N,S) (N,E)
   Buffer<T> output;                            // (N,H) what the layers hand on, where they are residual
@@ -37,7 +37,7 @@ std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, 
   check_masks(op, z, B, N, masks);
 
   auto cache = std::make_shared<DecoderCache<T>>(DecoderCache<T>{
-      z, targets, {}, Buffer<T>(N * z.U), Buffer<T>(N * z.D), Buffer<T>(N * z.S), Buffer<T>(N * z.E),
+      z, sources, targets, {}, Buffer<T>(N * z.U), Buffer<T>(N * z.D), Buffer<T>(N * z.S), Buffer<T>(N * z.E),
       Buffer<T>(p.residual && z.L > 1 ? N * z.H : 0)});
   for (Index l = 0; l < z.L; ++l) cache->cells.emplace_back(p.cell, N, z.H, p.cells[l].normalized());
   const PreparedMemory<T> prepared(p.scorer, memory);
@@ -327,6 +327,8 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& 
   const auto& z = cache.z;
   const Index N = cache.targets.total, B = cache.targets.B, width = gates_of(p.cell) * z.H;
   check_decoder(op, p, memory, B, h0, c0, z.S);
+  if (!std::equal(cache.sources.length.begin(), cache.sources.length.end(), memory.lengths.data))
+    fail(std::string(op) + ": memory lengths have changed since the forward call");
   check_tokens(op, "y", y, N, {"E", z.E}, "one row a decoder step");
   check_shape(op, "dreadout", dreadout, {{"N", N}, {"E", z.E}});
   if (dweights) check_shape(op, "dweights", dweights, {{"N", N}, {"S", z.S}});

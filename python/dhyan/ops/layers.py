@@ -34,7 +34,7 @@ def embedding_forward(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
     try:
         rows = _core.embedding_forward(table, flat)
     except IndexError:
-        raise _id_error("embedding_forward", ids, len(table)) from None
+        raise _id_error("embedding_forward", flat.reshape(np.shape(ids)), len(table)) from None
     return rows.reshape(*np.shape(ids), table.shape[1])
 
 
@@ -47,7 +47,7 @@ def embedding_backward(dout: np.ndarray, ids: np.ndarray, V: int, *, out: np.nda
     try:
         _core.embedding_backward(np.reshape(dout, (flat.size, np.shape(dout)[-1])), flat, table)
     except IndexError:
-        raise _id_error("embedding_backward", ids, V) from None
+        raise _id_error("embedding_backward", flat.reshape(np.shape(ids)), V) from None
     return table
 
 
@@ -55,7 +55,7 @@ def _flat_ids(op: str, ids: object) -> np.ndarray:
     if not isinstance(ids, np.ndarray) or ids.dtype != np.int64:
         got = ids.dtype if isinstance(ids, np.ndarray) else type(ids).__name__
         raise TypeError(f"{op}: ids has type {got}, expected an int64 array")
-    return np.ascontiguousarray(ids).reshape(-1)
+    return ids.flatten()  # a copy: what is refused is named as it was
 
 
 def distinct(ids: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray] | None:
