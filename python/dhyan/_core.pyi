@@ -1,4 +1,4 @@
-"""The C++ core, as the modules above it see it: ops.py, model_ops.py and decoder.py, where the docstrings are.
+"""The C++ core, as the modules of `dhyan.ops` see it, where the docstrings are.
 
 Arrays are float32 or float64, one dtype a call; ids, lengths and ranges are int64; masks are bool.
 """

@@ -167,16 +167,16 @@ print(json.dumps(results == {expected}))
 INDICES = {
     "embedding_forward": """
 array, table = np.ones(200_000, np.int64), np.ones((50, 16), np.float32)
-call = lambda: model_ops.embedding_forward(table, array)
+call = lambda: ops.embedding_forward(table, array)
 """,
     "embedding_backward": """
 array, dout = np.ones(100_000, np.int64), np.ones((100_000, 16), np.float32)
-call = lambda: model_ops.embedding_backward(dout, array, 50)
+call = lambda: ops.embedding_backward(dout, array, 50)
 """,
     "cross_entropy_forward": """
 array, r = np.ones(20_000, np.int64), np.ones((20_000, 16), np.float32)
 w, b = np.ones((16, 50), np.float32), np.ones(50, np.float32)
-call = lambda: np.float64(model_ops.cross_entropy_forward(r, w, b, array)[0])
+call = lambda: np.float64(ops.cross_entropy_forward(r, w, b, array)[0])
 """,
     "attention_forward": """
 array, q = np.full((8, 500), 2), np.ones((8, 500, 16), np.float32)
@@ -184,8 +184,8 @@ call = lambda: ops.attention_forward(q, q, q, term="product", end=array)[0]
 """,
     "recurrent_forward": """
 array, x, lengths = np.ones(4000, np.int64), np.ones((50, 16), np.float32), np.full(8, 500)
-weights = {n: np.ones((16, 16) if "weight" in n else 16, np.float32) for n in model_ops.CELL_PARAMETERS}
-call = lambda: model_ops.recurrent_rows_forward(x, lengths, weights, cell="rnn", index=array)[0]
+weights = {n: np.ones((16, 16) if "weight" in n else 16, np.float32) for n in ops.CELL_PARAMETERS}
+call = lambda: ops.recurrent_rows_forward(x, lengths, weights, cell="rnn", index=array)[0]
 """,
 }
 
@@ -380,7 +380,7 @@ def test_daemon_threads_in_an_op_do_not_disturb_the_exit(op: str, n: int, tmp_pa
     path.write_text(
         PRELUDE
         + f"""
-model_ops.set_num_threads({n})
+ops.set_num_threads({n})
 {DAEMONS[op]}
 class Last:
     def __del__(self, work=work, expected=work(), write=os.write, clock=time.monotonic, until=0.12):

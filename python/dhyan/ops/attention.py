@@ -1,6 +1,6 @@
 """The compiled operations under their C++ names: allocate, call, return.
 
-Attention is here; the ops a model needs besides it (recurrent layers, loss, optimiser) stand in ``model_ops``.
+Attention is here; the ops a model needs besides it (recurrent layers, loss, optimiser) stand beside it in `dhyan.ops`.
 
 Letters: B sentences, T target rows, S source positions, H width of queries and keys, D width of values.
 Arrays are float32 or float64, one dtype a call; any stride is read correctly, results are C-contiguous.
