@@ -46,7 +46,7 @@ class Lexicon:
                 if row and not 0 <= min(row) <= max(row) < size:
                     raise IndexError(f"Lexicon.learn: {name} {number} holds an id outside 0 <= id < {size}")
         pairs = _types(sources, targets, target_size)
-        rows = np.searchsorted(pairs, np.arange(source_size + 1) * target_size)  # where each source id's pairs begin
+        begins = np.searchsorted(pairs, np.arange(source_size + 1) * target_size)  # where each source id's pairs begin
         p = np.ones(len(pairs))
         for _ in range(ITERATIONS):
             counts = np.zeros(len(pairs))
@@ -57,11 +57,11 @@ class Lexicon:
                 share = p[where][pair]
                 share /= np.bincount(places, share)[places]
                 counts[where] += np.bincount(pair, share, minlength=len(own))
-            for first, last in pairwise(rows):
+            for first, last in pairwise(begins):
                 counts[first:last] /= counts[first:last].sum()
             p = counts
         best = np.full((source_size, KEPT), -1)
-        for i, (first, last) in enumerate(pairwise(rows)):
+        for i, (first, last) in enumerate(pairwise(begins)):
             order = np.argsort(-p[first:last], kind="stable")[:KEPT]
             best[i, : len(order)] = pairs[first:last][order] % target_size
         seen = np.bincount(np.fromiter((i for row in targets for i in row), np.int64), minlength=target_size)
