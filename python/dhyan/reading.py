@@ -170,7 +170,7 @@ def read_forward(
         return context, given[:, None], before, cache
     assert memory.keys is not None
     n, scorer = plan.sizes.heads, plan.scorer(p)
-    projected = query if scorer.query is None else _rows_forward(query, scorer.query)
+    projected = query if scorer.query is None else ops.linear_forward(query, scorer.query)
     q = _unit(projected, n) if scorer.normalize_query else projected
     k = memory.keys
     if plan.scoring.feedback:
@@ -263,7 +263,7 @@ def read_backward(
         dq = _unit_backward(dq, cache.projected, n)
     dquery = dq
     if scorer.query is not None:
-        dquery, dmatrix = _rows_backward(dq, cache.query, scorer.query)
+        dquery, dmatrix, _ = ops.linear_backward(dq, cache.query, scorer.query)
         assert sums.into.query is not None
         sums.into.query[...] += dmatrix
     if cache.centre is not None:
@@ -278,15 +278,6 @@ def _cut(x: np.ndarray, i: int, n: int) -> np.ndarray:
     """Slice i of n of the last axis, a view."""
     width = x.shape[-1] // n
     return x[..., i * width : (i + 1) * width]
-
-
-def _rows_forward(x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    return ops.linear_forward(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[1])
-
-
-def _rows_backward(dy: np.ndarray, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    dx, dw, _ = ops.linear_backward(dy.reshape(-1, w.shape[1]), x.reshape(-1, w.shape[0]), w)
-    return dx.reshape(x.shape), dw
 
 
 def _unit(x: np.ndarray, n: int) -> np.ndarray:
