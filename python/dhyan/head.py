@@ -89,6 +89,14 @@ def head_forward(x: HeadInputs, *, hard: bool = False, need_weights: bool = True
     return ops.context_forward(weights, x.v), HeadCache(x, weights, None, scores, normal)
 
 
+def _exact_sum(x: np.ndarray) -> float:
+    """The sum, rounded once; NaN or infinity where it is no finite number."""
+    try:
+        return math.fsum(x)
+    except (OverflowError, ValueError):
+        return float(x.sum())
+
+
 def head_backward(cache: HeadCache, dcontext: np.ndarray, dweights: np.ndarray | None) -> HeadGradients:
     """Gradients from dcontext (B, T, D) and dweights (B, T, S) or None."""
     x = cache.inputs
@@ -110,7 +118,8 @@ def head_backward(cache: HeadCache, dcontext: np.ndarray, dweights: np.ndarray |
     if x.normalize == "monotonic":
         dscores, dprevious = ops.monotonic_backward(dfinal, cache.scores, cache.normal, previous=x.previous, **x.where)
         # Position by position, then exactly, for the same reason.
-        dthreshold = math.fsum(dscores.sum((0, 1), dtype=np.float64))
+        with np.errstate(invalid="ignore", over="ignore"):  # infinite gradients of both signs: NaN, as in dscores
+            dthreshold = _exact_sum(dscores.sum((0, 1), dtype=np.float64))
     elif x.normalize == "sparsemax":
         dscores = ops.sparsemax_backward(dfinal, cache.normal)
     else:
