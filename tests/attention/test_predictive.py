@@ -46,6 +46,13 @@ def test_a_centre_between_positions_keeps_both_edges() -> None:
     assert may.begin[:, 0].tolist() == [4, 0, 1] and may.end[:, 0].tolist() == [6, 0, 4]
 
 
+@pytest.mark.parametrize("radius", [2**62, 2**63, 10**400], ids=["2**62", "2**63", "10**400"])
+def test_a_radius_beyond_the_source_cuts_nothing(radius: int) -> None:
+    centre, *_ = made(radius)
+    np.testing.assert_array_equal(centre.cut(everywhere()).allowed(S), everywhere().allowed(S))
+    assert (centre.gaussian == 1).all()
+
+
 def test_a_saturated_centre_stays_in_the_sentence() -> None:
     p = {"window_query": np.full((Q, U), 1e3), "window_v": np.full(U, 1e4)}
     for sign, place in ((-1, 0), (1, 9)):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
+from cuda_emulator import COMPILER, ROOT
 from dhyan import ops
 from spec.ulp import EXP_GATE, TANH_GATE, finite_floats, ulp_error
 
@@ -20,6 +24,38 @@ def test_exp_is_within_one_ulp_of_every_float(isa: str, floats: np.ndarray) -> N
     infinite = exact >= 2.0**128 * (1 - 2.0**-25)
     assert np.isinf(y[infinite]).all()
     assert ulp_error(y[~infinite], exact[~infinite]).max() <= EXP_GATE
+
+
+def test_no_operation_is_undefined(tmp_path: Path) -> None:
+    """The scalar functions, compiled so that undefined behaviour ends the program."""
+    source = tmp_path / "elementary.cpp"
+    source.write_text(
+        """
+#include <cstring>
+#include "kernels/elementary.h"
+template <class T, class Word>
+T all(int step) {
+  T sum = 0;
+  for (int i = 0; i < 1 << 16; i += step) {  // the upper half of the bits: every sign and exponent, NaN and infinity
+    const Word bits = Word(i) << (8 * sizeof(T) - 16);
+    T x;
+    std::memcpy(&x, &bits, sizeof x);
+    sum += dhyan::vexp<T>(x) + dhyan::vtanh<T>(x) + dhyan::vsigmoid<T>(x) + dhyan::vexp_normal<T>(x);
+  }
+  return sum;
+}
+int main(int count, char**) {
+  volatile double sum = all<float, std::uint32_t>(count) + all<double, std::uint64_t>(count);
+  return sum == 1;
+}
+""",
+        encoding="utf-8",
+    )
+    program = tmp_path / "elementary"
+    checked = ["-fsanitize=undefined,float-cast-overflow", "-fsanitize-undefined-trap-on-error"]
+    include = ROOT / "cpp" / "src"
+    subprocess.run([str(COMPILER), "-std=c++17", "-O1", *checked, f"-I{include}", source, "-o", program], check=True)
+    subprocess.run([program], check=True)
 
 
 def test_exp_reaches_down_to_the_smallest_subnormal(isa: str) -> None:

@@ -11,6 +11,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #ifdef __linux__
 #include <sched.h>
@@ -33,6 +34,12 @@ thread_local int interrupt_depth = 0;
 thread_local Clock::time_point last_check;
 thread_local bool in_region = false;
 thread_local const std::atomic<bool>* region_stop = nullptr;  // set while in a region: another thread has failed
+
+// Whatever runs while one of these lives runs in a region.
+struct InRegion {
+  const bool outer = std::exchange(in_region, true);
+  ~InRegion() { in_region = outer; }
+};
 
 struct Cancelled {};  // ends an item whose region has failed elsewhere; the error that failed it is the one rethrown
 
@@ -75,11 +82,10 @@ struct Region {
 
   // `place`: 0 for the thread that opened the region, then one after the other.
   void work(int place) {
-    in_region = true;
+    const InRegion here;
     region_stop = &stop;
     for (int i = 0; i < shares; ++i) work_on(share[(place + i) % shares]);
     region_stop = nullptr;
-    in_region = false;
   }
 
   void work_on(Share& s) {
@@ -253,6 +259,10 @@ void check_interrupt() {
   if (InterruptCheck check = interrupt_check) check();
 }
 
+void park() {
+  for (;;) std::this_thread::sleep_for(std::chrono::hours(24));
+}
+
 void around_fork(void (*before)(), void (*after)()) {
 #ifdef __unix__
   pthread_atfork(before, after, after);
@@ -263,6 +273,15 @@ void around_fork(void (*before)(), void (*after)()) {
 }
 
 namespace detail {
+
+namespace {
+void run_here(std::int64_t items, bool backwards, Body body, void* context) {
+  for (std::int64_t item = 0; item < items; ++item) {
+    check_interrupt();
+    body(context, backwards ? items - 1 - item : item);
+  }
+}
+}  // namespace
 
 void run(std::int64_t items, bool parallel, bool backwards, Body body, void* context) {
   const std::int64_t threads = parallel && !in_region ? num_threads() : 1;
@@ -275,11 +294,10 @@ void run(std::int64_t items, bool parallel, bool backwards, Body body, void* con
       if (region.error) std::rethrow_exception(region.error);
       return;
     }
+    const InRegion here;  // a region of one thread: what its items open is part of it, also when the pool is free again
+    return run_here(items, backwards, body, context);
   }
-  for (std::int64_t item = 0; item < items; ++item) {
-    check_interrupt();
-    body(context, backwards ? items - 1 - item : item);
-  }
+  run_here(items, backwards, body, context);
 }
 
 }  // namespace detail

@@ -163,7 +163,7 @@ def read_forward(
         return context, given[:, None], before, cache
     assert memory.keys is not None
     n, scorer = plan.sizes.heads, plan.scorer(p)
-    projected = query if scorer.query is None else _rows_forward(query, scorer.query)
+    projected = query if scorer.query is None else ops.linear_forward(query, scorer.query)
     q = _unit(projected, n) if scorer.normalize_query else projected
     k = memory.keys
     if plan.scoring.feedback:
@@ -256,7 +256,7 @@ def read_backward(
         dq = _unit_backward(dq, cache.projected, n)
     dquery = dq
     if scorer.query is not None:
-        dquery, dmatrix = _rows_backward(dq, cache.query, scorer.query)
+        dquery, dmatrix, _ = ops.linear_backward(dq, cache.query, scorer.query)
         assert sums.into.query is not None
         sums.into.query[...] += dmatrix
     if cache.centre is not None:
@@ -271,15 +271,6 @@ def _cut(x: np.ndarray, i: int, n: int) -> np.ndarray:
     """Slice i of n of the last axis, a view."""
     width = x.shape[-1] // n
     return x[..., i * width : (i + 1) * width]
-
-
-def _rows_forward(x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    return ops.linear_forward(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[1])
-
-
-def _rows_backward(dy: np.ndarray, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    dx, dw, _ = ops.linear_backward(dy.reshape(-1, w.shape[1]), x.reshape(-1, w.shape[0]), w)
-    return dx.reshape(x.shape), dw
 
 
 def _unit(x: np.ndarray, n: int) -> np.ndarray:
@@ -388,6 +379,14 @@ def head_forward(x: HeadInputs, *, hard: bool = False, need_weights: bool = True
     return ops.context_forward(weights, x.v), HeadCache(x, weights, None, scores, normal)
 
 
+def _exact_sum(x: np.ndarray) -> float:
+    """The sum, rounded once; NaN or infinity where it is no finite number."""
+    try:
+        return math.fsum(x)
+    except (OverflowError, ValueError):
+        return float(x.sum())
+
+
 def head_backward(cache: HeadCache, dcontext: np.ndarray, dweights: np.ndarray | None) -> HeadGradients:
     """Gradients from dcontext (B, T, D) and dweights (B, T, S) or None."""
     x = cache.inputs
@@ -409,7 +408,8 @@ def head_backward(cache: HeadCache, dcontext: np.ndarray, dweights: np.ndarray |
     if x.normalize == "monotonic":
         dscores, dprevious = ops.monotonic_backward(dfinal, cache.scores, cache.normal, previous=x.previous, **x.where)
         # Position by position, then exactly, for the same reason.
-        dthreshold = math.fsum(dscores.sum((0, 1), dtype=np.float64))
+        with np.errstate(invalid="ignore", over="ignore"):  # infinite gradients of both signs: NaN, as in dscores
+            dthreshold = _exact_sum(dscores.sum((0, 1), dtype=np.float64))
     elif x.normalize == "sparsemax":
         dscores = ops.sparsemax_backward(dfinal, cache.normal)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -116,8 +117,8 @@ class ModelConfig(Options):
 
     @property
     def radius(self) -> int:
-        """The radius of a Window, -1 without one."""
-        return self.window.radius if isinstance(self.window, Window) else -1
+        """The radius of a Window, -1 without one; at most what 64 bits hold: a wider one reaches no further."""
+        return min(self.window.radius, sys.maxsize) if isinstance(self.window, Window) else -1
 
     def to_dict(self) -> dict[str, Any]:
         """Field name -> plain value: a window is its radius or "predictive:RADIUS"."""
