@@ -8,11 +8,12 @@ from typing import Any
 
 import dhyan
 import numpy as np
-from attentions import options, setting
-from cases import BOTH, FORWARD, Arrays, Case, model_config
+from cases.all import BOTH, FORWARD, Arrays, Case, model_config
+from cases.attention import options, setting
 from dhyan import ops
-from plain import Call
 from spec import model as reference_model
+
+from sides.numpy import Call
 
 
 class Side:
