@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-TASKS = ("decoding", "g2p_twin", "published", "scorings")
+TASKS = ("beam", "decoding", "g2p_twin", "growth", "published", "scorings")
 
 
 def main(argv: list[str]) -> int:

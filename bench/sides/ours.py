@@ -34,7 +34,7 @@ class Side:
     def prepare(self, case: Case, form: str, a: Arrays) -> dict[str, Call]:
         """Pass name -> call."""
         if case.modelled:
-            return _model_calls(case, a)
+            return model_calls(case, a)
         if case.section == "scorings":
             return _scoring_calls(case, form, a)
         if case.op in ("additive", "scaled_dot"):
@@ -129,7 +129,8 @@ def _plain_calls(case: Case, a: Arrays) -> dict[str, Call]:
     raise ValueError(f"no call for {case.op!r}")
 
 
-def _model_calls(case: Case, a: Arrays) -> dict[str, Call]:
+def model_calls(case: Case, a: Arrays) -> dict[str, Call]:
+    """Of a model with these parameters: check, and a train step or greedy decoding."""
     config = dhyan.ModelConfig(**vars(model_config(case)))
     model = dhyan.Seq2Seq(config, bf16=case.op == "bf16")
     parameters = model.parameters()

@@ -1,4 +1,4 @@
-"""dhyan.Attention is its specification; whose slopes are those it claims, whose masks are what they say; errors are found."""
+"""dhyan.Attention against its specification, whose slopes and masks are what they claim; and errors are found."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ import pytest
 from dhyan import ops
 from spec.ulp import EXP_GATE, TANH_GATE, finite_floats, ulp_error
 
-
 PARTS = 16  # of the bit patterns
 
 
