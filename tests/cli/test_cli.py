@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from dhyan import corpus
@@ -642,13 +641,17 @@ def test_info(capsys):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_while_waiting_for_input(folder, number, code):
+    """At a terminal, where every line is answered at once: the answer to one says that it waits for the next."""
+    master, terminal = os.openpty()
     process = subprocess.Popen(
-        command("translate", folder / "model"),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    time.sleep(1.0)
+        command("translate", folder / "model"), stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    os.close(terminal)
+    os.write(master, b"x\n")
+    assert process.stdout.readline()
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
+    os.close(master)
     assert process.returncode == code, err
     assert out == b"" and err.count(b"\n") == 1 and err.startswith(b"dhyan: ")
 

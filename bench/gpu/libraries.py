@@ -1,6 +1,6 @@
 """The device's arrays of other libraries, for bench/gpu.py: PyTorch, CuPy and JAX, each where it is installed.
 
-    python bench/gpu_libraries.py        # one JSON record a line; exit code 1 where something is wrong
+    python -m gpu.libraries        # one JSON record a line; exit code 1 where something is wrong
 
 Results are of the library that the inputs are of, lie where DLPack says and are right, also in a stream of the
 library's own; the gradients of `dhyan.torch` are PyTorch's; wrong calls are refused by name, and the next one is right.
@@ -13,13 +13,10 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "tests"))
 B, T, S, H = 3, 20, 33, 40
 
 

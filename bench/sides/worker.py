@@ -3,8 +3,8 @@
 A process a side: PyTorch's wheel brings its own libgomp, and two OpenMP pools in one process wait actively for work on
 each other's cores. While one side works, the others are blocked on their standard input and use no processor.
 
-    worker.py SIDES                     reads one JSON request a line, answers one JSON line each; a,b: both in here
-    worker.py SIDE --memory CASE FORM   peak memory of the case's last pass, in a fresh process
+    python -m sides.worker SIDES                     a JSON request a line, a JSON answer each; a,b: both in here
+    python -m sides.worker SIDE --memory CASE FORM   peak memory of the case's last pass, in a fresh process
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cases import CASES, Case, inputs
+from cases.all import CASES, Case, inputs
 
-MODULES = {"dhyan": "ours", "numpy": "plain", "torch": "twins"}
+MODULES = {"dhyan": "sides.ours", "numpy": "sides.numpy", "torch": "sides.torch"}
 WARM_UP = 2
 
 

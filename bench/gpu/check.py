@@ -1,8 +1,8 @@
 """The checks of bench/gpu.py: every op in one type against float64 NumPy on fresh random inputs.
 
-    python bench/gpu_check.py --dtype float32 [--small] [--seed N]      # one JSON record a line
+    python -m gpu.check --dtype float32 [--small] [--seed N]      # one JSON record a line
 
-By relative norm error; of products also what becomes of bits, NaN and infinity (gpu_edges.py). All device memory starts
+By relative norm error; of products also what becomes of bits, NaN and infinity (edges.py). All device memory starts
 as NaN, so an element that is not written is found; two runs must give the same bits. Every third problem of the tanh
 term has elements up to 10^4 among its queries and keys, which takes its kernels through all their ranges. An op that
 fails is named and the next one is checked.
@@ -15,14 +15,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import gpu_edges
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "tests"))
+from gpu import edges as gpu_edges
 
 GATES = {"float32": 1e-5, "float64": 1e-13, "float16": 3e-3, "bfloat16": 2e-2}
 PRODUCT_GATE = 4e-6  # float32: a part of a factor that is missing on the tensor cores is to be seen

@@ -10,7 +10,7 @@ import functools
 from typing import Any
 
 import numpy as np
-from plain_attention import margin
+from spec import attention as reference_attention
 from spec.attention import SCORINGS, Setting, shapes
 
 Arrays = dict[str, np.ndarray]
@@ -114,6 +114,24 @@ def _inputs(label: str, sizes: tuple[tuple[str, int], ...], seed: int) -> Arrays
         if not choosing or margin(which, wide) > CLEAR:
             return a
     raise ValueError(f"{label}: every draw has a choice that hangs on a rounding error")
+
+
+def margin(which: Setting, a: Arrays) -> float:
+    """How far from the nearest edge any choice is: of sparsemax's support, of a predicted window."""
+    p = {name.removeprefix("attention."): x for name, x in a.items() if name.startswith("attention.")}
+    nearest = np.inf
+    for b, n in enumerate(a["lengths"]):  # one sentence at a time: the sums of tanh terms are large
+        query, memory = a["query"][b : b + 1], a["memory"][b : b + 1, :n]
+        if which.predictive:
+            centres = reference_attention.predicted_centres(query, p, np.array([n]))
+            nearest = min(nearest, float(np.abs(centres - np.round(centres)).min()))
+        if which.normalize == "sparsemax":
+            past = reference_attention.nothing_past(1, which.heads, n, query.dtype)
+            scores = reference_attention.score(which, p, query, memory, past) / which.temperature
+            weights = reference_attention.sparsemax(scores, np.ones(scores.shape, bool))
+            threshold = np.where(weights > 0, scores - weights, -np.inf).max(-1, keepdims=True)
+            nearest = min(nearest, float(np.abs(scores - threshold).min()))
+    return nearest
 
 
 def _draw(label: str, which: Setting, z: dict[str, int], rng: np.random.Generator) -> Arrays:

@@ -2,7 +2,7 @@
 
 Forms: eager; compile (torch.compile of the same lines, fixed shapes); compile-sum (additive scores as an elementwise
 product and a sum, which the compiler can fuse into one loop); sdpa (F.scaled_dot_product_attention); and for whole
-models eager-split and compile-split (see seq2seq_twin.py). The fastest form of a case is the peer.
+models eager-split and compile-split (see torch_seq2seq.py). The fastest form of a case is the peer.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from attentions import setting
-from cases import BOTH, FORWARD, Arrays, Case, model_config
-from seq2seq_twin import Seq2SeqTwin
+from cases.all import BOTH, FORWARD, Arrays, Case, model_config
+from cases.attention import setting
 from torch import Tensor
-from twin_attention import TwinAttention
+
+from sides.torch_attention import TwinAttention
+from sides.torch_seq2seq import Seq2SeqTwin
 
 Tensors = dict[str, Tensor]
 Call = Callable[[], Tensors]
@@ -96,12 +97,15 @@ class Side:
         }  # fmt: skip
 
     def forms(self, case: Case) -> tuple[str, ...]:
-        """The case's own list."""
-        return case.peers
+        """The case's own list without bfloat16 where oneDNN has none, and for scorings a form to check others by."""
+        peers = tuple(form for form in case.peers if torch.ops.mkldnn._is_mkldnn_bf16_supported() or "auto" not in form)
+        return (*peers, "float64") if case.section == "scorings" else peers
 
     def prepare(self, case: Case, form: str, arrays: Arrays) -> dict[str, Call]:
         """Pass name -> call."""
         t = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if form == "float64":
+            t = {name: x.double() if x.is_floating_point() else x for name, x in t.items()}
         if case.modelled:
             return _model_calls(case, form, arrays, t)
         if case.section == "scorings":

@@ -1,6 +1,6 @@
 """What beam search of one sentence costs beside greedy decoding: 25 source and 25 output tokens, encoder included.
 
-    python bench/beam.py [--quick] [--beam 4]
+    python bench/task.py beam [--quick] [--beam 4]
 
 The models are random and never end; each is frozen, as `dhyan.load` does. Medians; both in the same run, in turns.
 """
@@ -47,12 +47,12 @@ def measure(cell: str, V: int, H: int, beam: int, repeats: int, weights: str | N
     return greedy, one, wide
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small models, seconds")
     parser.add_argument("--beam", type=int, default=4, help="hypotheses (4)")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     config = show_config()
     print(f"{machine.processor()}, {config['isa']}, {config['threads']} threads; ms a token, one sentence\n")
     print(f"| model | greedy | beam 1 | beam {options.beam} | beam / greedy |\n|---|--:|--:|--:|--:|")
@@ -65,7 +65,4 @@ def main() -> None:
                     f"| {name} | {found[0]:.3f} | {found[1]:.3f} | {found[2]:.3f} | {found[2] / found[0]:.2f} |",
                     flush=True,
                 )
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpu_time import Row
+from gpu.time import Row
 
 Record = dict[str, Any]
 FORWARD_BOUND, BACKWARD_BOUND = 38.4, 12.8  # elements a clock and multiprocessor

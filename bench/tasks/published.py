@@ -1,9 +1,9 @@
 """Every published figure beside ours: trains and tests dhyan on the folder that DHYAN_DATA names, one table at the end.
 
-    python bench/published.py                        everything, hours; stop it, call it again, and it goes on
-    python bench/published.py --only g2p/hin/1       one task, part and seed; "g2p", "g2p/hin", "g2p/*/1" mean several
-    python bench/published.py --list                 all runs, done or not, with the command that trains each
-    python bench/published.py --table                the table of what is done; nothing is run
+    python bench/task.py published                        everything, hours; stop it, call it again, and it goes on
+    python bench/task.py published --only g2p/hin/1       one task, part and seed; "g2p" or "g2p/*/1" are several
+    python bench/task.py published --list                 all runs, done or not, with the command that trains each
+    python bench/task.py published --table                the table of what is done; nothing is run
 A run is what a person would type, `dhyan train` and then `dhyan evaluate --json`, each in a process of its own; the
 commands and their figures are kept as JSON in --out. What is there under the same commands is not run again, and a
 training that was stopped is resumed. Cost is the processor time of the training, user and system, all its parts
@@ -28,10 +28,11 @@ from typing import Any
 
 import dhyan
 import machine
-import published_table
-from published_tasks import TASKS, Run, runs
+from paths import RESULTS
 
-HERE = Path(__file__).resolve().parent
+from tasks import published_table
+from tasks.published_tasks import TASKS, Run, runs
+
 DHYAN = [sys.executable, "-m", "dhyan"]
 
 
@@ -165,7 +166,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="all runs and their commands")
     parser.add_argument("--table", action="store_true", help="print the table of what is done, run nothing")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the data (default: $DHYAN_DATA)")
-    results = HERE / "results" / "published"
+    results = RESULTS / "published"
     parser.add_argument(
         "--out", type=Path, default=results, metavar="DIR", help="the records (bench/results/published)"
     )
@@ -214,7 +215,3 @@ def _run(place: Workplace, selected: Sequence[Run]) -> int:
             failed += 1
             print(f"{r.name}: {error}", file=sys.stderr, flush=True)
     return failed
-
-
-if __name__ == "__main__":
-    sys.exit(main())

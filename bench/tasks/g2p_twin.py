@@ -1,7 +1,7 @@
 """A whole training beside PyTorch: the same model, first weights, data order, settings and validation on both sides.
 
-    python bench/g2p_twin.py hin_train.tsv hin_dev.tsv hin_test.tsv --source-level char
-    python bench/g2p_twin.py train.es,train.en dev.es,dev.en test.es,test.en --bleu
+    python bench/task.py g2p_twin hin_train.tsv hin_dev.tsv hin_test.tsv --source-level char
+    python bench/task.py g2p_twin train.es,train.en dev.es,dev.en test.es,test.en --bleu
 Prints the error of every validation with seconds, then WER, PER (and BLEU) of greedy decoding on TEST, total seconds,
 and how long each side took to the error that both reached. What dhyan does is dhyan.train; the twin below follows it
 line by line in PyTorch. Only dropout masks and rounding differ. Needs torch==2.13.0 (CPU). On a machine that has other
@@ -15,7 +15,6 @@ import copy
 import dataclasses
 import json
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -132,7 +131,7 @@ def train_ours(t: Task, clock: Clock) -> tuple[Curve, Decode, int]:
 def train_twin(t: Task, clock: Clock) -> tuple[Curve, Decode, int]:
     """The same in PyTorch."""
     import torch
-    from seq2seq_twin import Seq2SeqTwin
+    from sides.torch_seq2seq import Seq2SeqTwin
     from torch import nn
 
     c, o = t.config, t.options
@@ -253,7 +252,3 @@ def main(argv: list[str] | None = None) -> int:
         settings = {"config": t.config.to_dict(), "options": t.options.to_dict()}
         o.json.write_text(json.dumps({**settings, "results": results}, indent=1) + "\n", encoding="utf-8")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

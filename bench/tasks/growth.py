@@ -1,7 +1,7 @@
 """How the cost of a token grows: train step and greedy decoding as S, T, B, H and V double, beside the arithmetic.
 
-    python bench/growth.py                          a minute on two cores
-    python bench/growth.py --cell gru --doublings 2
+    python bench/task.py growth                          a minute on two cores
+    python bench/task.py growth --cell gru --doublings 2
 `x products` is what the products of the case grow by; a ratio of times well above it would be a surprise.
 """
 
@@ -15,8 +15,8 @@ import time
 
 import dhyan
 import machine
-from cases import CASES, Case, inputs, work
-from ours import _model_calls
+from cases.all import CASES, Case, inputs, work
+from sides.ours import model_calls
 
 BASE = {"V": 2000, "E": 256, "H": 256, "B": 16, "S": 16, "T": 16}
 AXES = ("S", "T", "B", "H", "V")
@@ -31,7 +31,7 @@ def grown(cell: str, section: str, axis: str, factor: int) -> Case:
 
 def seconds(case: Case, budget: float) -> float:
     """The median of single calls over about `budget` seconds, after two to warm up."""
-    call = _model_calls(case, inputs(case))[case.passes[-1]]
+    call = model_calls(case, inputs(case))[case.passes[-1]]
     call(), call()
     times, end = [], time.perf_counter() + budget
     while len(times) < 3 or time.perf_counter() < end:
@@ -82,7 +82,3 @@ def main(argv: list[str] | None = None) -> int:
     print(f"- {o.cell}, base {' '.join(f'{k}{v}' for k, v in BASE.items())}; other processes: {busy} of the machine\n")
     print("\n".join(table))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

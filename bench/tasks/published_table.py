@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from published_tasks import ENSEMBLE, TASKS, Run, Task
+from tasks.published_tasks import ENSEMBLE, TASKS, Run, Task
 
 Record = Mapping[str, Any]
 # What the tables of the field print, from the object of `dhyan evaluate --json`.

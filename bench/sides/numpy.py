@@ -1,20 +1,23 @@
 """The NumPy side: every kernel written plainly, in float64 to check by and in float32 to time.
 
 Sentence by sentence, so that B * T * S * H never stands in memory at once: what a careful person writes in NumPy.
-Attention with its parameters is in plain_attention.py. Whole models are checked by the specification of the tests
-(reference_model.py), with exact complex-step gradients.
+Attention with its parameters, and whole models, are checked at tiny sizes by the specification of the tests, with exact
+slopes: those have no NumPy times.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
-import plain_attention
-from attentions import CAUSAL, setting
-from cases import BOTH, FORWARD, Arrays, Case, model_config
+from cases.all import BOTH, FORWARD, Arrays, Case, model_config
+from cases.attention import CAUSAL, setting
+from spec import attention as reference_attention
 from spec import model as reference_model
+from spec.attention import RULES, Sentences
+from spec.slopes import Taped, slopes
 
 Call = Callable[[], Arrays]
 
@@ -101,6 +104,25 @@ def output_loss(a: Arrays, backward: bool) -> Arrays:
     return out
 
 
+def scored(case: Case, a: Arrays, backward: bool) -> Arrays:
+    """dhyan.Attention by the tests' specification; the gradients that a["dcontext"] gives by its tape."""
+    moving: dict[str, Any] = {n: x for n, x in a.items() if n not in ("lengths", "dcontext", "alignment")}
+    if backward:
+        moving = {name: Taped(x) for name, x in moving.items()}
+    p = {name.removeprefix("attention."): x for name, x in moving.items() if name.startswith("attention.")}
+    own = "x" in a  # self-attention: one array is query and memory
+    query, memory = (moving["x"], moving["x"]) if own else (moving["query"], moving["memory"])
+    call = Sentences(lengths=a["lengths"], causal=case.op.endswith(CAUSAL), alignment=a.get("alignment"))
+    context = reference_attention.attention(setting(case.op), p, query, memory, call).context
+    if not backward:
+        return {"context": context}
+    gradients = slopes([(context, a["dcontext"])], list(moving.values()))
+    out = {f"d{name}": gradient for name, gradient in zip(moving, gradients, strict=True)}
+    if case.op in RULES:
+        del out["dquery"]  # nothing flows there
+    return {"context": context.real, **out}
+
+
 def model_check(case: Case, a: Arrays) -> Arrays:
     """Loss and all gradients (complex step), or the greedy ids, by the tests' specification; for tiny sizes."""
     config = model_config(case)
@@ -136,11 +158,7 @@ class Side:
         if case.op == "gemm":
             return {FORWARD: lambda: {"y": a["a"] @ a["b"]}}
         if case.section == "scorings":
-            which, causal = setting(case.op), case.op.endswith(CAUSAL)
-            return {
-                FORWARD: lambda: plain_attention.attention(which, a, causal, False),
-                BOTH: lambda: plain_attention.attention(which, a, causal, True),
-            }
+            return {FORWARD: lambda: scored(case, a, False), BOTH: lambda: scored(case, a, True)}
         functions: dict[str, Callable[[Arrays, bool], Arrays]] = {
             "additive": lambda a, backward: attention(a, "additive", backward),
             "scaled_dot": lambda a, backward: attention(a, "scaled_dot", backward),

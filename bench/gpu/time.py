@@ -1,8 +1,8 @@
 """The times of bench/gpu.py: one side's times at the shapes asked for, by device events.
 
-    python bench/gpu_time.py ours                           # one JSON record a line
-    python bench/gpu_time.py torch --forms eager,sdpa
-    python bench/gpu_time.py torch --forms compile --warm   # compiles into PyTorch's cache, times nothing
+    python -m gpu.time ours                           # one JSON record a line
+    python -m gpu.time torch --forms eager,sdpa
+    python -m gpu.time torch --forms compile --warm   # compiles into PyTorch's cache, times nothing
 
 A time is the median of single calls, each after passes over a gigabyte: they empty the cache, and while the device is
 at them the host gets ahead, so that its own time is not measured. Every record is written as soon as it is known, and
@@ -102,7 +102,8 @@ class OurClock:
 def our_times(wanted: list[Row], quick: bool) -> Iterator[dict[str, Any]]:
     """Forward without weights, forward + backward with them, and what the forward call takes of memory besides."""
     from dhyan import _core, ops
-    from gpu_check import Device
+
+    from gpu.check import Device
 
     clock = OurClock(_core, quick)
     ones = _core.cuda_upload(np.ones((64, 1, 1), np.float32), "float32", 0, None)

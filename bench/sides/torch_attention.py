@@ -1,7 +1,8 @@
 """dhyan.Attention in PyTorch, every scoring in the spellings that are fast there, written for this bench.
 
-Forms: eager; sdpa (F.scaled_dot_product_attention); eager-band (a window by gathering its keys); compile-sum (the tanh
-terms as product and sum, which torch.compile fuses into one loop: that function is compiled, the rest is eager).
+Forms: eager, and float64 of the same lines; sdpa (F.scaled_dot_product_attention); eager-band (a window by gathering
+its keys); compile-sum (the tanh terms as product and sum, which torch.compile fuses into one loop: that function is
+compiled, the rest is eager).
 Projections are one product each, sparsemax has the closed gradient, monotonic rows are products with a matrix, and a
 scoring with feedback makes all its contexts in one product after its loop.
 """
@@ -203,7 +204,7 @@ class TwinAttention:
         assert self.row is not None
         location = self.setting.score == "location_sensitive"
         more = (p["filters"], p["location"]) if location else (p["coverage"],)
-        fed, outside = torch.zeros(k.shape[:2]), self.outside[:, 0]
+        fed, outside = torch.zeros(k.shape[:2], dtype=k.dtype), self.outside[:, 0]
         rows = []
         for now in q.unbind(1):
             row = torch.softmax(_masked(self.row(now, k, v, fed, *more), outside), -1)

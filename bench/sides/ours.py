@@ -8,11 +8,12 @@ from typing import Any
 
 import dhyan
 import numpy as np
-from attentions import options, setting
-from cases import BOTH, FORWARD, Arrays, Case, model_config
+from cases.all import BOTH, FORWARD, Arrays, Case, model_config
+from cases.attention import options, setting
 from dhyan import ops
-from plain import Call
 from spec import model as reference_model
+
+from sides.numpy import Call
 
 
 class Side:
@@ -33,7 +34,7 @@ class Side:
     def prepare(self, case: Case, form: str, a: Arrays) -> dict[str, Call]:
         """Pass name -> call."""
         if case.modelled:
-            return _model_calls(case, a)
+            return model_calls(case, a)
         if case.section == "scorings":
             return _scoring_calls(case, form, a)
         if case.op in ("additive", "scaled_dot"):
@@ -128,7 +129,8 @@ def _plain_calls(case: Case, a: Arrays) -> dict[str, Call]:
     raise ValueError(f"no call for {case.op!r}")
 
 
-def _model_calls(case: Case, a: Arrays) -> dict[str, Call]:
+def model_calls(case: Case, a: Arrays) -> dict[str, Call]:
+    """Of a model with these parameters: check, and a train step or greedy decoding."""
     config = dhyan.ModelConfig(**vars(model_config(case)))
     model = dhyan.Seq2Seq(config, bf16=case.op == "bf16")
     parameters = model.parameters()

@@ -1,8 +1,8 @@
 """What faster decoding costs in quality: weights in fewer bytes, a shortlist, greedy and beam, on one trained model.
 
     dhyan demo --out demo
-    python bench/decoding.py demo/model demo/test.tsv
-    python bench/decoding.py MODEL TEST.tsv --train TRAIN.tsv --shortlist 10 50      learns the lexicon first
+    python bench/task.py decoding demo/model demo/test.tsv
+    python bench/task.py decoding MODEL TEST.tsv --train TRAIN.tsv --shortlist 10 50      learns the lexicon first
 
 One sentence at a time, as someone who waits for it would: milliseconds a token, encoder included, the median over
 sentences; exact match and token error rate of the same outputs, and what share of them is that of the first row.
@@ -96,7 +96,3 @@ def main(argv: list[str] | None = None) -> int:
     for row in found:
         print(f"| {row.name} | {row.ms:.3f} | {row.exact:.1%} | {row.error:.2%} | {row.same:.1%} |")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,7 @@
-"""dhyan.Attention against its specification (tests/spec/attention.py): thousands of random cases, every gradient.
+"""dhyan.Attention against its specification (tests/spec/attention.py): random cases, every gradient, both precisions.
 
-    python bench/conformance.py                  400 shapes x every scoring x float32, float64 x every instruction set
-    python bench/conformance.py --quick          the same on a few shapes, in seconds
-    python bench/conformance.py --shapes 50 --seed 3
-    python bench/conformance.py --only additive:17     one case again, as a FAILED line names it
+    judged(cases(0, range(400), ["additive"]))      what a run found: its failures, each with the number of its case
+    judged([draw(0, 17, "additive")]).failures      one case again, as a failure names it: additive:17
 
 Each case has ragged lengths or the same raggedness inside one of the masks below, and what no row may attend holds
 garbage (NaN, infinities, 3e38) that must change no bit. Heads, windows, normalisers and temperatures are drawn too.
@@ -16,29 +14,18 @@ cannot hide a coarse kernel. Single draws are not compared, NumPy may be exact b
 be one where every rounding grows (sparsemax that feeds back), and then it is allowed twice what NumPy is off by when
 its scores are off by what is promised of ours.
 
-Exit 1 on any failure. One file, because one number names a case: masks, draws and judgement are read together.
+One file, because one number names a case: masks, draws and judgement are read together.
 """
 
 from __future__ import annotations
 
-import argparse
-import concurrent.futures
 import dataclasses
-import json
-import os
-import subprocess
-import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import dhyan
-import machine
 import numpy as np
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from spec import attention as reference
 from spec.attention import CONTENT, RULES, SCORINGS, Sentences, Setting
 from spec.slopes import Taped, slopes
@@ -366,77 +353,20 @@ def promised(case: Case, name: str) -> float:
     return max(found)
 
 
-def cases(seed: int, shapes: int, only: str | None) -> Iterator[Case]:
-    if only is not None:
-        score, number = only.split(":")
-        yield draw(seed, int(number), score)
-        return
-    for number in range(shapes):
-        for score in SCORINGS:
+def cases(seed: int, numbers: Iterable[int], scores: Iterable[str]) -> Iterator[Case]:
+    """Every case of these numbers and scorings."""
+    scores = list(scores)
+    for number in numbers:
+        for score in scores:
             yield draw(seed, number, score)
 
 
-def work(seed: int, shapes: int, only: str | None) -> None:
-    """One instruction set, chosen by DHYAN_ISA: the whole run in this process, its tally as one line of JSON."""
+def judged(drawn: Iterable[Case]) -> Tally:
+    """What the instruction set in use was found to do."""
     tally = Tally()
-    warnings.simplefilter("error")  # what cannot be seen gives no warning either
-    for case in cases(seed, shapes, only):
-        judge(case, tally)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what cannot be seen gives no warning either
+        for case in drawn:
+            judge(case, tally)
     judge_float32(tally)
-    ratios = [max(d[0] for d in draws) / EPS for draws in tally.errors.values()]
-    print(json.dumps({
-        "isa": dhyan.show_config()["isa"], "cases": tally.cases, "checks": tally.checks, "failures": tally.failures,
-        "float64": tally.worst, "float32": max(ratios, default=0.0),
-    }))  # fmt: skip
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Every instruction set in a process of its own. 0 when nothing failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", type=int, default=400, help="random shapes, each with every scoring (default 400)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="16 shapes: every mask once")
-    parser.add_argument("--only", metavar="SCORING:NUMBER", help="one case, on every instruction set")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    o = parser.parse_args(arguments)
-    shapes = len(PATTERNS) if o.quick else o.shapes
-    if o.worker:
-        work(o.seed, shapes, o.only)
-        return 0
-    facts, config, start = machine.facts(), dhyan.show_config(), time.perf_counter()
-    print(f"- {facts['processor']}, {facts['cores']} cores, {facts['system']}, Python {facts['python']}")
-    print(
-        f"- dhyan {config['version']}: {', '.join(config['isas'])}; NumPy {np.__version__}; seed {o.seed}", flush=True
-    )
-    command = [sys.executable, __file__, "--worker", "--seed", str(o.seed), "--shapes", str(shapes)]
-    command += ["--only", o.only] if o.only else []
-    with concurrent.futures.ThreadPoolExecutor(facts["cores"]) as pool:
-        results = list(pool.map(lambda isa: measured(isa, command), config["isas"]))
-    failures = [failure for result in results for failure in result["failures"]]
-    for failure in failures:
-        print(f"FAILED {failure}")
-    counts = {name: sum(result[name] for result in results) for name in ("cases", "checks")}
-    seconds = time.perf_counter() - start
-    print(f"{counts['cases']} cases, {counts['checks']} checks, {len(failures)} failures, {seconds:.0f} s")
-    return 1 if failures else 0
-
-
-def measured(isa: str, command: list[str]) -> dict[str, Any]:
-    """The tally of a worker, and its line; a worker that dies is a failure."""
-    begin = time.perf_counter()
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "DHYAN_ISA": isa})
-    if done.returncode:
-        return {"cases": 0, "checks": 0, "failures": [f"{isa}: the process ended with code {done.returncode}"]}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    found["failures"] = [f"{found['isa']} {failure}" for failure in found["failures"]]
-    line = (
-        f"- {found['isa']}: {found['cases']} cases, {found['checks']} checks, {len(found['failures'])} failures, "
-        f"{time.perf_counter() - begin:.0f} s; largest error {found['float64']:.1e} in float64, "
-        f"{found['float32']:.0f} eps in float32"
-    )
-    print(line, flush=True)
-    return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return tally

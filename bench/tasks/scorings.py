@@ -1,8 +1,8 @@
 """Every scoring on one translation task: what each learns, where it fails, what it costs.
 
-    python bench/scorings.py             all rows, about 15 minutes on two quiet cores
-    python bench/scorings.py --only "additive,dot,additive window 2"   some of them; --list names all
-    python bench/scorings.py --quick     seconds: does it run at all
+    python bench/task.py scorings             all rows, about 15 minutes on two quiet cores
+    python bench/task.py scorings --only "additive,dot,additive window 2"   some of them; --list names all
+    python bench/task.py scorings --quick     seconds: does it run at all
 Each row trains one model on the corpus of `dhyan demo` (Hindi to English, up to 26 words) with the same sizes, data,
 order, seed and schedule; only what the first column names differs. So the table compares scorings in one setting, not
 at their best. `none` has one vector for any sentence and should fail on long ones; `oracle` reads by gold links and
@@ -31,8 +31,8 @@ from dhyan.report.evaluation import evaluate
 from dhyan.text.pairs import Pair
 from dhyan.training.loop import train
 from dhyan.translate.translator import load
+from paths import RESULTS
 
-HERE = Path(__file__).resolve().parent
 FULL = Recipe(pairs=9_000, short_pairs=7_000, test_per_bucket=150, epochs=5)
 QUICK = Recipe(pairs=300, short_pairs=100, valid=20, test_per_bucket=5, embedding=16, hidden=16, epochs=1)
 
@@ -183,13 +183,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "neighbours": neighbours.share(), "recipe": asdict(recipe),
         "pairs": dict(zip(("train", "valid", "test"), map(len, data), strict=True)), "results": results,
     }  # fmt: skip
-    out = o.out or HERE / "results" / f"scorings-{started:%Y%m%d-%H%M%S}{'-quick' if o.quick else ''}.json"
+    out = o.out or RESULTS / f"scorings-{started:%Y%m%d-%H%M%S}{'-quick' if o.quick else ''}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
     print(table(run))
     print(f"\nwritten to {out}", file=sys.stderr)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """What is measured, as data: an operation, its sizes, the PyTorch forms beside it, and the ratio that is asked for.
 
-The sections "scorings" and "steps" are listed in attentions.py. Letters as in the README: B sentences, T target and S
+The sections "scorings" and "steps" are listed in attention.py. Letters as in the README: B sentences, T target and S
 source positions, H width of queries and keys, D of values, E of embeddings, V of the vocabulary. All numbers a case
 needs are drawn here, from one seed, for every side.
 """
@@ -8,17 +8,14 @@ needs are drawn here, from one seed, for every side.
 from __future__ import annotations
 
 import dataclasses
-import sys
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-import attentions
 from spec import model as reference_model
+
+from cases import attention as attentions
 
 Arrays = dict[str, np.ndarray]
 
