@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from . import ops as ops
     from .attention.attend import attend as attend
     from .attention.layer import Attention as Attention
+    from .attention.scoring import register_scoring as register_scoring
     from .attention.scorings import scorings as scorings
     from .attention.windows import PredictiveWindow as PredictiveWindow
     from .attention.windows import Window as Window
@@ -62,6 +63,7 @@ _HOMES = {
     "average": "training.averaging",
     "get_num_threads": "ops.machine",
     "load": "translate.translator",
+    "register_scoring": "attention.scoring",
     "scorings": "attention.scorings",
     "set_num_threads": "ops.machine",
     "show_config": "ops.machine",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dhyan import Batch, ModelConfig, Seq2Seq
-from dhyan.attention.scoring import Parameters, Rows, Sizes, register, registry
+from dhyan.attention.scoring import Parameters, Rows, Sizes, register_scoring, registry
 from dhyan.attention.scorings import Coverage, scoring
 from dhyan.attention.setting import Plan
 from dhyan.model.dropout import Dropout
@@ -34,7 +34,7 @@ def asked(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """The choices, with a scoring of the same formula that the core is not to read by itself."""
     base = type(scoring(request.param["attention"]))
     twin = type("StepByStep", (base,), {"name": "step by step", "step_by_step": True})
-    register(twin)
+    register_scoring(twin)
     yield {**request.param, "attention": twin.name}
     del registry[twin.name]
 
@@ -106,7 +106,7 @@ class Broken(Coverage):
 
 def test_what_a_reader_raises_comes_out_of_the_loop() -> None:
     """And the next call is right."""
-    register(Broken)
+    register_scoring(Broken)
     try:
         sizes: dict[str, Any] = dict(source_size=9, target_size=8, embedding=5, hidden=6)
         model, batch = Seq2Seq(ModelConfig(**sizes, attention="broken")), batch_of(np.random.default_rng(1))
@@ -124,7 +124,7 @@ def test_what_a_reader_raises_comes_out_of_the_loop() -> None:
 def reading_plan(**changes: Any) -> tuple[Plan, dict[str, np.ndarray]]:
     plan = Plan(**dict(name="coverage", sizes=Sizes(4, 6, 4)) | changes)
     rng = np.random.default_rng(0)
-    return plan, {name: rng.normal(size=shape) for name, shape in plan.shapes().items()}
+    return plan, {name: rng.normal(size=shape) for name, shape, _ in plan.parameters()}
 
 
 def test_padded_memory() -> None:
