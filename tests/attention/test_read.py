@@ -32,7 +32,7 @@ class Case:
     def __init__(self, way: dict[str, Any]) -> None:
         rng = np.random.default_rng(0)
         self.plan = Plan(**dict(sizes=Sizes(Q, D, 4)) | way)
-        self.p = {name: rng.normal(size=shape) for name, shape in self.plan.shapes().items()}
+        self.p = {name: rng.normal(size=shape) for name, shape, _ in self.plan.parameters()}
         values = rng.normal(size=(B, S, D))
         keys = self.plan.scoring.keys(self.p, Rows(values.reshape(-1, D), np.tile(np.arange(S), B)), self.plan.sizes)
         self.memory = PaddedMemory(values, None if keys is None else keys.reshape(B, S, -1), LENGTHS)

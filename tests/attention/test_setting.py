@@ -46,7 +46,7 @@ def test_every_combination_is_either_made_or_refused_with_a_reason() -> None:
         assert plan.step_by_step == (plan.needs_feedback or heads > 1 or predictive)
         more = {"window_query": (4, 6), "window_v": (6,)} if predictive else {}
         more |= {"threshold": (1,)} if normalize == "monotonic" else {}
-        assert plan.shapes() == scoring(name).shapes(plan.sizes) | more
+        assert {n: shape for n, shape, _ in plan.parameters()} == scoring(name).shapes(plan.sizes) | more
     assert made > 100
 
 
@@ -88,5 +88,8 @@ def test_a_temperature_divides_the_scale() -> None:
 def test_the_threshold_begins_below_zero() -> None:
     rng = np.random.default_rng(0)
     plan = plan_of("additive", normalize="monotonic")
-    assert plan.initial("threshold", (1,), rng).tolist() == [-1.0]
-    assert not plan.initial("bias", (6,), rng).any() and plan.initial("v", (6,), rng).any()
+    arrays = {}
+    for name, shape, initial in plan.parameters():
+        initial(arrays.setdefault(name, np.full(shape, np.nan)), rng)
+    assert arrays["threshold"].tolist() == [-1.0]
+    assert not arrays["bias"].any() and arrays["v"].any()

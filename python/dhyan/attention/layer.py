@@ -92,9 +92,9 @@ class Attention:
         sizes = Sizes(query_size, key_size, units, heads, most, normalized)
         self.plan = Plan(score, sizes, window_from(window), normalize, temperature)
         self._parameters: Parameters = {}
-        for index, (name, shape) in enumerate(self.plan.shapes().items()):
-            rng = np.random.Generator(np.random.Philox(key=[seed, index]))
-            self._parameters[name] = self.plan.initial(name, shape, rng).astype(self.dtype)
+        for index, (name, shape, initial) in enumerate(self.plan.parameters()):
+            self._parameters[name] = np.empty(shape, self.dtype)
+            initial(self._parameters[name], np.random.Generator(np.random.Philox(key=[seed, index])))
 
     def parameters(self) -> Parameters:
         """Name -> array; writing to the arrays changes the scoring."""

@@ -5,6 +5,7 @@ Rows: N = sum of the decoder steps of all sentences, N_s = sum of the source len
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,33 @@ from dhyan import ops
 from dhyan.attention.scoring import KeysGradient, Rows, Scorer
 from dhyan.ops import decoder as core_ops
 
+from .arrays import Arrays, Parameter, linear, under
+from .cells import CELLS
 from .config import ModelConfig
 from .dropout import Dropout, apply
 from .feedback import SequenceReader, padded_memory
-from .parameters import Arrays
+
+
+def decoder_parameters(config: ModelConfig) -> Iterator[Parameter]:
+    """initial.* of the first states, attention.*, decoder.LAYER.* of the cells, readout.*; not the embedding."""
+    c, cell = config, CELLS.find(config.cell)
+    E, H, D = c.embedding, c.hidden, c.memory_size
+    yield from under("initial", linear(H, c.layers * H * cell.states))
+    yield from under("attention", c.plan.parameters())
+    width = E + (D if c.order == "bahdanau" else E if c.input_feeding else 0)
+    for layer in range(c.layers):
+        yield from under(f"decoder.{layer}", cell.parameters(width, H, layer_norm=c.layer_norm))
+        width = H
+    yield from under("readout", linear(H + D + (E if c.order == "bahdanau" else 0), E))
+
+
+def _core_arrays(config: ModelConfig, arrays: Arrays) -> dict[str, Any]:
+    """Parameters or their gradients by the names that the binding reads or writes, those of the attention left out."""
+    return {
+        "cells": [ops.cell_arrays(arrays.group(f"decoder.{layer}")) for layer in range(config.layers)],
+        "readout": arrays["readout.weight"],
+        "readout_bias": arrays["readout.bias"],
+    }
 
 
 def core_parameters(config: ModelConfig, p: Arrays, reader: Any = None) -> dict[str, Any]:
@@ -29,7 +53,6 @@ def core_parameters(config: ModelConfig, p: Arrays, reader: Any = None) -> dict[
         "order": config.order,
         "input_feeding": config.input_feeding,
         "residual": config.residual,
-        "cells": [ops.cell_arrays(p.group(f"decoder.{layer}")) for layer in range(config.layers)],
         "term": scorer.term,
         "query": scorer.query,
         "w": scorer.w,
@@ -38,8 +61,7 @@ def core_parameters(config: ModelConfig, p: Arrays, reader: Any = None) -> dict[
         "sparsemax": config.normalize == "sparsemax",
         "radius": config.radius,
         "reader": reader,
-        "readout": p["readout.weight"],
-        "readout_bias": p["readout.bias"],
+        **_core_arrays(config, p),
     }
 
 
@@ -99,10 +121,10 @@ def read_memory(
 def initial_states(config: ModelConfig, p: Arrays, final: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Any]:
     """h0, c0 (L, B, H) = tanh(final W + b), c0 for the lstm only; and what initial_states_backward reads."""
     states = np.tanh(ops.linear_forward(final, p["initial.weight"], p["initial.bias"]))
-    kinds = 2 if config.cell == "lstm" else 1
+    kinds = CELLS.find(config.cell).states
     parts = states.reshape(len(final), kinds, config.layers, config.hidden).transpose(1, 2, 0, 3)
     h0 = np.ascontiguousarray(parts[0])
-    c0 = np.ascontiguousarray(parts[1]) if config.cell == "lstm" else None
+    c0 = np.ascontiguousarray(parts[1]) if kinds == 2 else None
     return h0, c0, (final, states)
 
 
@@ -196,13 +218,7 @@ def decoder_backward(
     if plan.step_by_step:
         reader = c.parameters["reader"].backward()
         parameters = {**c.parameters, "reader": reader}
-    written = {
-        "cells": [ops.cell_arrays(gradients.group(f"decoder.{layer}")) for layer in range(config.layers)],
-        "query": into.query,
-        "w": into.w,
-        "readout": gradients["readout.weight"],
-        "readout_bias": gradients["readout.bias"],
-    }
+    written = {"query": into.query, "w": into.w, **_core_arrays(config, gradients)}
     dy, dh0, dc0, dkeys, dvalues, log_scale = core_ops.decoder_backward(
         c.core, parameters, c.memory.core, c.y, c.index, c.h0, c.c0, c.between, c.within, dreadout, dweights, written
     )

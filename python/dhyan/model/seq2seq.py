@@ -14,12 +14,13 @@ from dhyan.text.vocabulary import BEGIN, END, PAD, UNKNOWN
 
 from . import decoder
 from . import steps as stepping
+from .arrays import Arrays
 from .config import ModelConfig
 from .copying import CopyCache, check_copies
 from .dropout import Dropout, apply
 from .encoder import EncoderCache, encoder_backward, encoder_forward
 from .loss import CopyLoss, OutputLoss, coverage_loss, guided_loss
-from .parameters import Arrays, initial_parameters, tied_gradients, untied
+from .parameters import initial_parameters, tied_gradients, untied
 from .rounding import round_to_bfloat16, round_to_bytes
 from .scheduled_sampling import mixed_tokens
 from .steps import DecoderState

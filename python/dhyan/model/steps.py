@@ -11,11 +11,11 @@ from dhyan.attention.read import NO_FEEDBACK, Feedback
 from dhyan.ops import decoder as core_ops
 from dhyan.text.vocabulary import BEGIN, END
 
+from .arrays import Arrays
 from .config import ModelConfig
 from .copying import Copier, largest
 from .decoder import Memory, core_parameters, initial_states
 from .feedback import StepReader, padded_memory
-from .parameters import Arrays
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from dhyan import ops
 from dhyan.errors import NumericError
-from dhyan.model.parameters import Arrays
+from dhyan.model.arrays import Arrays
 from dhyan.model.seq2seq import Seq2Seq
 
 
