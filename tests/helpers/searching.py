@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 from dhyan import ModelConfig, Seq2Seq
-from dhyan.translate.constraints import Demands
-from dhyan.translate.search import Hypothesis
+from dhyan.search.beam import Hypothesis
+from dhyan.search.constraints import Demands
 from spec.model import random_parameters
 
 LENGTHS = np.array([4, 1, 3, 6])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from dhyan import Batch, Ensemble, ModelConfig, SearchOptions, Seq2Seq
 from dhyan.model.ensemble import _log_mean
-from dhyan.translate.constraints import Demands
-from dhyan.translate.search import beam_search
+from dhyan.search.beam import beam_search
+from dhyan.search.constraints import Demands
 from helpers.searching import LENGTHS, demands_of, same, sources
 from spec import model as reference_model
 from spec import search as reference

@@ -13,8 +13,8 @@ from dhyan.attention.scorings import Coverage, scoring
 from dhyan.attention.setting import Plan
 from dhyan.model.dropout import Dropout
 from dhyan.model.feedback import SequenceReader, StepReader, padded_memory
+from dhyan.search.beam import beam_search
 from dhyan.training.optimizer import Adam
-from dhyan.translate.search import beam_search
 from spec import model as reference
 
 # What the core reads by itself, and so does a reader when it is told to.

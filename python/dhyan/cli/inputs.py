@@ -13,12 +13,12 @@ from typing import Any
 from dhyan import metrics
 from dhyan.errors import DataError, unknown_name
 from dhyan.model.seq2seq import ROUNDED_WEIGHTS
+from dhyan.search.options import SearchOptions
 from dhyan.text.config import DataConfig
 from dhyan.text.copies import copies_of
 from dhyan.text.lexicon import KEPT
 from dhyan.text.pairs import Pair, check_links, read_pairs, scan_file
 from dhyan.training.folder import load_tables
-from dhyan.translate.options import SearchOptions
 from dhyan.translate.translator import Translator, load
 from dhyan.translate.unknown import read_dictionary
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dhyan.errors import nearest_first
 
 if TYPE_CHECKING:
-    from dhyan.translate.options import SearchOptions
+    from dhyan.search.options import SearchOptions
 
 COMMANDS = {
     "demo": "train on the built-in Hindi-English corpus without and with attention, and show both",
@@ -425,7 +425,7 @@ def add_ensemble(parser: argparse.ArgumentParser) -> None:
 
 def search_options(options: argparse.Namespace) -> SearchOptions:
     """What the command line says of decoding. Errors: ValueError."""
-    from dhyan.translate.options import SearchOptions
+    from dhyan.search.options import SearchOptions
 
     given = {field: getattr(options, field) for field, _, _ in SEARCH_OPTIONS.values()}
     nbest = getattr(options, "nbest", 1)

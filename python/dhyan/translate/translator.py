@@ -18,6 +18,9 @@ from dhyan.errors import DataError, unknown_name
 from dhyan.model.config import ModelConfig
 from dhyan.model.ensemble import Ensemble
 from dhyan.model.seq2seq import ROUNDED_WEIGHTS, Seq2Seq
+from dhyan.search.beam import Hypothesis, beam_search, step_limits
+from dhyan.search.constraints import Demands
+from dhyan.search.options import SearchOptions
 from dhyan.text.batch import Batch, alignment_of, pad
 from dhyan.text.copies import copies_of, extended_ids, token_of
 from dhyan.text.lexicon import KEPT, Lexicon
@@ -27,9 +30,6 @@ from dhyan.text.vocabulary import BEGIN, END, PAD, UNKNOWN
 from dhyan.text.words import Words, expand_links
 from dhyan.training.folder import check_same_text, folder_names, load_folder, load_lexicon
 
-from .constraints import Demands
-from .options import SearchOptions
-from .search import Hypothesis, beam_search, step_limits
 from .translation import SOURCE_END, Translation
 from .unknown import UNATTENTIVE, replaced
 

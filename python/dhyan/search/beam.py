@@ -35,13 +35,15 @@ class Hypothesis:
     """One translation: `ids` (T) without the end symbol, and `weights` (T, S), S the sentence's own length.
 
     score: as `SearchOptions` defines it, in nats. `finished` is False where the search stopped at max_length before
-    the model wrote its end symbol, or where nothing that is allowed could follow.
+    the model wrote its end symbol, or where nothing that is allowed could follow. end_weights (S,): what the end symbol
+    was read by, None where it was not written.
     """
 
     ids: list[int]
     score: float
     weights: np.ndarray
     finished: bool = True
+    end_weights: np.ndarray | None = None
 
 
 def beam_search(
@@ -97,10 +99,19 @@ def beam_search(
             state = state.select(search.sentence)
     else:
         search = _Search(lengths, limits, options, demands)
-    while len(search.sentence):
-        found, weights, state = search.advance(model, state)
-        state = state.select(search.step(found, weights))
-    return search.results()
+    return search.run(model, state)
+
+
+def greedy_search(model: Any, state: Any, lengths: np.ndarray, max_length: int) -> list[Hypothesis]:
+    """The likeliest token at every step from `start` on: beam search with a beam of one. lengths (B,).
+
+    NumericError: the model returns NaN.
+    """
+    if not len(lengths):
+        return []
+    limits = np.full(len(lengths), max_length)
+    search = _Search(lengths, limits, SearchOptions(beam=1), None, where="greedy")
+    return [hypotheses[0] for hypotheses in search.run(model, state)]
 
 
 def step_limits(usual: np.ndarray, options: SearchOptions, demands: Demands | None) -> np.ndarray:
@@ -135,7 +146,7 @@ def _whole(
         return None
     ids, weights, totals, steps, finished, nan = done
     if nan:
-        raise _nan(nan)
+        raise _nan("beam_search", nan)
     results = []
     for b, length in enumerate(lengths):
         scores = totals[b] / norm[steps[b]]
@@ -144,13 +155,14 @@ def _whole(
         for i in order[: options.nbest]:
             count = steps[b, i] - finished[b, i]
             rows = weights[b, i, :count, :length].copy()
-            own.append(Hypothesis(ids[b, i, :count].tolist(), float(scores[i]), rows, bool(finished[b, i])))
+            last = weights[b, i, count, :length].copy() if finished[b, i] else None
+            own.append(Hypothesis(ids[b, i, :count].tolist(), float(scores[i]), rows, bool(finished[b, i]), last))
         results.append(own)
     return results
 
 
-def _nan(step: int) -> NumericError:
-    return NumericError(f"beam_search: the model gave NaN at step {step}, expected log-probabilities")
+def _nan(where: str, step: int) -> NumericError:
+    return NumericError(f"{where}: the model gave NaN at step {step}, expected log-probabilities")
 
 
 # Candidates of a step: row, token and log-probability of each.
@@ -170,9 +182,15 @@ class _Search:
     """The open hypotheses of all sentences (rows, grouped by sentence) and the closed ones of each."""
 
     def __init__(
-        self, lengths: np.ndarray, limits: np.ndarray, options: SearchOptions, demands: Demands | None
+        self,
+        lengths: np.ndarray,
+        limits: np.ndarray,
+        options: SearchOptions,
+        demands: Demands | None,
+        *,
+        where: str = "beam_search",
     ) -> None:
-        self.lengths, self.limits, self.options = lengths, limits, options
+        self.lengths, self.limits, self.options, self.where = lengths, limits, options, where
         self.sentence = np.arange(len(lengths))
         self._start(demands)
         self.capacity = np.full(len(lengths), options.beam)
@@ -185,6 +203,13 @@ class _Search:
         self.sums = np.zeros(len(self.sentence))
         ruled = self.options.restricted or demands is not None
         self.rules = Restrictions(self.options, demands, self.sentence) if ruled else None
+
+    def run(self, model: Any, state: Any) -> list[list[Hypothesis]]:
+        """Step until no hypothesis is open; of each sentence the best closed ones."""
+        while len(self.sentence):
+            found, weights, state = self.advance(model, state)
+            state = state.select(self.step(found, weights))
+        return self.results()
 
     def results(self) -> list[list[Hypothesis]]:
         """Of each sentence the best closed hypotheses."""
@@ -213,7 +238,7 @@ class _Search:
 
     def _refuse_nan(self, log_probabilities: np.ndarray) -> None:
         if np.isnan(log_probabilities).any():
-            raise _nan(len(self.history) + 1)
+            raise _nan(self.where, len(self.history) + 1)
 
     # ------------------------------------------------------------ what becomes of it
 
@@ -311,8 +336,8 @@ class _Search:
         if self.options.coverage_penalty:
             covered = np.clip(weights.sum(0, dtype=np.float64), LEAST_COVERAGE, 1)
             score += self.options.coverage_penalty * float(np.log(covered).sum())
-        count = n - finished
-        self.closed[b].append((lacks, Hypothesis(ids[::-1][:count], score, weights[:count], finished)))
+        count, last = n - finished, weights[-1] if finished else None
+        self.closed[b].append((lacks, Hypothesis(ids[::-1][:count], score, weights[:count], finished, last)))
         self.enough |= len(self.closed[b]) >= self.options.nbest
 
 

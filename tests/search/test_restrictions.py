@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from dhyan import SearchOptions
-from dhyan.translate.constraints import Demands, _completions
-from dhyan.translate.search import beam_search
+from dhyan.search.beam import beam_search
+from dhyan.search.constraints import Demands, _completions
 from helpers.searching import LENGTHS, demands_of, model_of, same, sources
 from spec import search as reference
 

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from dhyan.translate.constraints import Phrases, allocate
+from dhyan.search.constraints import Phrases, allocate
 from spec.search import contains
 
 PHRASES = [[(1,)], [(1, 2)], [(1, 1, 2)], [(1, 2, 1, 3)], [(1, 2), (2, 1)], [(1, 1), (1,), (1, 1), ()], [(2, 2, 2)]]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from dhyan import Batch, ModelConfig, NumericError, Seq2Seq
+from dhyan.search.beam import MOST_WHOLE, Hypothesis, beam_search
+from dhyan.search.constraints import Demands
 from dhyan.text.vocabulary import END
-from dhyan.translate.constraints import Demands
-from dhyan.translate.search import MOST_WHOLE, Hypothesis, beam_search
 from spec import model as reference
 
 LENGTHS = np.array([4, 1, 3, 6])
@@ -55,6 +55,22 @@ def forced(model: Seq2Seq, source: np.ndarray, length: int, hypothesis: Hypothes
 
 
 # ------------------------------------------------------------------------------------------------ greedy
+
+
+@pytest.mark.parametrize("choices", [{}, *STEP_BY_STEP.values()], ids=["in the core", *STEP_BY_STEP])
+def test_the_row_of_the_end_symbol_is_kept_where_it_was_written(choices: dict[str, Any]) -> None:
+    model, source = model_of(**choices), sources()
+    model.parameters()["output.bias"][END] += 2  # outputs end early, though not all
+    seen = set()
+    for limit in (2, 12):
+        hypotheses = beam_search(model, source, LENGTHS, beam=3, nbest=2, max_length=limit)
+        for b, h in ((b, h) for b, own in enumerate(hypotheses) for h in own):
+            seen.add(h.finished)
+            assert h.finished == (h.end_weights is not None)
+            if h.end_weights is not None:
+                _, weights = forced(model, source[b], LENGTHS[b], h)
+                np.testing.assert_allclose(h.end_weights, weights[-1], atol=1e-12)
+    assert True in seen
 
 
 @pytest.mark.parametrize("layers", [1, 2])
