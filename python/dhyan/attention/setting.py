@@ -18,7 +18,7 @@ NORMALIZERS = ("softmax", "sparsemax", "monotonic")
 
 
 @dataclass(frozen=True)
-class Plan:
+class Setting:
     """One checked combination; ValueError where its parts do not fit.
 
     Parameters beside the scoring's own: window_query (Q, U), window_v (U) of a PredictiveWindow; threshold (1,) of the
@@ -69,7 +69,7 @@ class Plan:
 
     @property
     def step_by_step(self) -> bool:
-        """True where the core's decoder loop cannot read: it then asks `reader` step by step."""
+        """True where the core's decoder loop cannot read: it then calls back step by step, see `model.feedback`."""
         return (
             self.scoring.feedback != ""
             or self.scoring.step_by_step

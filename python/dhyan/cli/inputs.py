@@ -128,7 +128,7 @@ def note(message: str) -> None:
     print(f"dhyan: {message}", file=sys.stderr)
 
 
-class Wishes:
+class Constraints:
     """The prefix and the phrases of line after line. Errors: DataError naming file and line, or the option.
 
     What a model that copies can write depends on the line too: it is checked with it, and left out of blank ones.

@@ -271,7 +271,7 @@ class Seq2Seq:
             raise ValueError(f"Seq2Seq.greedy: max_length is {max_length}, expected at least 1")
         lengths, S = np.asarray(source_lengths), np.shape(source)[1]
         state = self.start(source, lengths, alignment, shortlist, copies)
-        if state.reader is not None or state.copier is not None:
+        if state.callback is not None or state.copier is not None:
             return self._padded(greedy_search(self, state, lengths, max_length), S)
         limit = np.full(len(lengths), max_length, np.int64)
         ids, weights, used = state.stepper.greedy(state.h, state.c, BEGIN, END, PAD, limit)
@@ -347,7 +347,7 @@ class Seq2Seq:
     ) -> tuple[decoder.Memory, np.ndarray, EncoderCache]:
         self._check_source(source)
         rows, final, cache = encoder_forward(self.config, p, source, lengths, dropout)
-        return decoder.read_memory(self.config, p, rows, lengths, alignment), final, cache
+        return decoder.make_keys(self.config, p, rows, lengths, alignment), final, cache
 
     def _check_source(self, source: np.ndarray) -> None:
         c = self.config

@@ -31,7 +31,7 @@ class Optimizer(ABC):
         self.lr = lr
         self.steps = 0
         parameters = model.parameters()
-        self._slow = [(parameters[f"attention.{name}"], rate) for name, rate in model.config.plan.rates().items()]
+        self._slow = [(parameters[f"attention.{name}"], rate) for name, rate in model.config.setting.rates().items()]
 
     @property
     def lr(self) -> float:
