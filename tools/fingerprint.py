@@ -40,8 +40,8 @@ def dhyan(*arguments: str, given: str | None = None) -> str:
 
 def write_pairs(path: Path, first: int, count: int) -> None:
     """Numbers in words of one language and in those of another: every target follows from its source."""
-    ones = "zero one two three four five six seven eight nine".split()
-    eins = "null eins zwei drei vier fuenf sechs sieben acht neun".split()
+    ones = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    eins = ["null", "eins", "zwei", "drei", "vier", "fuenf", "sechs", "sieben", "acht", "neun"]
     numbers = [str((7919 * (first + i)) % 100_003) for i in range(count)]
     lines = [" ".join(ones[int(d)] for d in n) + "\t" + " ".join(eins[int(d)] for d in n[::-1]) for n in numbers]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

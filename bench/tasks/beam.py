@@ -15,7 +15,7 @@ from collections.abc import Callable
 import machine
 import numpy as np
 from dhyan import ModelConfig, Seq2Seq, show_config
-from dhyan.translate.search import beam_search
+from dhyan.search.beam import beam_search
 
 TOKENS = 25
 

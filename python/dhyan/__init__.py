@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from . import ops as ops
     from .attention.attend import attend as attend
     from .attention.layer import Attention as Attention
+    from .attention.scoring import register_scoring as register_scoring
     from .attention.scorings import scorings as scorings
     from .attention.windows import PredictiveWindow as PredictiveWindow
     from .attention.windows import Window as Window
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .ops.machine import get_num_threads as get_num_threads
     from .ops.machine import set_num_threads as set_num_threads
     from .ops.machine import show_config as show_config
+    from .search.options import SearchOptions as SearchOptions
     from .text.batch import Batch as Batch
     from .text.config import DataConfig as DataConfig
     from .text.subword import SubwordVocabulary as SubwordVocabulary
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from .training.optimizer import SGD as SGD
     from .training.optimizer import Adam as Adam
     from .training.optimizer import AdamW as AdamW
-    from .translate.options import SearchOptions as SearchOptions
     from .translate.translation import Translation as Translation
     from .translate.translator import Translator as Translator
     from .translate.translator import load as load
@@ -50,7 +51,7 @@ _HOMES = {
     "NumericError": "errors",
     "PredictiveWindow": "attention.windows",
     "SGD": "training.optimizer",
-    "SearchOptions": "translate.options",
+    "SearchOptions": "search.options",
     "Seq2Seq": "model.seq2seq",
     "SubwordVocabulary": "text.subword",
     "TrainConfig": "training.config",
@@ -62,6 +63,7 @@ _HOMES = {
     "average": "training.averaging",
     "get_num_threads": "ops.machine",
     "load": "translate.translator",
+    "register_scoring": "attention.scoring",
     "scorings": "attention.scorings",
     "set_num_threads": "ops.machine",
     "show_config": "ops.machine",

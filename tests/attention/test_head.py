@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dhyan import ops
 from dhyan.attention.read import HeadInputs, _exact_sum, head_backward, head_forward
-from dhyan.attention.windows import Centre, PredictiveWindow, Restriction
+from dhyan.attention.windows import Attendable, Centre, PredictiveWindow
 
 B, T, S, U, D = 2, 3, 5, 4, 6
 
@@ -20,7 +20,7 @@ def inputs(normalize: str = "softmax", tanh: bool = True) -> HeadInputs:
     q, k, v = (rng.standard_normal(shape) for shape in ((B, T, U), (B, S, U), (B, S, D)))
     w = rng.standard_normal(U) if tanh else None
     more = {"threshold": np.array([0.3]), "previous": np.eye(S)[[0, 1]]} if normalize == "monotonic" else {}
-    return HeadInputs(normalize, q, k, v, w, 0.7, Restriction(lengths, np.zeros_like(end), end), **more)
+    return HeadInputs(normalize, q, k, v, w, 0.7, Attendable(lengths, np.zeros_like(end), end), **more)
 
 
 def centred(x: HeadInputs) -> HeadInputs:

@@ -6,7 +6,7 @@ import dhyan
 import numpy as np
 import pytest
 from dhyan import PredictiveWindow
-from dhyan.attention.windows import Centre, Restriction
+from dhyan.attention.windows import Attendable, Centre
 from spec import ops as reference
 
 B, T, Q, U, S = 3, 2, 4, 5, 9
@@ -20,8 +20,8 @@ def made(radius: int = 2, dtype: type = np.float64) -> tuple[Centre, dict[str, n
     return Centre.of(PredictiveWindow(radius), p, query, LENGTHS, S), p, query
 
 
-def everywhere() -> Restriction:
-    return Restriction(LENGTHS, np.zeros((B, T), np.int64), np.repeat(LENGTHS[:, None], T, 1))
+def everywhere() -> Attendable:
+    return Attendable(LENGTHS, np.zeros((B, T), np.int64), np.repeat(LENGTHS[:, None], T, 1))
 
 
 def centres(query: np.ndarray, matrix: np.ndarray, v: np.ndarray) -> np.ndarray:

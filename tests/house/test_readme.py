@@ -76,7 +76,7 @@ def halved() -> Iterator[None]:
     """The scoring of the README, registered as printed."""
     before = dict(registry)
     try:
-        exec(block("@register"), vars(scorings).copy())
+        exec(block("@dhyan.register_scoring"), {"__name__": "halved"})
         yield
     finally:
         registry.clear()

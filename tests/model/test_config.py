@@ -179,10 +179,10 @@ def test_every_scoring_can_be_configured() -> None:
         config = make(ModelConfig, attention=name)
         assert config.attention == name and config.max_source == 0
         if name != "location":
-            assert config.plan.name == name
+            assert config.setting.name == name
     with pytest.raises(ValueError, match="max_source is 0, expected"):
-        make(ModelConfig, attention="location").plan  # noqa: B018
-    assert make(ModelConfig, attention="location", max_source=9).plan.sizes.max_source == 9
+        make(ModelConfig, attention="location").setting  # noqa: B018
+    assert make(ModelConfig, attention="location", max_source=9).setting.sizes.max_source == 9
 
 
 def test_windows() -> None:

@@ -12,11 +12,11 @@ import pytest
 from dhyan import ModelConfig, Seq2Seq
 from dhyan.cli import main
 from dhyan.errors import CheckpointError, DataError
+from dhyan.search.beam import beam_search
 from dhyan.text import lexicon
 from dhyan.text.lexicon import KEPT, Lexicon
 from dhyan.text.vocabulary import END, UNKNOWN
 from dhyan.training import checkpoint
-from dhyan.translate.search import beam_search
 
 B, V = 12, 40
 

@@ -247,7 +247,7 @@ def test_every_normaliser_trains_stops_and_resumes(tmp_path: Path, changes: dict
         dhyan.train(config, TRAIN, VALID, out=tmp_path / "parts", options=options, on_step=after(7, interrupt))
     dhyan.train(config, TRAIN, VALID, out=tmp_path / "parts", options=options, resume=True)
     assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
-    assert dhyan.load(tmp_path / "whole").model.config.plan == config.plan
+    assert dhyan.load(tmp_path / "whole").model.config.setting == config.setting
 
 
 def sharpness(folder: Path) -> float:

@@ -18,8 +18,8 @@ import numpy as np
 from dhyan import ops
 
 from .scoring import KeysGradient, Parameters, Rows, split_heads, unit_vectors, unit_vectors_backward
-from .setting import Plan
-from .windows import Centre, PredictiveWindow, Restriction
+from .setting import Setting
+from .windows import Attendable, Centre, PredictiveWindow
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +45,12 @@ class Feedback(NamedTuple):
     alignment: np.ndarray | None
 
     @classmethod
-    def zeros(cls, plan: Plan, B: int, S: int, dtype: np.dtype) -> Feedback:
+    def zeros(cls, setting: Setting, B: int, S: int, dtype: np.dtype) -> Feedback:
         """Before the first row."""
-        kind = plan.scoring.feedback
+        kind = setting.scoring.feedback
         alignment = None
-        if plan.normalize == "monotonic":
-            alignment = np.zeros((B, plan.sizes.heads, S), dtype)
+        if setting.normalize == "monotonic":
+            alignment = np.zeros((B, setting.sizes.heads, S), dtype)
             alignment[:, :, :1] = 1
         last, total = (np.zeros((B, S), dtype) if kind == which else None for which in ("last", "sum"))
         return cls(last, total, alignment)
@@ -93,9 +93,9 @@ NO_FEEDBACK = Feedback(None, None, None)
 class Sums:
     """The gradients of one backward pass as they add up, row after row."""
 
-    def __init__(self, plan: Plan, p: Parameters, memory: PaddedMemory) -> None:
+    def __init__(self, setting: Setting, p: Parameters, memory: PaddedMemory) -> None:
         self.gradients = {name: np.zeros_like(array) for name, array in p.items()}
-        self.into = plan.scoring.gradient_targets(self.gradients, plan.sizes)
+        self.into = setting.scoring.gradient_targets(self.gradients, setting.sizes)
         for array in (self.into.query, self.into.w):
             if array is not None:
                 array[...] = 0
@@ -112,12 +112,12 @@ class Sums:
                 whole[order] = rows
                 setattr(self, name, whole)
 
-    def finish(self, plan: Plan, p: Parameters, rows: Rows, keys: np.ndarray, visible: np.ndarray) -> None:
+    def finish(self, setting: Setting, p: Parameters, rows: Rows, keys: np.ndarray, visible: np.ndarray) -> None:
         """Through the keys into memory and parameters; rows and keys are those of `visible` (B, S)."""
         if self.keys is None:
             return
-        c = KeysGradient(p, rows, keys, self.keys[visible], self.log_scale, self.gradients, plan.sizes, self.into)
-        more = plan.scoring.keys_backward(c)
+        c = KeysGradient(p, rows, keys, self.keys[visible], self.log_scale, self.gradients, setting.sizes, self.into)
+        more = setting.scoring.keys_backward(c)
         if more is not None:
             self.values[visible] += more
 
@@ -128,7 +128,7 @@ class ReadCache:
 
     query: np.ndarray
     projected: np.ndarray | None
-    may: Restriction
+    may: Attendable
     heads: list[HeadCache]
     weights: np.ndarray | None
     before: Feedback
@@ -136,11 +136,11 @@ class ReadCache:
 
 
 def read_forward(
-    plan: Plan,
+    setting: Setting,
     p: Parameters,
     memory: PaddedMemory,
     query: np.ndarray,
-    may: Restriction,
+    may: Attendable,
     before: Feedback,
     *,
     hard: bool = False,
@@ -156,26 +156,26 @@ def read_forward(
     empty = may.empty_rows(S)
     if empty.any():  # what such a row holds must reach nothing, NaN included
         query = np.where(empty[:, :, None], query.dtype.type(0), query)
-    if plan.scoring.scorer_is_rule:
-        given = _rule_weights(plan, may, S, query.dtype, alignment)
+    if setting.scoring.scorer_is_rule:
+        given = _rule_weights(setting, may, S, query.dtype, alignment)
         context = ops.context_forward(given, memory.values)
         cache = ReadCache(query, None, may, [], given[:, None], before, None)
         return context, given[:, None], before, cache
     assert memory.keys is not None
-    n, scorer = plan.sizes.heads, plan.scorer(p)
+    n, scorer = setting.sizes.heads, setting.scorer(p)
     projected = query if scorer.query is None else ops.linear_forward(query, scorer.query)
     q = _unit(projected, n) if scorer.normalize_query else projected
     k = memory.keys
-    if plan.scoring.feedback:
-        k = k + plan.scoring.feedback_keys(p, _fed_back(plan, before))
+    if setting.scoring.feedback:
+        k = k + setting.scoring.feedback_keys(p, _fed_back(setting, before))
     centre = None
-    if isinstance(plan.window, PredictiveWindow):
-        centre = Centre.of(plan.window, p, query, memory.lengths, S)
+    if isinstance(setting.window, PredictiveWindow):
+        centre = Centre.of(setting.window, p, query, memory.lengths, S)
         may = centre.cut(may)
     contexts, heads = [], []
     for i in range(n):
         inputs = HeadInputs(
-            plan.normalize,
+            setting.normalize,
             _cut(q, i, n),
             _cut(k, i, n),
             _cut(memory.values, i, n),
@@ -193,7 +193,7 @@ def read_forward(
     rows = [head.weights for head in heads if head.weights is not None]
     weights = np.stack(rows, 1) if rows else None  # made where asked for, and where the backward pass needs them
     after = before
-    if plan.needs_feedback and query.shape[1]:
+    if setting.needs_feedback and query.shape[1]:
         assert weights is not None
         after = before.after(weights)
     context = contexts[0] if n == 1 else np.concatenate(contexts, 2)
@@ -201,7 +201,7 @@ def read_forward(
 
 
 def read_backward(
-    plan: Plan,
+    setting: Setting,
     p: Parameters,
     memory: PaddedMemory,
     dcontext: np.ndarray,
@@ -215,16 +215,16 @@ def read_backward(
 
     rows: which sentences of `sums` these are.
     """
-    if plan.needs_feedback and cache.query.shape[1]:
+    if setting.needs_feedback and cache.query.shape[1]:
         assert cache.weights is not None
         dweights = dafter.into_weights(dweights, cache.weights.shape, cache.weights.dtype)
-    if plan.scoring.scorer_is_rule:
+    if setting.scoring.scorer_is_rule:
         assert cache.weights is not None
         _, dvalues = ops.context_backward(dcontext, cache.weights[:, 0], memory.values)
         sums.values[rows] += dvalues
         return np.zeros_like(cache.query), dafter
     assert sums.keys is not None
-    n, scorer = plan.sizes.heads, plan.scorer(p)
+    n, scorer = setting.sizes.heads, setting.scorer(p)
     dq = np.empty_like(cache.projected)
     dcentre = np.zeros(cache.query.shape[:2])
     dalignment = None if cache.before.alignment is None else np.empty_like(cache.before.alignment)
@@ -245,9 +245,9 @@ def read_backward(
             sums.log_scale += float((head.inputs.q.astype(np.float64) * d.q).sum())
     sums.keys[rows] += dkeys
     dbefore = Feedback(None, dafter.total, dalignment)
-    if plan.scoring.feedback:
-        fed = plan.scoring.feedback_backward(p, _fed_back(plan, cache.before), dkeys, sums.gradients)
-        if plan.scoring.feedback == "last":
+    if setting.scoring.feedback:
+        fed = setting.scoring.feedback_backward(p, _fed_back(setting, cache.before), dkeys, sums.gradients)
+        if setting.scoring.feedback == "last":
             dbefore = dbefore._replace(last=fed)
         else:
             dbefore = dbefore._replace(total=fed if dafter.total is None else dafter.total + fed)
@@ -282,19 +282,21 @@ def _unit_backward(dq: np.ndarray, plain: np.ndarray, n: int) -> np.ndarray:
     return unit_vectors_backward(split_heads(dq, n), unit, split_heads(plain, n)).reshape(dq.shape)
 
 
-def _fed_back(plan: Plan, before: Feedback) -> np.ndarray:
+def _fed_back(setting: Setting, before: Feedback) -> np.ndarray:
     """The earlier weights (B, S) that the scoring asks for."""
-    fed = before.last if plan.scoring.feedback == "last" else before.total
+    fed = before.last if setting.scoring.feedback == "last" else before.total
     assert fed is not None
     return fed
 
 
-def _rule_weights(plan: Plan, may: Restriction, S: int, dtype: np.dtype, alignment: np.ndarray | None) -> np.ndarray:
+def _rule_weights(
+    setting: Setting, may: Attendable, S: int, dtype: np.dtype, alignment: np.ndarray | None
+) -> np.ndarray:
     allowed = may.allowed(S)
-    rule = plan.scoring.scorer({}, plan.sizes).term
+    rule = setting.scoring.scorer({}, setting.sizes).term
     if rule == "given":
         if alignment is None:
-            raise ValueError(f"attention {plan.name!r} reads a given alignment (B, T, S), got none")
+            raise ValueError(f"attention {setting.name!r} reads a given alignment (B, T, S), got none")
         return np.where(allowed, alignment, 0).astype(dtype, copy=False)
     if rule == "mean":
         counts = allowed.sum(2, keepdims=True)
@@ -317,7 +319,7 @@ class HeadInputs:
     v: np.ndarray
     w: np.ndarray | None  # None: product scores
     scale: float
-    may: Restriction
+    may: Attendable
     centre: Centre | None = None
     threshold: np.ndarray | None = None
     noise: np.ndarray | None = None

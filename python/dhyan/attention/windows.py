@@ -96,7 +96,7 @@ def ranges(
 
 
 @dataclass(frozen=True, eq=False)
-class Restriction:
+class Attendable:
     """What the T rows of B sentences may attend: begin <= s < end, and the mask where there is one.
 
     lengths (B,): the sentences' own lengths; begin, end (B, T) int64; mask bool, broadcastable to (B, T, S), or None.
@@ -107,12 +107,12 @@ class Restriction:
     end: np.ndarray
     mask: np.ndarray | None = None
 
-    def rows(self, first: int, last: int) -> Restriction:
+    def rows(self, first: int, last: int) -> Attendable:
         """That of rows first to last - 1."""
         mask = self.mask
         if mask is not None and mask.ndim >= 2 and mask.shape[-2] > 1:
             mask = mask[..., first:last, :]
-        return Restriction(self.lengths, self.begin[:, first:last], self.end[:, first:last], mask)
+        return Attendable(self.lengths, self.begin[:, first:last], self.end[:, first:last], mask)
 
     def allowed(self, S: int) -> np.ndarray:
         """(B, T, S): True where row t may attend s."""
@@ -169,7 +169,7 @@ class Centre:
         gaussian, slope = np.exp(-(away**2) / (2 * sigma**2)), away / sigma**2
         return cls(centre, share, hidden, lengths, window.radius, gaussian.astype(query.dtype), slope)
 
-    def cut(self, may: Restriction) -> Restriction:
+    def cut(self, may: Attendable) -> Attendable:
         """Only |s - p| <= radius; a centre that is not finite cuts nothing and shows as NaN in its row."""
         known, S = np.isfinite(self.centre), self.gaussian.shape[2]
         p, radius = np.where(known, self.centre, 0), min(self.radius, S)  # a wider one reaches no further
@@ -177,7 +177,7 @@ class Centre:
         high = np.where(known, np.floor(p + radius) + 1, S).astype(np.int64)
         begin = np.maximum(may.begin, low)
         end = np.maximum(np.minimum(may.end, high), 0)
-        return Restriction(may.lengths, np.minimum(begin, end), end, may.mask)
+        return Attendable(may.lengths, np.minimum(begin, end), end, may.mask)
 
     def backward(self, p: Parameters, dcentre: np.ndarray, query: np.ndarray, gradients: Parameters) -> np.ndarray:
         """dquery (B, T, Q) from dcentre (B, T); adds the gradients of window_query and window_v."""

@@ -28,7 +28,7 @@ from dhyan.translate.translator import Translator, load
 
 from .evaluate import evaluate
 from .inputs import (
-    Wishes,
+    Constraints,
     check_bad_lines,
     check_files,
     check_tokenize,
@@ -169,7 +169,7 @@ def _translate(options: argparse.Namespace) -> None:
             "does not have; evaluate and align take a TSV file with links in the third column"
         )
     _check_align(options)
-    wishes = Wishes(options, translator)
+    constraints = Constraints(options, translator)
     unknown = replacement_of(options, translator)
     interactive = options.input in (None, "-") and sys.stdin.isatty()
     name = "stdin" if options.input in (None, "-") else options.input
@@ -178,7 +178,7 @@ def _translate(options: argparse.Namespace) -> None:
         count = 0
         for lines in _chunks(_checked(_input(options.input), name, translator), 1 if interactive else CHUNK):
             texts = [line.text for line in lines]
-            asked = wishes.of(texts)
+            asked = constraints.of(texts)
             found = translator.translate(texts, options=search, replace_unknown=unknown, **asked)
             for line, translation in zip(lines, found, strict=True):
                 _write(translation, line.text, count, options)

@@ -13,12 +13,12 @@ from typing import Any
 from dhyan import metrics
 from dhyan.errors import DataError, unknown_name
 from dhyan.model.seq2seq import ROUNDED_WEIGHTS
+from dhyan.search.options import SearchOptions
 from dhyan.text.config import DataConfig
 from dhyan.text.copies import copies_of
 from dhyan.text.lexicon import KEPT
 from dhyan.text.pairs import Pair, check_links, read_pairs, scan_file
 from dhyan.training.folder import load_tables
-from dhyan.translate.options import SearchOptions
 from dhyan.translate.translator import Translator, load
 from dhyan.translate.unknown import read_dictionary
 
@@ -128,7 +128,7 @@ def note(message: str) -> None:
     print(f"dhyan: {message}", file=sys.stderr)
 
 
-class Wishes:
+class Constraints:
     """The prefix and the phrases of line after line. Errors: DataError naming file and line, or the option.
 
     What a model that copies can write depends on the line too: it is checked with it, and left out of blank ones.

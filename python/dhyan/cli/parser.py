@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dhyan.errors import nearest_first
 
 if TYPE_CHECKING:
-    from dhyan.translate.options import SearchOptions
+    from dhyan.search.options import SearchOptions
 
 COMMANDS = {
     "demo": "train on the built-in Hindi-English corpus without and with attention, and show both",
@@ -237,7 +237,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     add_ensemble(own["translate"])
     add_search(own["translate"], nbest=True)
     _add_speed(own["translate"])
-    add_wishes(own["translate"])
+    add_constraints(own["translate"])
     _add_model(own["evaluate"], ", or a file of outputs, one a line")
     _add_pairs(own["evaluate"], "test")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
@@ -403,8 +403,8 @@ def add_search(parser: argparse.ArgumentParser, *, nbest: bool = False) -> None:
             group.add_argument("--nbest", type=at_least_1, default=1, metavar="N", help="write N outputs a line (1)")
 
 
-def add_wishes(parser: argparse.ArgumentParser) -> None:
-    """--prefix, --include and their files, see `dhyan.cli.wishes`."""
+def add_constraints(parser: argparse.ArgumentParser) -> None:
+    """--prefix, --include and their files, see `inputs.Constraints`."""
     group = parser.add_argument_group("what outputs hold")
     prefixes = group.add_mutually_exclusive_group()
     prefixes.add_argument("--prefix", metavar="TEXT", help="every output begins with this text")
@@ -425,7 +425,7 @@ def add_ensemble(parser: argparse.ArgumentParser) -> None:
 
 def search_options(options: argparse.Namespace) -> SearchOptions:
     """What the command line says of decoding. Errors: ValueError."""
-    from dhyan.translate.options import SearchOptions
+    from dhyan.search.options import SearchOptions
 
     given = {field: getattr(options, field) for field, _, _ in SEARCH_OPTIONS.values()}
     nbest = getattr(options, "nbest", 1)

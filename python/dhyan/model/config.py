@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from dhyan.attention.scoring import Sizes
-from dhyan.attention.setting import NORMALIZERS, Plan
+from dhyan.attention.setting import NORMALIZERS, Setting
 from dhyan.attention.windows import AnyWindow, Window, window_from, window_to
 from dhyan.errors import check_integer, check_number, unknown_name
 from dhyan.ops.layers import CELLS
@@ -103,17 +103,17 @@ class ModelConfig(Options):
                 f"{where}: tie is 'all' with source {self.source!r}, {got}, expected tokens of equal sizes"
             )
         # How long a source can be may not be known yet: train finds it, and a model asks for it.
-        self._plan(max(self.max_source, 1))
+        self._setting(max(self.max_source, 1))
 
-    def _plan(self, max_source: int) -> Plan:
+    def _setting(self, max_source: int) -> Setting:
         sizes = Sizes(self.hidden, self.memory_size, self.hidden, self.heads, max_source, self.normalized)
         assert not isinstance(self.window, int | str)
-        return Plan(self.attention, sizes, self.window, self.normalize, self.temperature)
+        return Setting(self.attention, sizes, self.window, self.normalize, self.temperature)
 
     @cached_property
-    def plan(self) -> Plan:
+    def setting(self) -> Setting:
         """How the decoder reads. ValueError for the scoring "location" while max_source is 0."""
-        return self._plan(self.max_source)
+        return self._setting(self.max_source)
 
     @property
     def radius(self) -> int:

@@ -14,10 +14,10 @@ import numpy as np
 
 from dhyan import ops
 
+from .arrays import Arrays
 from .config import ModelConfig
 from .decoder import Memory, decoder_forward
 from .dropout import Dropout, apply
-from .parameters import Arrays
 
 _LOGITS = 1 << 22  # most of them at a time
 

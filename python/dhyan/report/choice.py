@@ -13,11 +13,11 @@ from dhyan.metrics.failures import DIFFUSE, FAILURES, UNREAD, Output, failures_o
 from dhyan.metrics.scores import edit_distance, length_edges
 from dhyan.model.config import ModelConfig
 from dhyan.plot.card import reading_note
+from dhyan.search.options import SearchOptions
 from dhyan.text.pairs import Pair, scan_file
 from dhyan.training.checkpoint import read_log
 from dhyan.training.config import TrainConfig
 from dhyan.training.folder import load_tables, short_names
-from dhyan.translate.options import SearchOptions
 from dhyan.translate.translation import Translation
 from dhyan.translate.translator import Translator
 from dhyan.translate.unknown import UNATTENTIVE

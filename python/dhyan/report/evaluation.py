@@ -10,10 +10,10 @@ from dhyan.metrics.alignment import aer
 from dhyan.metrics.failures import Output, failures
 from dhyan.metrics.scores import bleu, by_length, check_counts, chrf, exact_match, perplexity, ter, token_error_rate
 from dhyan.metrics.significance import paired_bootstrap
+from dhyan.search.options import SearchOptions
 from dhyan.text.pairs import Pair
 from dhyan.text.subword import AnyVocabulary
 from dhyan.text.vocabulary import normalize, tokenize
-from dhyan.translate.options import SearchOptions
 from dhyan.translate.translation import Translation
 from dhyan.translate.translator import Translator
 

@@ -18,6 +18,9 @@ from dhyan.errors import DataError, unknown_name
 from dhyan.model.config import ModelConfig
 from dhyan.model.ensemble import Ensemble
 from dhyan.model.seq2seq import ROUNDED_WEIGHTS, Seq2Seq
+from dhyan.search.beam import Hypothesis, beam_search, step_limits
+from dhyan.search.constraints import Constraints
+from dhyan.search.options import SearchOptions
 from dhyan.text.batch import Batch, alignment_of, pad
 from dhyan.text.copies import copies_of, extended_ids, token_of
 from dhyan.text.lexicon import KEPT, Lexicon
@@ -27,9 +30,6 @@ from dhyan.text.vocabulary import BEGIN, END, PAD, UNKNOWN
 from dhyan.text.words import Words, expand_links
 from dhyan.training.folder import check_same_text, folder_names, load_folder, load_lexicon
 
-from .constraints import Demands
-from .options import SearchOptions
-from .search import Hypothesis, beam_search, step_limits
 from .translation import SOURCE_END, Translation
 from .unknown import UNATTENTIVE, replaced
 
@@ -166,22 +166,22 @@ class Translator:
         sources = [self._numbered("translate", i, one) for i, one in enumerate(texts)]
         chosen = SearchOptions.of(options, beam=beam, max_length=max_length, nbest=nbest, **changes)
         copies = [copies_of(tokens, self.target_vocab) for tokens in sources] if self.copies else None
-        demands = self._demands(len(texts), prefix, constraints, copies)
+        ids_of_constraints = self._constraints(len(texts), prefix, constraints, copies)
         gold = self._gold("translate", links, sources)
         dictionary = self._dictionary(replace_unknown)
         results = [self._nothing() for _ in texts]
         for indices in _batches([len(tokens) for tokens in sources]):
             ids, lengths = pad([[*self.source_vocab.encode(sources[i]), END] for i in indices])
-            own = None if demands is None else demands.take(indices)
+            own = None if ids_of_constraints is None else ids_of_constraints.take(indices)
             limits = step_limits(self._usual_steps(lengths), chosen, own)
             given = None if gold is None else [gold[i] for i in indices]
             alignment = None if given is None else _alignment(given, int(np.max(limits)), ids.shape[1])
             listed = None
-            if self.lexicon is not None and demands is None:
+            if self.lexicon is not None and ids_of_constraints is None:
                 listed = self.lexicon.choices(ids, lengths, self.model.config.target_size, self.shortlist)
             extended = None if copies is None else pad([[*copies[i][0], END] for i in indices])[0]
             found = beam_search(
-                self.model, ids, lengths, chosen, limits=limits, demands=own, alignment=alignment, shortlist=listed,
+                self.model, ids, lengths, chosen, limits=limits, constraints=own, alignment=alignment, shortlist=listed,
                 copies=extended,
             )  # fmt: skip
             shares = None
@@ -313,14 +313,14 @@ class Translator:
             found.append(expand_links(row, words, written))
         return found
 
-    def _demands(
+    def _constraints(
         self,
         count: int,
         prefix: str | Sequence[str] | None,
         constraints: Sequence[str] | Sequence[Sequence[str]] | None,
         copies: Sequence[tuple[list[int], list[str]]] | None,
-    ) -> Demands | None:
-        """What is asked of each of `count` outputs, in ids; words that only its source has are the last of copies."""
+    ) -> Constraints | None:
+        """Prefix and phrases of each of `count` outputs, in ids; words that only its source has: the last of copies."""
         prefixes, phrases = None, None
 
         def writable(what: str, i: int, text: str) -> list[int]:
@@ -337,7 +337,7 @@ class Translator:
         for name, found in (("prefix", prefixes), ("constraints", phrases)):
             if found is not None and len(found) != count:
                 raise ValueError(f"translate: {name} of {len(found)} texts, expected {count}")
-        return Demands.of(prefixes, phrases)
+        return Constraints.of(prefixes, phrases)
 
     def writable(self, text: str, own: Sequence[str] = ()) -> list[int]:
         """The ids of a text that an output may be asked to hold. DataError for a token the model cannot write.

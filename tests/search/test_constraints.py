@@ -6,29 +6,29 @@ import itertools
 
 import numpy as np
 import pytest
-from dhyan.translate.constraints import Phrases, allocate
+from dhyan.search.constraints import Phrases, allocate
 from spec.search import contains
 
 PHRASES = [[(1,)], [(1, 2)], [(1, 1, 2)], [(1, 2, 1, 3)], [(1, 2), (2, 1)], [(1, 1), (1,), (1, 1), ()], [(2, 2, 2)]]
 
 
 @pytest.mark.parametrize("given", PHRASES, ids=str)
-def test_standing_is_what_the_output_says(given: list[tuple[int, ...]]) -> None:
+def test_progress_is_what_the_output_says(given: list[tuple[int, ...]]) -> None:
     """Against the definition: the longest beginning of a phrase that the output ends in; all of it once it stood."""
     phrases = Phrases(given)
     assert phrases.phrases == tuple(dict.fromkeys(p for p in given if p))
     for ids in itertools.product((1, 2, 3), repeat=6):
-        standing = phrases.start
+        progress = phrases.start
         for n in range(7):
-            for phrase, have in zip(phrases.phrases, standing, strict=True):
+            for phrase, have in zip(phrases.phrases, progress, strict=True):
                 ends = max(k for k in range(min(n, len(phrase)) + 1) if ids[n - k : n] == phrase[:k])
                 assert have == (len(phrase) if contains(ids[:n], phrase) else ends)
             done = all(contains(ids[:n], phrase) for phrase in phrases.phrases)
-            assert (phrases.missing(standing) == 0) == done == (not phrases.needs(standing))
-            best = min((phrases.missing(phrases.after(standing, i)) for i in phrases.needs(standing)), default=-1)
-            assert best < phrases.missing(standing)  # some needed token always brings it nearer
+            assert (phrases.missing(progress) == 0) == done == (not phrases.needs(progress))
+            best = min((phrases.missing(phrases.after(progress, i)) for i in phrases.needs(progress)), default=-1)
+            assert best < phrases.missing(progress)  # some needed token always brings it nearer
             if n < 6:
-                standing = phrases.after(standing, ids[n])
+                progress = phrases.after(progress, ids[n])
 
 
 def test_no_phrases() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from dhyan import NumericError, SearchOptions, Seq2Seq
-from dhyan.translate.sampling import Draws
-from dhyan.translate.search import Hypothesis, beam_search
+from dhyan.search.beam import Hypothesis, beam_search
+from dhyan.search.sampling import Draws
 from helpers.searching import LENGTHS, model_of, same, sources
 
 

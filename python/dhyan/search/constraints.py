@@ -1,5 +1,5 @@
-"""What a hypothesis may write next: bans (end symbol too early, unknown symbol, repeated n-grams), a forced prefix, and
-phrases that must stand in the output before it may end.
+"""Constraints of a search: banned tokens (end symbol too early, unknown symbol, repeated n-grams), a forced prefix, and
+phrases that must stand in the output before it may end (lexical constraints).
 
 How far a hypothesis is with each phrase is a function of what it has written: for every phrase how much of it stands at
 the end of the output (Knuth, Morris and Pratt 1977), or all of it once it has been written. Phrases may overlap. A beam
@@ -22,34 +22,36 @@ Ids = Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
-class Demands:
-    """What is asked of each output: it begins with `prefixes[b]` and holds every phrase of `phrases[b]`."""
+class Constraints:
+    """Prefix and lexical constraints of each output: it begins with `prefixes[b]`, and holds all of `phrases[b]`."""
 
     prefixes: list[tuple[int, ...]]
     phrases: list[Phrases]
 
     @classmethod
     def of(
-        cls, prefixes: Sequence[Ids] | None = None, constraints: Sequence[Sequence[Ids]] | None = None
-    ) -> Demands | None:
-        """prefixes: ids of each sentence; constraints: phrases of ids of each. None where nothing is asked.
+        cls, prefixes: Sequence[Ids] | None = None, phrases: Sequence[Sequence[Ids]] | None = None
+    ) -> Constraints | None:
+        """prefixes: ids of each sentence; phrases: lists of ids of each. None where there is neither.
 
         ValueError for unequal counts and for the end symbol, which both leave out.
         """
-        if prefixes is None and constraints is None:
+        if prefixes is None and phrases is None:
             return None
-        B = len(prefixes if prefixes is not None else constraints or ())
-        if prefixes is not None and constraints is not None and len(constraints) != B:
-            raise ValueError(f"Demands: constraints of {len(constraints)} sentences, expected {B} as of prefixes")
-        made = cls(
+        B = len(prefixes if prefixes is not None else phrases or ())
+        if prefixes is not None and phrases is not None and len(phrases) != B:
+            raise ValueError(f"Constraints: phrases of {len(phrases)} sentences, expected {B} as of prefixes")
+        constraints = cls(
             [tuple(int(i) for i in prefix) for prefix in prefixes or [()] * B],
-            [Phrases(phrases) for phrases in constraints or [()] * B],
+            [Phrases(own) for own in phrases or [()] * B],
         )
         for b in range(B):
-            for ids in (made.prefixes[b], *made.phrases[b].phrases):
+            for ids in (constraints.prefixes[b], *constraints.phrases[b].phrases):
                 if any(i < 0 or i == END for i in ids):
-                    raise ValueError(f"Demands: sentence {b} has the ids {ids}, expected none of the end symbol {END}")
-        return made if any(made.prefixes) or made.constrained else None
+                    raise ValueError(
+                        f"Constraints: sentence {b} has the ids {ids}, expected none of the end symbol {END}"
+                    )
+        return constraints if any(constraints.prefixes) or constraints.constrained else None
 
     def __len__(self) -> int:
         """The number of sentences."""
@@ -60,9 +62,9 @@ class Demands:
         """True where some sentence has a phrase."""
         return any(phrases.size for phrases in self.phrases)
 
-    def take(self, sentences: Sequence[int]) -> Demands:
+    def take(self, sentences: Sequence[int]) -> Constraints:
         """Those of these sentences."""
-        return Demands([self.prefixes[b] for b in sentences], [self.phrases[b] for b in sentences])
+        return Constraints([self.prefixes[b] for b in sentences], [self.phrases[b] for b in sentences])
 
     def steps(self) -> np.ndarray:
         """(B,) steps that suffice for prefix, phrases and end symbol."""
@@ -75,33 +77,33 @@ class Demands:
         return np.array([max(map(len, own)) + 1 for own in parts], np.int64)
 
 
-class Restrictions:
-    """The rules, and of every open hypothesis (row) what it has written, which they depend on."""
+class Bans:
+    """The tokens that every open hypothesis (row) may not, or must, write next: a function of what it has written."""
 
-    def __init__(self, options: SearchOptions, demands: Demands | None, sentence: np.ndarray) -> None:
-        self.options, self.demands = options, demands
+    def __init__(self, options: SearchOptions, constraints: Constraints | None, sentence: np.ndarray) -> None:
+        self.options, self.constraints = options, constraints
         self.sentence = sentence
         self.written = np.zeros((len(sentence), 0), np.int64)
-        self.standings: list[Standing] = [demands.phrases[b].start for b in sentence] if demands else []
+        self.progress: list[Progress] = [constraints.phrases[b].start for b in sentence] if constraints else []
 
     # ------------------------------------------------------------ before a step
 
     def forced(self) -> np.ndarray:
         """(N,) the token that the prefix asks of each row, -1 where it asks none."""
         tokens = np.full(len(self.sentence), -1)
-        if self.demands:
+        if self.constraints:
             t = self.written.shape[1]
             for row, b in enumerate(self.sentence):
-                if t < len(self.demands.prefixes[b]):
-                    tokens[row] = self.demands.prefixes[b][t]
+                if t < len(self.constraints.prefixes[b]):
+                    tokens[row] = self.constraints.prefixes[b][t]
         return tokens
 
     def needed(self) -> list[tuple[int, int]]:
         """(row, token) of what brings a row's phrases further."""
-        if not self.demands:
+        if not self.constraints:
             return []
-        pairs = zip(self.sentence, self.standings, strict=True)
-        return [(row, i) for row, (b, s) in enumerate(pairs) for i in sorted(self.demands.phrases[b].needs(s))]
+        pairs = zip(self.sentence, self.progress, strict=True)
+        return [(row, i) for row, (b, s) in enumerate(pairs) for i in sorted(self.constraints.phrases[b].needs(s))]
 
     def banned(self) -> np.ndarray:
         """(N, K) tokens that each row may not write now, -1 for none."""
@@ -109,7 +111,7 @@ class Restrictions:
         parts = []
         if t < self.options.min_length:
             parts.append(np.full((N, 1), END))
-        elif self.demands:
+        elif self.constraints:
             parts.append(np.where([self.missing(row) > 0 for row in range(N)], END, -1)[:, None])
         if self.options.no_unknown:
             parts.append(np.full((N, 1), UNKNOWN))
@@ -122,15 +124,15 @@ class Restrictions:
 
     def missing(self, row: int, token: int | None = None) -> int:
         """Tokens of its phrases that the row (and one more token) still lacks."""
-        if not self.demands:
+        if not self.constraints:
             return 0
-        phrases = self.demands.phrases[self.sentence[row]]
-        standing = self.standings[row]
-        return phrases.missing(standing if token is None or token == END else phrases.after(standing, token))
+        phrases = self.constraints.phrases[self.sentence[row]]
+        progress = self.progress[row]
+        return phrases.missing(progress if token is None or token == END else phrases.after(progress, token))
 
     def shared_out(self, b: int, rows: np.ndarray, tokens: np.ndarray, capacity: int) -> np.ndarray:
         """The candidates of sentence b (best first) that its beam keeps: their indices."""
-        size = self.demands.phrases[b].size if self.demands else 0
+        size = self.constraints.phrases[b].size if self.constraints else 0
         if not size:
             return np.arange(min(capacity, len(rows)))
         missing = np.array([self.missing(int(r), int(i)) for r, i in zip(rows, tokens, strict=True)])
@@ -140,9 +142,9 @@ class Restrictions:
         """The open rows are now these, each with one more token."""
         self.sentence = self.sentence[rows]
         self.written = np.concatenate([self.written[rows], tokens[:, None]], axis=1)
-        if self.demands:
-            standings = zip(self.sentence, rows, tokens, strict=True)
-            self.standings = [self.demands.phrases[b].after(self.standings[r], int(i)) for b, r, i in standings]
+        if self.constraints:
+            extended = zip(self.sentence, rows, tokens, strict=True)
+            self.progress = [self.constraints.phrases[b].after(self.progress[r], int(i)) for b, r, i in extended]
 
 
 def _completions(written: np.ndarray, n: int) -> np.ndarray:
@@ -154,7 +156,7 @@ def _completions(written: np.ndarray, n: int) -> np.ndarray:
     return np.where(same, written[:, n - 1 :], -1)
 
 
-Standing = tuple[int, ...]  # of each phrase: how many of its tokens are there
+Progress = tuple[int, ...]  # of each phrase: how many of its tokens are there
 
 
 class Phrases:
@@ -170,24 +172,24 @@ class Phrases:
         return sum(map(len, self.phrases))
 
     @property
-    def start(self) -> Standing:
+    def start(self) -> Progress:
         """Before the first token."""
         return (0,) * len(self.phrases)
 
-    def after(self, standing: Standing, token: int) -> Standing:
-        """The standing after one more token."""
+    def after(self, progress: Progress, token: int) -> Progress:
+        """The progress after one more token."""
         return tuple(
             have if have == len(phrase) else _next(phrase, fallback, have, token)
-            for phrase, fallback, have in zip(self.phrases, self._fallbacks, standing, strict=True)
+            for phrase, fallback, have in zip(self.phrases, self._fallbacks, progress, strict=True)
         )
 
-    def needs(self, standing: Standing) -> set[int]:
+    def needs(self, progress: Progress) -> set[int]:
         """The tokens that bring an unfinished phrase further."""
-        return {phrase[have] for phrase, have in zip(self.phrases, standing, strict=True) if have < len(phrase)}
+        return {phrase[have] for phrase, have in zip(self.phrases, progress, strict=True) if have < len(phrase)}
 
-    def missing(self, standing: Standing) -> int:
+    def missing(self, progress: Progress) -> int:
         """Tokens still to write, at most; 0 where every phrase is there. The phrase begun furthest counts as begun."""
-        open_ = [(len(p), have) for p, have in zip(self.phrases, standing, strict=True) if have < len(p)]
+        open_ = [(len(p), have) for p, have in zip(self.phrases, progress, strict=True) if have < len(p)]
         return sum(size for size, _ in open_) - max((have for _, have in open_), default=0)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from dhyan.errors import NumericError
 from dhyan.text.vocabulary import BEGIN, END
 
-from .constraints import Demands, Restrictions
+from .constraints import Bans, Constraints
 from .options import SearchOptions
 from .sampling import Draws
 
@@ -35,13 +35,15 @@ class Hypothesis:
     """One translation: `ids` (T) without the end symbol, and `weights` (T, S), S the sentence's own length.
 
     score: as `SearchOptions` defines it, in nats. `finished` is False where the search stopped at max_length before
-    the model wrote its end symbol, or where nothing that is allowed could follow.
+    the model wrote its end symbol, or where nothing that is allowed could follow. end_weights (S,): what the end symbol
+    was read by, None where it was not written.
     """
 
     ids: list[int]
     score: float
     weights: np.ndarray
     finished: bool = True
+    end_weights: np.ndarray | None = None
 
 
 def beam_search(
@@ -53,7 +55,7 @@ def beam_search(
     limits: np.ndarray | None = None,
     alignment: np.ndarray | None = None,
     copies: np.ndarray | None = None,
-    demands: Demands | None = None,
+    constraints: Constraints | None = None,
     shortlist: np.ndarray | None = None,
     **changes: Any,
 ) -> list[list[Hypothesis]]:
@@ -67,58 +69,67 @@ def beam_search(
     of these first the ones that lack fewer tokens of their phrases. Of equal scores the lower token id wins, then the
     earlier hypothesis. beam=1 is greedy search. alignment (B, T, S): what the scoring "oracle" reads by; copies (B, S):
     the source tokens as target ids, for a model that copies. What has probability 0 is never taken.
-    demands: prefixes that outputs begin with, and phrases that stand in them: an output does not end before all are
+    constraints: prefixes that outputs begin with, and phrases that stand in them: an output does not end before all are
     there, and the beam is shared out between hypotheses by how far they have got (Post and Vilar 2018).
     shortlist (B, V) bool: the tokens that each sentence may choose, for models whose start takes one.
 
-    ValueError: a limit < 1, or too small for prefix and phrases; phrases while sampling; demands of another number of
-    sentences; and what `SearchOptions` refuses. NumericError: the model returns NaN.
+    ValueError: a limit < 1, or too small for prefix and phrases; phrases while sampling; constraints of another number
+    of sentences; and what `SearchOptions` refuses. NumericError: the model returns NaN.
     """
     options = SearchOptions.of(options, **changes)
     lengths = np.asarray(source_lengths, dtype=np.int64)
-    if demands is not None and len(demands) != len(lengths):
-        raise ValueError(f"beam_search: demands are of {len(demands)} sentences, expected B = {len(lengths)}")
+    if constraints is not None and len(constraints) != len(lengths):
+        raise ValueError(f"beam_search: constraints are of {len(constraints)} sentences, expected B = {len(lengths)}")
     if limits is None:
-        limits = step_limits(2 * lengths + 10, options, demands)
+        limits = step_limits(2 * lengths + 10, options, constraints)
     limits = np.broadcast_to(limits, lengths.shape)
-    _check(limits, options, demands)
+    _check(limits, options, constraints)
     if not len(lengths):
         return []
     given = {"alignment": alignment, "shortlist": shortlist, "copies": copies}
     state = model.start(source, lengths, **{name: array for name, array in given.items() if array is not None})
-    if demands is None and options.plain and limits.max() <= MOST_WHOLE and hasattr(model, "beam"):
+    if constraints is None and options.plain and limits.max() <= MOST_WHOLE and hasattr(model, "beam"):
         whole = _whole(model, state, lengths, limits, options)
         if whole is not None:
             return whole
     search: _Search
     if options.sample:
-        search = _Sampler(lengths, limits, options, demands, Draws.of(source, lengths, options))
+        search = _Sampler(lengths, limits, options, constraints, Draws.of(source, lengths, options))
         if options.nbest > 1:
             state = state.select(search.sentence)
     else:
-        search = _Search(lengths, limits, options, demands)
-    while len(search.sentence):
-        found, weights, state = search.advance(model, state)
-        state = state.select(search.step(found, weights))
-    return search.results()
+        search = _Search(lengths, limits, options, constraints)
+    return search.run(model, state)
 
 
-def step_limits(usual: np.ndarray, options: SearchOptions, demands: Demands | None) -> np.ndarray:
+def greedy_search(model: Any, state: Any, lengths: np.ndarray, max_length: int) -> list[Hypothesis]:
+    """The likeliest token at every step from `start` on: beam search with a beam of one. lengths (B,).
+
+    NumericError: the model returns NaN.
+    """
+    if not len(lengths):
+        return []
+    limits = np.full(len(lengths), max_length)
+    search = _Search(lengths, limits, SearchOptions(beam=1), None, where="greedy")
+    return [hypotheses[0] for hypotheses in search.run(model, state)]
+
+
+def step_limits(usual: np.ndarray, options: SearchOptions, constraints: Constraints | None) -> np.ndarray:
     """(B,) most decoder steps: options.max_length; without one `usual`, and what prefix, phrases, min_length need."""
     if options.max_length is not None:
         return np.full(usual.shape, options.max_length)
-    more = 0 if demands is None else demands.steps() - 1
+    more = 0 if constraints is None else constraints.steps() - 1
     return np.maximum(usual + more, options.min_length + 1)
 
 
-def _check(limits: np.ndarray, options: SearchOptions, demands: Demands | None) -> None:
+def _check(limits: np.ndarray, options: SearchOptions, constraints: Constraints | None) -> None:
     if len(limits) and limits.min() < 1:
         raise ValueError(f"beam_search: max_length is {limits.min()}, expected at least 1")
-    if demands is None:
+    if constraints is None:
         return
-    if demands.constrained and options.sample:
+    if constraints.constrained and options.sample:
         raise ValueError("beam_search: phrases that must be written need a beam, got sample = True")
-    for limit, least in zip(limits, demands.least(), strict=True):
+    for limit, least in zip(limits, constraints.least(), strict=True):
         if limit < least:
             raise ValueError(
                 f"beam_search: max_length is {limit}, expected at least {least} for prefix, phrases and end symbol"
@@ -135,7 +146,7 @@ def _whole(
         return None
     ids, weights, totals, steps, finished, nan = done
     if nan:
-        raise _nan(nan)
+        raise _nan("beam_search", nan)
     results = []
     for b, length in enumerate(lengths):
         scores = totals[b] / norm[steps[b]]
@@ -144,13 +155,14 @@ def _whole(
         for i in order[: options.nbest]:
             count = steps[b, i] - finished[b, i]
             rows = weights[b, i, :count, :length].copy()
-            own.append(Hypothesis(ids[b, i, :count].tolist(), float(scores[i]), rows, bool(finished[b, i])))
+            last = weights[b, i, count, :length].copy() if finished[b, i] else None
+            own.append(Hypothesis(ids[b, i, :count].tolist(), float(scores[i]), rows, bool(finished[b, i]), last))
         results.append(own)
     return results
 
 
-def _nan(step: int) -> NumericError:
-    return NumericError(f"beam_search: the model gave NaN at step {step}, expected log-probabilities")
+def _nan(where: str, step: int) -> NumericError:
+    return NumericError(f"{where}: the model gave NaN at step {step}, expected log-probabilities")
 
 
 # Candidates of a step: row, token and log-probability of each.
@@ -170,21 +182,34 @@ class _Search:
     """The open hypotheses of all sentences (rows, grouped by sentence) and the closed ones of each."""
 
     def __init__(
-        self, lengths: np.ndarray, limits: np.ndarray, options: SearchOptions, demands: Demands | None
+        self,
+        lengths: np.ndarray,
+        limits: np.ndarray,
+        options: SearchOptions,
+        constraints: Constraints | None,
+        *,
+        where: str = "beam_search",
     ) -> None:
-        self.lengths, self.limits, self.options = lengths, limits, options
+        self.lengths, self.limits, self.options, self.where = lengths, limits, options, where
         self.sentence = np.arange(len(lengths))
-        self._start(demands)
+        self._start(constraints)
         self.capacity = np.full(len(lengths), options.beam)
         self.closed: list[list[tuple[int, Hypothesis]]] = [[] for _ in lengths]  # and how much it lacks
         self.history: list[_Step] = []
         self.shortest, self.enough = limits.min(), False  # enough: some sentence has its nbest finished ones
 
-    def _start(self, demands: Demands | None) -> None:
+    def _start(self, constraints: Constraints | None) -> None:
         self.tokens = np.full(len(self.sentence), BEGIN, dtype=np.int64)
         self.sums = np.zeros(len(self.sentence))
-        ruled = self.options.restricted or demands is not None
-        self.rules = Restrictions(self.options, demands, self.sentence) if ruled else None
+        ruled = self.options.restricted or constraints is not None
+        self.rules = Bans(self.options, constraints, self.sentence) if ruled else None
+
+    def run(self, model: Any, state: Any) -> list[list[Hypothesis]]:
+        """Step until no hypothesis is open; of each sentence the best closed ones."""
+        while len(self.sentence):
+            found, weights, state = self.advance(model, state)
+            state = state.select(self.step(found, weights))
+        return self.results()
 
     def results(self) -> list[list[Hypothesis]]:
         """Of each sentence the best closed hypotheses."""
@@ -213,7 +238,7 @@ class _Search:
 
     def _refuse_nan(self, log_probabilities: np.ndarray) -> None:
         if np.isnan(log_probabilities).any():
-            raise _nan(len(self.history) + 1)
+            raise _nan(self.where, len(self.history) + 1)
 
     # ------------------------------------------------------------ what becomes of it
 
@@ -265,7 +290,7 @@ class _Search:
         return rows[order], tokens[order], sums[order]
 
     def _shares(self) -> bool:
-        return self.rules is not None and self.rules.demands is not None
+        return self.rules is not None and self.rules.constraints is not None
 
     def _shared_out(self, order: np.ndarray, sentence: np.ndarray, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         assert self.rules is not None
@@ -311,8 +336,8 @@ class _Search:
         if self.options.coverage_penalty:
             covered = np.clip(weights.sum(0, dtype=np.float64), LEAST_COVERAGE, 1)
             score += self.options.coverage_penalty * float(np.log(covered).sum())
-        count = n - finished
-        self.closed[b].append((lacks, Hypothesis(ids[::-1][:count], score, weights[:count], finished)))
+        count, last = n - finished, weights[-1] if finished else None
+        self.closed[b].append((lacks, Hypothesis(ids[::-1][:count], score, weights[:count], finished, last)))
         self.enough |= len(self.closed[b]) >= self.options.nbest
 
 
@@ -324,12 +349,12 @@ class _Sampler(_Search):
         lengths: np.ndarray,
         limits: np.ndarray,
         options: SearchOptions,
-        demands: Demands | None,
+        constraints: Constraints | None,
         draws: Draws,
     ) -> None:
-        super().__init__(lengths, limits, options, demands)
+        super().__init__(lengths, limits, options, constraints)
         self.sentence, self.draws = np.repeat(self.sentence, options.nbest), draws
-        self._start(demands)
+        self._start(constraints)
 
     def _most(self) -> int:
         return self.options.top_k or 1 << 62  # more than any vocabulary has

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from dhyan import SearchOptions
-from dhyan.translate.constraints import Demands, _completions
-from dhyan.translate.search import beam_search
-from helpers.searching import LENGTHS, demands_of, model_of, same, sources
+from dhyan.search.beam import beam_search
+from dhyan.search.constraints import Constraints, _completions
+from helpers.searching import LENGTHS, constraints_of, model_of, same, sources
 from spec import search as reference
 
 MOST = 4
@@ -54,7 +54,7 @@ cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("choices", [{}, dict(attention="location_sensitive", normalize="sparsemax")])
 def test_a_wide_beam_is_exhaustive_search(case: Any, choices: dict[str, Any]) -> None:
     changes, prefix, phrases = case
-    options, demands = SearchOptions.of(beam=400, **changes), demands_of(prefix, phrases)
+    options, constraints = SearchOptions.of(beam=400, **changes), constraints_of(prefix, phrases)
     model, source = model_of(**choices), sources()
     for i in (0, 1):
         one, length = source[i : i + 1, : LENGTHS[i]], LENGTHS[i : i + 1]
@@ -62,13 +62,13 @@ def test_a_wide_beam_is_exhaustive_search(case: Any, choices: dict[str, Any]) ->
         every = reference.exhaustive(model, one, options, most, prefix, phrases)
         assert every
         limits = np.array([most])
-        (found,) = beam_search(model, one, length, options, nbest=len(every), limits=limits, demands=demands)
+        (found,) = beam_search(model, one, length, options, nbest=len(every), limits=limits, constraints=constraints)
         assert [h.ids for h in found] == [ids for _, ids, _ in every]
         assert all(h.finished for h in found)
         np.testing.assert_allclose([h.score for h in found], [score for score, _, _ in every], rtol=1e-11)
         for h, (_, _, weights) in zip(found, every, strict=True):
             np.testing.assert_allclose(h.weights, weights, atol=1e-12)
-        (first,) = beam_search(model, one, length, options, nbest=2, limits=limits, demands=demands)
+        (first,) = beam_search(model, one, length, options, nbest=2, limits=limits, constraints=constraints)
         same(first[: len(every)], found[:2])  # stops early, and may not miss anything
 
 
@@ -79,7 +79,7 @@ def test_a_narrow_beam_keeps_the_rules(case: Any, beam: int) -> None:
     options = SearchOptions.of(**changes | dict(beam=beam, max_length=None))
     model, source = model_of(), sources()
     finished = 0
-    for (h,) in beam_search(model, source, LENGTHS, options, demands=demands_of(prefix, phrases, 4)):
+    for (h,) in beam_search(model, source, LENGTHS, options, constraints=constraints_of(prefix, phrases, 4)):
         # What is cut short may lack the end, not the rest: the limit leaves room for it.
         assert reference.allowed(h.ids, options, prefix, phrases)
         finished += h.finished
@@ -95,10 +95,10 @@ def test_a_sentence_does_not_depend_on_its_batch(case: Any, sample: bool) -> Non
     options = SearchOptions.of(**changes | dict(beam=4, nbest=3, sample=sample, max_length=None))
     model, source = model_of(7), sources()
     prefixes, asked = [(), prefix, prefix, ()], [[], phrases, [], phrases]
-    together = beam_search(model, source, LENGTHS, options, demands=Demands.of(prefixes, asked))
+    together = beam_search(model, source, LENGTHS, options, constraints=Constraints.of(prefixes, asked))
     for i in range(4):
         one, length = source[i : i + 1, : LENGTHS[i]], LENGTHS[i : i + 1]
-        (alone,) = beam_search(model, one, length, options, demands=Demands.of([prefixes[i]], [asked[i]]))
+        (alone,) = beam_search(model, one, length, options, constraints=Constraints.of([prefixes[i]], [asked[i]]))
         same(together[i], alone)
 
 
@@ -106,12 +106,12 @@ def test_what_forbids_nothing_changes_no_bit() -> None:
     """Asked through the rules or not: the same hypotheses."""
     model, source = model_of(9), sources()
     plain = beam_search(model, source, LENGTHS, beam=4, nbest=4)
-    for options, demands in (
+    for options, constraints in (
         (SearchOptions.of(no_repeat_ngram=40), None),
-        (SearchOptions.of(), Demands([()] * 4, Demands.of(None, [[(4,)]]).take([0] * 4).phrases)),  # type: ignore[union-attr]
+        (SearchOptions.of(), Constraints([()] * 4, Constraints.of(None, [[(4,)]]).take([0] * 4).phrases)),  # type: ignore[union-attr]
     ):
-        asked = beam_search(model, source, LENGTHS, options, beam=4, nbest=4, demands=demands)
-        if demands is None:
+        asked = beam_search(model, source, LENGTHS, options, beam=4, nbest=4, constraints=constraints)
+        if constraints is None:
             for a, b in zip(plain, asked, strict=True):
                 same(a, b)
         else:
@@ -124,7 +124,7 @@ def test_the_prefix_of_an_output_gives_that_output() -> None:
     plain = beam_search(model, source, LENGTHS, beam=1)
     prefixes = [h.ids[: len(h.ids) // 2] for (h,) in plain]
     limits = 2 * LENGTHS + 10
-    forced = beam_search(model, source, LENGTHS, beam=1, demands=Demands.of(prefixes), limits=limits)
+    forced = beam_search(model, source, LENGTHS, beam=1, constraints=Constraints.of(prefixes), limits=limits)
     assert any(prefixes)
     for a, b in zip(plain, forced, strict=True):
         same(a, b)
@@ -146,8 +146,8 @@ def test_what_is_cut_short_and_holds_its_phrases_comes_first() -> None:
     model, source = model_of(6), sources()
     model.parameters()["output.bias"][2] = -1e3  # never ends
     model.parameters()["output.bias"][5] = -20  # which costs much more than to leave it out
-    demands = Demands.of(None, [[(5,)]] * 4)
-    for own in beam_search(model, source, LENGTHS, beam=4, nbest=4, max_length=5, demands=demands):
+    constraints = Constraints.of(None, [[(5,)]] * 4)
+    for own in beam_search(model, source, LENGTHS, beam=4, nbest=4, max_length=5, constraints=constraints):
         assert 5 in own[0].ids and not own[0].finished
 
 
@@ -161,24 +161,24 @@ def test_repeated_n_grams_are_found() -> None:
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: Demands.of([(4, 2)]), r"sentence 0 has the ids \(4, 2\), expected none of the end symbol 2"),
-    (lambda: Demands.of(None, [[], [(-1,)]]), r"sentence 1 has the ids \(-1,\)"),
-    (lambda: Demands.of([(4,)], [[], []]), "constraints of 2 sentences, expected 1"),
+    (lambda: Constraints.of([(4, 2)]), r"sentence 0 has the ids \(4, 2\), expected none of the end symbol 2"),
+    (lambda: Constraints.of(None, [[], [(-1,)]]), r"sentence 1 has the ids \(-1,\)"),
+    (lambda: Constraints.of([(4,)], [[], []]), "phrases of 2 sentences, expected 1"),
 ])  # fmt: skip
-def test_bad_demands(call: Any, message: str) -> None:
+def test_bad_constraints(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
-    assert Demands.of([(), ()], [[], [()]]) is None and Demands.of() is None
+    assert Constraints.of([(), ()], [[], [()]]) is None and Constraints.of() is None
 
 
-@pytest.mark.parametrize("demands, options, message", [
-    (([(4,)] * 3, None), {}, "demands are of 3 sentences, expected B = 4"),
+@pytest.mark.parametrize("constraints, options, message", [
+    (([(4,)] * 3, None), {}, "constraints are of 3 sentences, expected B = 4"),
     (([(4, 3)] * 4, None), dict(max_length=2), "max_length is 2, expected at least 3 for prefix, phrases and end"),
     ((None, [[(4,), (3, 4)]] * 4), dict(max_length=2), "max_length is 2, expected at least 3 for prefix, phrases"),
     ((None, [[(4,)]] * 4), dict(sample=True), "phrases that must be written need a beam, got sample = True"),
     (([(99,)] * 4, None), {}, "outside the vocabulary of 5"),
     ((None, [[(99,)]] * 4), {}, "outside the vocabulary of 5"),
 ])  # fmt: skip
-def test_bad_options(demands: Any, options: dict[str, Any], message: str) -> None:
+def test_bad_options(constraints: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        beam_search(model_of(), sources(), LENGTHS, demands=Demands.of(*demands), **options)
+        beam_search(model_of(), sources(), LENGTHS, constraints=Constraints.of(*constraints), **options)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from dhyan import Batch, ModelConfig, NumericError, Seq2Seq
+from dhyan.search.beam import MOST_WHOLE, Hypothesis, beam_search
+from dhyan.search.constraints import Constraints
 from dhyan.text.vocabulary import END
-from dhyan.translate.constraints import Demands
-from dhyan.translate.search import MOST_WHOLE, Hypothesis, beam_search
 from spec import model as reference
 
 LENGTHS = np.array([4, 1, 3, 6])
@@ -55,6 +55,22 @@ def forced(model: Seq2Seq, source: np.ndarray, length: int, hypothesis: Hypothes
 
 
 # ------------------------------------------------------------------------------------------------ greedy
+
+
+@pytest.mark.parametrize("choices", [{}, *STEP_BY_STEP.values()], ids=["in the core", *STEP_BY_STEP])
+def test_the_row_of_the_end_symbol_is_kept_where_it_was_written(choices: dict[str, Any]) -> None:
+    model, source = model_of(**choices), sources()
+    model.parameters()["output.bias"][END] += 2  # outputs end early, though not all
+    seen = set()
+    for limit in (2, 12):
+        hypotheses = beam_search(model, source, LENGTHS, beam=3, nbest=2, max_length=limit)
+        for b, h in ((b, h) for b, own in enumerate(hypotheses) for h in own):
+            seen.add(h.finished)
+            assert h.finished == (h.end_weights is not None)
+            if h.end_weights is not None:
+                _, weights = forced(model, source[b], LENGTHS[b], h)
+                np.testing.assert_allclose(h.end_weights, weights[-1], atol=1e-12)
+    assert True in seen
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -323,8 +339,8 @@ class Watched:
 SEARCHES: dict[str, tuple[dict[str, Any], Any]] = {
     "plain": ({}, None),
     "rules": (dict(min_length=3, no_repeat_ngram=2, no_unknown=True, coverage_penalty=0.2), None),
-    "prefix": ({}, Demands.of([(4, 5)] * 4)),
-    "phrases": ({}, Demands.of(None, [[(4, 5)]] * 4)),
+    "prefix": ({}, Constraints.of([(4, 5)] * 4)),
+    "phrases": ({}, Constraints.of(None, [[(4, 5)]] * 4)),
     "samples": (dict(sample=True, nbest=5), None),
 }
 
@@ -332,12 +348,12 @@ SEARCHES: dict[str, tuple[dict[str, Any], Any]] = {
 @pytest.mark.parametrize("case", SEARCHES.values(), ids=SEARCHES)
 def test_the_memory_is_shared_by_all_hypotheses(case: Any) -> None:
     """The encoder runs once; every step reads the memory it made, and no hypothesis' state grows with the source."""
-    changes, demands = case
+    changes, constraints = case
     sizes = []
     for S in (6, 60):
         watched = Watched(model_of())
         source = np.random.default_rng(0).integers(3, 8, (4, S))
-        beam_search(watched, source, np.full(4, S), beam=5, limits=np.full(4, 6), demands=demands, **changes)
+        beam_search(watched, source, np.full(4, S), beam=5, limits=np.full(4, 6), constraints=constraints, **changes)
         first, *others = watched.states
         assert len(others) > 2 and all(state.stepper is first.stepper for state in others)
         sizes.append([sum(a.nbytes for a in (s.h, s.readout, s.position)) // len(s.position) for s in watched.states])
@@ -347,9 +363,9 @@ def test_the_memory_is_shared_by_all_hypotheses(case: Any) -> None:
 def test_no_more_is_asked_of_the_model_than_can_win() -> None:
     """All log-probabilities only while a prefix or a phrase is open; else the beam, and as many as are banned."""
     asked = {}
-    for name, (changes, demands) in SEARCHES.items():
+    for name, (changes, constraints) in SEARCHES.items():
         watched = Watched(model_of())
-        beam_search(watched, sources(), LENGTHS, beam=5, limits=np.full(4, 12), demands=demands, **changes)
+        beam_search(watched, sources(), LENGTHS, beam=5, limits=np.full(4, 12), constraints=constraints, **changes)
         asked[name] = watched.full, watched.top
     assert asked["plain"][0] == 0 and max(asked["plain"][1]) == 5
     assert asked["rules"][0] == 0 and max(asked["rules"][1]) <= 5 + 2 + 10
