@@ -219,7 +219,7 @@ print(right, refused, sep="\\n")
 
 def test_the_gil_is_released_around_a_function_alone() -> None:
     """A guard in the scope of a binding would also cover what the binding returns: only `without_gil` has one."""
-    bindings = Path(__file__).parents[1] / "cpp" / "bindings"
+    bindings = Path(__file__).parents[2] / "cpp" / "bindings"
     sources = {path.name: path.read_text(encoding="utf-8") for path in sorted(bindings.iterdir())}
     switches = re.compile(r"gil_scoped_|PyEval_\w+Thread|PyGILState_|Py_BEGIN_ALLOW_THREADS")
     assert [name for name, text in sources.items() if switches.search(text)] == ["gil.h"]
