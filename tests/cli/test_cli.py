@@ -630,7 +630,7 @@ def test_a_damaged_model_is_named(folder, tmp_path, capsys):
 def test_info(capsys):
     assert main(["info"]) == 0
     out = capsys.readouterr().out
-    assert all(word in out for word in ("dhyan", "numpy", "isa", "isas", "threads", "openmp", "cuda"))
+    assert all(word in out for word in ("dhyan", "numpy", "isa", "isas", "threads", "openmp", "threading", "cuda"))
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["isa"] in facts["isas"] and facts["threads"] >= 1

@@ -366,7 +366,7 @@ def _info(options: argparse.Namespace) -> None:
             facts[package] = None
     core = ops.show_config()
     facts |= {"isa": core["isa"], "isas": core["isas"], "bf16": ops.has_bf16()}
-    facts |= {key: core[key] for key in ("threads", "openmp", "cuda", "cuda_devices")}
+    facts |= {key: core[key] for key in ("threads", "openmp", "threading", "cuda", "cuda_devices")}
     if options.json:
         print(strict_json.dumps(facts))
         return
