@@ -33,7 +33,7 @@ class ModelConfig(Options):
 
     dropout and its kinds variational, recurrent_dropout, embedding_dropout: see `dropout`. residual: from the second
     layer on, what a layer reads is added to its output. layer_norm: of the sums inside the cells (Ba et al. 2016). tie:
-    which embeddings share one table, see `tying`.
+    which embeddings share one table, see `parameters`.
 
     Errors: ValueError for values out of range, unknown names, parts that do not fit; TypeError for wrong types.
     """

@@ -17,7 +17,8 @@ class DataConfig(Options):
     """How text becomes ids. levels: char, word or subword. columns: of a TSV, source and target, "1:2" or "1,2:3".
     max_length: longer sentences (tokens) are left out of training and refused in translation.
     source_vocabulary, target_vocabulary: most ids kept, 0 is all; of subwords their number, 0 chooses it by the data.
-    normalization: Unicode form of every text, see `vocab.normalize`. subword_model, byte_fallback: `SubwordVocabulary`.
+    normalization: Unicode form of every text, see `vocabulary.normalize`.
+    subword_model, byte_fallback: see `SubwordVocabulary`.
     """
 
     source_level: str = "word"

@@ -71,7 +71,7 @@ def two_column_tokens(text: str, normalization: str = "nfc") -> tuple[str, ...]:
     """Tokens of ``first TAB second``: the characters of the first column, then the second split at commas.
 
     This is the form of inflection data: ``fijar TAB pos=V,per=1`` gives f i j a r pos=V per=1. Both columns are
-    normalised (`vocab.normalize`) and stripped; empty tags are left out. The same function serves training files
+    normalised (`vocabulary.normalize`) and stripped; empty tags are left out. The same function serves training files
     (``--columns 1,2:3``) and a line to translate. Errors: DataError unless there are two filled columns.
     """
     columns = [column.strip() for column in normalize(text, normalization).split("\t")]
@@ -152,7 +152,7 @@ def read_pairs(
     swaps them) the third column is read as gold links if it has an item and all its items, in every row, are links
     (``parse_links``); rows without that column then have ``links=None``.
     levels: in whose tokens the links of source and target count, ``char`` or ``word`` (words also for ``subword``).
-    normalization: the Unicode form (`vocab.normalize`) of two joined sources, and in which links count tokens.
+    normalization: the Unicode form (`vocabulary.normalize`) of two joined sources, and in which links count tokens.
 
     Errors: DataError for an unusable file, line, empty side, missing column, unequal line counts or a link outside
     the sentence; ValueError for a malformed columns, bad_lines, level or normalization.
