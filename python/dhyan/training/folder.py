@@ -110,6 +110,7 @@ def load_tables(out: Path) -> tuple[ModelConfig, TrainConfig, DataConfig]:
     name = str(out / "config.toml")
     try:
         tables = parse_toml(checkpoint.load_file(out, "config.toml").decode(), name)
+        tables.setdefault("data", {}).setdefault("tags", "commas")  # folders of before this key split at commas alone
         model, options, data = (
             cls.from_dict(tables.get(title, {}), f"{name}: [{title}]") for title, cls in TABLES.items()
         )

@@ -223,7 +223,7 @@ class _Run:
         batch = self.train.batch(indices)
         loss, cache = self.model.forward(
             batch, step=p.step + 1, smoothing=o.label_smoothing, guided=o.guided, coverage=o.coverage,
-            sampling=sampling_rate(o, p.step + 1),
+            scheduled_sampling=sampling_rate(o, p.step + 1),
         )  # fmt: skip
         if not math.isfinite(loss):
             raise NumericError(f"the training loss is {loss} at step {p.step + 1}; the step was not made")
