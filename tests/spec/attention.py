@@ -2,7 +2,7 @@
 
 Letters: B sentences, T target rows, S source positions, Q query width, D memory width, U units, n heads. Arrays inside
 carry the heads as an axis of their own: scores and weights are (B, n, T, S), and n is 1 for plain attention. Any array
-may carry one more axis in front, `...` in the formulas: many perturbed copies of the parameters, as model.py makes them.
+may carry one more axis in front, `...` in the formulas: many perturbed copies of the parameters, as in model.py.
 
 Every function takes real arrays of any precision, complex ones (ops.complex_step then gives exact slopes), and
 those of slopes.py (which gives all slopes at once). So there is no abs and no comparison of a value that has a slope:
