@@ -45,5 +45,5 @@ def test_a_circle_is_one_floor(house: dict[str, Any]) -> None:
 def test_the_table_of_the_working_tree() -> None:
     done = subprocess.run([sys.executable, str(TOOL)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    rows = dict(line.strip("| ").split(" | ") for line in done.stdout.splitlines())
+    rows = dict(line.strip("| ").split(" | ") for line in done.stdout.splitlines() if "--:" not in line)
     assert int(rows["modules"]) > 50 and rows["their circles"] == rows["private names imported"] == "0"
