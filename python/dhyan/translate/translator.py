@@ -42,11 +42,10 @@ class Translator:
     """A model with its two vocabularies.
 
     two_columns: a source is `first TAB second`, as in training with `--columns 1,2:3`, its tags split as `tags` says
-    (`two_column_tokens`). max_source: most tokens a
-    source may have; longer ones are refused, since time and memory grow with source times target length, and the
-    scoring "location" knows no further position. So are targets to align beyond what would be written for the longest
-    source. Texts get the Unicode form of the vocabularies. The scoring "oracle" reads by the links that translate and
-    align get. lexicon, shortlist: see load.
+    (`two_column_tokens`). max_source: most tokens a source may have; longer ones are refused, since time and memory
+    grow with source times target length, and the scoring "location" knows no further position. So are targets to align
+    beyond what would be written for the longest source. Texts get the Unicode form of the vocabularies. The scoring
+    "oracle" reads by the links that translate and align get. lexicon, shortlist: see load.
     """
 
     def __init__(
