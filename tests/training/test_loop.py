@@ -311,6 +311,16 @@ def test_resuming_a_finished_run_finishes_a_save_that_was_cut_short(
     assert state["epoch"] == 3
 
 
+def test_the_file_of_the_save_before_is_a_whole_state(tmp_path: Path, never_stopped: dict[str, str]) -> None:
+    """A partial backup put back: weights, moments and progress cannot be of two saves."""
+    train(tmp_path, epochs=1)
+    before = (tmp_path / "training.safetensors").read_bytes()
+    train(tmp_path, resume=True, epochs=2)
+    (tmp_path / "training.safetensors").write_bytes(before)
+    train(tmp_path, resume=True)
+    assert digests(tmp_path) == never_stopped
+
+
 def test_a_second_signal_loses_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save = loop.save_training
 

@@ -204,8 +204,7 @@ class _Run:
         """Epochs until patience, updates, time or epochs run out; leaves the best weights in the model."""
         p, o = self.progress, self.options
         lengths = self.train.lengths()
-        first, end = p.step, time.monotonic() + 60 * o.time if o.time else math.inf
-        self.is_late = lambda: p.step > first and time.monotonic() >= end  # an update is made in any case
+        self.begun, self.deadline = p.step, time.monotonic() + 60 * o.time if o.time else math.inf
         with Stopper() as stopper:
             try:
                 while p.epoch < o.epochs and p.waited < o.patience and not self._exhausted():
@@ -234,7 +233,9 @@ class _Run:
         return self.model
 
     def _exhausted(self) -> bool:
-        return 0 < self.options.updates <= self.progress.step or self.is_late()
+        step = self.progress.step
+        late = step > self.begun and time.monotonic() >= self.deadline  # one update is made in any case
+        return late or 0 < self.options.updates <= step
 
     def _is_due(self) -> bool:
         """Whether validate_every asks for a validation at this step, which was not made yet."""
