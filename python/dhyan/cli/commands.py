@@ -21,7 +21,7 @@ from dhyan.training.averaging import average
 from dhyan.training.checkpoint import FolderLock
 from dhyan.training.config import TABLES, TrainConfig, read_toml, to_toml
 from dhyan.training.data import check_gold
-from dhyan.training.folder import SHORTLIST, load_folder, load_tables, save_lexicon
+from dhyan.training.folder import SHORTLIST, load_folder, load_progress, load_tables, save_lexicon
 from dhyan.training.loop import train
 from dhyan.translate.translation import Translation
 from dhyan.translate.translator import Translator, load
@@ -84,10 +84,11 @@ def _train(options: argparse.Namespace) -> None:
         raise UsageError("train: --out DIR is missing")
     pairs = [read(source, target, data) for source, target in files]
     check_gold(model, settings, data, [(name, part) for (name, _), part in zip(files, pairs, strict=True)])
-    with Progress(model.attention) as progress:
+    done = load_progress(Path(options.out)).epoch if options.resume else 0
+    with Progress(model.attention, settings.select, done, settings.epochs) as progress:
         train(
             model, pairs[0], pairs[1], options.out, options=settings, data=data, resume=options.resume,
-            on_report=progress.report, on_step=progress.step,
+            overwrite=options.overwrite, on_report=progress.report, on_step=progress.step,
         )  # fmt: skip
     best = progress.best
     summary = (

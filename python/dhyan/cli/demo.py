@@ -142,6 +142,7 @@ def _train(recipe: Recipe, attention: str, training: list[Pair], valid: list[Pai
             valid,
             folder,
             options=recipe.options,
+            overwrite=True,
             on_report=report,
             on_step=progress.step,
         )

@@ -25,16 +25,20 @@ def row(report: Report) -> str:
 
 
 class Progress:
-    """Callbacks for train, as a context manager; everything goes to stderr. `best`: the best report so far."""
+    """Callbacks for train, as a context manager; everything goes to stderr. `best`: the best report so far.
 
-    def __init__(self, title: str) -> None:
+    select: what the best is chosen by. done: epochs that a resumed run has behind it. epochs: at most (0: not said).
+    """
+
+    def __init__(self, title: str, select: str = "error", done: int = 0, epochs: int = 0) -> None:
         self.best: Report | None = None
         self._title = title
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._live: RichProgress | None = None
         self._task = TaskID(0)
         self._headed = False
-        self._epoch = 1
+        self._epoch = done + 1
+        self._select, self._of = select, f" of {epochs}" if epochs else ""
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal:
@@ -58,14 +62,14 @@ class Progress:
     def step(self, step: int, batches: int, loss: float) -> None:
         """After every update: the place in the epoch."""
         if self._live:
-            description = f"{self._title}, epoch {self._epoch}"
+            description = f"{self._title}, epoch {self._epoch}{self._of}"
             self._live.update(self._task, completed=step, total=batches, loss=loss, description=description)
 
     def report(self, report: Report, model: Any) -> None:
         """After every validation: one line."""
         self.next_epoch(report)
         if not self._headed:
-            self.say(HEADING)
+            self.say(f"{HEADING} (by {self._select})")
             self._headed = True
         self.say(row(report))
 
