@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dhyan.metrics.alignment import aer
 from dhyan.metrics.failures import Output, failures
-from dhyan.metrics.scores import bleu, by_length, check_counts, chrf, exact_match, perplexity, ter, token_error_rate
+from dhyan.metrics.measures import AER, BLEU, MEASURES, FromSacreBLEU, Outcome
+from dhyan.metrics.scores import by_length, check_counts
 from dhyan.metrics.significance import paired_bootstrap
 from dhyan.text.pairs import Pair
 from dhyan.text.subword import AnyVocabulary
@@ -160,17 +160,19 @@ def evaluate_report(
     """
     check_counts(hypotheses, references)
     check_counts(outputs, references)
-    scores = bleu(hypotheses, references, tokenize), chrf(hypotheses, references), ter(hypotheses, references)
-    predicted = [output.forced or () for output in outputs]
-    gold = [output.gold if output.forced is not None else None for output in outputs]
+    test = Outcome(hypotheses, references, outputs, tokenize, loss)
+    assert isinstance(BLEU.figure, FromSacreBLEU)
+    bleu = BLEU.figure.scored(test)
+    scores = {m.key: m.figure(test) for m in MEASURES if m is not BLEU and isinstance(m.figure, FromSacreBLEU)}
+    others = {m.key: m.figure(test) for m in MEASURES if not isinstance(m.figure, FromSacreBLEU)}
+    alignment = others.pop(AER.key)
     return {
         "pairs": len(references),
-        **{name: score and score.score for name, score in zip(("bleu", "chrf", "ter"), scores, strict=True)},
-        "signature": scores[0] and scores[0].signature,
-        "exact_match": exact_match(hypotheses, references),
-        "token_error_rate": token_error_rate([o.hypothesis for o in outputs], [o.reference for o in outputs]),
-        "perplexity": None if loss is None else perplexity(loss),
+        BLEU.key: bleu and bleu.score,
+        **scores,
+        "signature": bleu and bleu.signature,
+        **others,
         "by_length": by_length(source_words, hypotheses, references, edges, tokenize),
-        "aer": aer(predicted, gold),
+        AER.key: alignment,
         "failures": failures(outputs),
     }

@@ -55,6 +55,11 @@ class Report:
     tokens_per_second: float
     best: bool
 
+    @property
+    def error(self) -> float:
+        """What chooses the model: the mean of token error rate and 1 - exact match."""
+        return 0.5 * (self.token_error_rate + 1 - self.exact_match)
+
 
 @dataclass
 class Progress:
@@ -261,8 +266,7 @@ class _Run:
             raise NumericError(f"the validation loss is {loss} after step {p.step}; this state was not saved")
         error = metrics.token_error_rate(hypotheses, self.references)
         exact = metrics.exact_match(hypotheses, self.references)
-        combined = 0.5 * (error + 1 - exact)
-        return Report(
+        report = Report(
             epoch=p.epoch + 1,
             step=p.step,
             train_loss=p.loss_sum / max(p.tokens, 1),
@@ -272,8 +276,9 @@ class _Run:
             lr=p.lr,
             seconds=p.seconds,
             tokens_per_second=p.tokens / p.seconds if p.seconds else 0.0,
-            best=(combined, loss) < (p.best_error, p.best_loss),
+            best=False,
         )
+        return dataclasses.replace(report, best=(report.error, loss) < (p.best_error, p.best_loss))
 
     def _settle(self, report: Report, *, whole_epoch: bool) -> None:
         """Book the validation, save, and move to the next epoch.
@@ -287,12 +292,11 @@ class _Run:
         if whole_epoch:
             p.epoch, p.batch, p.loss_sum, p.tokens, p.seconds = p.epoch + 1, 0, 0.0, 0, 0.0
             self.recent.keep(p.epoch, self.model.flat)
-            error = 0.5 * (report.token_error_rate + 1 - report.exact_match)
             # A lower loss at the same error makes a better model, but does not buy more patience: where the error has
             # come to rest (at 0, say), a loss that still creeps would keep a run going for nothing.
-            p.waited = 0 if error < p.best_error else p.waited + 1
+            p.waited = 0 if report.error < p.best_error else p.waited + 1
             if report.best:
-                p.best_error, p.best_loss = error, report.valid_loss
+                p.best_error, p.best_loss = report.error, report.valid_loss
             if p.waited and o.schedule == "plateau" and p.waited % max(1, o.patience // 2) == 0:
                 p.lr *= o.lr_decay
         self._save_last()
