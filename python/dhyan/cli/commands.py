@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dhyan import metrics, ops, strict_json
 from dhyan.errors import DataError
+from dhyan.metrics.measures import EXACT_MATCH
 from dhyan.model.config import ModelConfig
 from dhyan.text.config import DataConfig
 from dhyan.text.lexicon import Lexicon
@@ -92,7 +93,8 @@ def _train(options: argparse.Namespace) -> None:
         )  # fmt: skip
     best = progress.best
     summary = (
-        f" epoch {best.epoch}, validation loss {best.valid_loss:.4f}, exact match {best.exact_match:.4f}"
+        f" epoch {best.epoch}, validation loss {best.valid_loss:.4f}, "
+        f"{EXACT_MATCH.name} {EXACT_MATCH.text(best.exact_match)}"
         if best
         else ""
     )

@@ -9,17 +9,20 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
+from dhyan.metrics.measures import EXACT_MATCH, TOKEN_ERROR_RATE
 from dhyan.training.loop import Report
 
-_NAMES = ("updates", "loss", "valid", "errors", "exact")
+SHARES = (TOKEN_ERROR_RATE, EXACT_MATCH)
+_NAMES = ("updates", "loss", "valid", *(measure.heading for measure in SHARES))
 HEADING = f"{'epoch':>5} {' '.join(f'{name:>8}' for name in _NAMES)} {'tokens/s':>9} {'lr':>8} * best, kept"
 
 
 def row(report: Report) -> str:
     """One validation under HEADING; * marks the best so far."""
+    shares = " ".join(f"{measure.number(getattr(report, measure.key)):>7}{measure.unit}" for measure in SHARES)
     return (
         f"{report.epoch:>5} {report.step:>8} {report.train_loss:>8.4f} {report.valid_loss:>8.4f} "
-        f"{100 * report.token_error_rate:>7.2f}% {100 * report.exact_match:>7.2f}% {report.tokens_per_second:>9,.0f} "
+        f"{shares} {report.tokens_per_second:>9,.0f} "
         f"{report.lr:>8.2g}{' *' if report.best else ''}"
     )
 

@@ -55,6 +55,15 @@ class Report:
     tokens_per_second: float
     best: bool
 
+    @property
+    def error(self) -> float:
+        """The mean of token error rate and 1 - exact match.
+
+        The token error rate counts no more than 1: beyond it a model that writes too much would be worse than one that
+        writes nothing.
+        """
+        return 0.5 * (min(self.token_error_rate, 1.0) + 1 - self.exact_match)
+
 
 def _lower(score: metrics.Score | None) -> float:
     if score is None:
@@ -62,10 +71,9 @@ def _lower(score: metrics.Score | None) -> float:
     return -score.score
 
 
-# Name -> what makes a validation better where it is lower, of its report, outputs and references. The token error rate
-# counts no more than 1: beyond it a model that writes too much would be worse than one that writes nothing.
+# Name -> what makes a validation better where it is lower, of its report, outputs and references.
 SELECT: dict[str, Callable[[Report, list[str], list[str]], float]] = {
-    "error": lambda report, *_: 0.5 * (min(report.token_error_rate, 1.0) + 1 - report.exact_match),
+    "error": lambda report, *_: report.error,
     "loss": lambda report, *_: report.valid_loss,
     "bleu": lambda _, outputs, references: _lower(metrics.bleu(outputs, references)),
     "chrf": lambda _, outputs, references: _lower(metrics.chrf(outputs, references)),
