@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .drawing import label
+from .drawing import escaped, label
 
 LEVELS = 10  # shades of a weight: classes w0 to w10
 MOST_CELLS = 1600  # a larger matrix is drawn without numbers, and its table holds the largest weights of each row
@@ -54,15 +53,6 @@ class Card:
 # ---------------------------------------------------------------- text
 
 
-def escaped(text: str) -> str:
-    """Text for an element or a quoted attribute; characters that HTML forbids become U+FFFD."""
-    return html.escape("".join(c if _is_allowed(c) else "\ufffd" for c in text))
-
-
-def _is_allowed(c: str) -> bool:
-    return c in "\t\n" or (unicodedata.category(c) not in ("Cc", "Cs") and ord(c) & 0xFFFE != 0xFFFE)
-
-
 def language(text: str) -> str:
     """The `lang` of a text by the script of most of its letters; "" (unknown) where that says nothing."""
     scripts: dict[str, int] = {}
@@ -78,6 +68,11 @@ def weight_text(weight: float) -> str:
     if weight < 0.005:
         return "0"
     return f"{weight:.2f}".removeprefix("0") if weight < 0.995 else f"{weight:.1f}"
+
+
+def _cell_text(weight: float) -> str:
+    """The same in a cell of a heat-map, where what rounds to 0 is blank: zeros in most cells hide the others."""
+    return "" if weight < 0.005 else weight_text(weight)
 
 
 def level(weight: float) -> int:
@@ -184,7 +179,7 @@ def _heatmap(card: Card, weights: np.ndarray) -> str:
     )
     rows = "".join(
         f'<tr data-t="{t}"><th scope="row"><span lang="{language(token)}">{escaped(label(token))}</span></th>'
-        + "".join(f'<td class="w{level(weight)}">{weight_text(weight)}</td>' for weight in weights[t])
+        + "".join(f'<td class="w{level(weight)}">{_cell_text(weight)}</td>' for weight in weights[t])
         + "</tr>\n"
         for t, token in enumerate(card.tokens)
     )

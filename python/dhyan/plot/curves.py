@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from .card import escaped, table_html
-from .drawing import GRID, INK, LINES, MUTED, escape_xml, svg_attributes, svg_document, svg_text, whole_pixels
+from .card import table_html
+from .drawing import GRID, INK, LINES, MUTED, escaped, svg_attributes, svg_document, svg_text, whole_pixels
 from .figure import font_families, need_matplotlib, new_figure, save_figure, set_fonts
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def bleu_by_length_svg(curves: Mapping[str, Sequence[Bucket]], *, title: str | N
         for i, b in enumerate(buckets):
             tip = f"{model}, {names[i]} words: BLEU {float(b['bleu']):.1f}, {b.get('pairs', '?')} pairs"
             dot = svg_attributes(cx=round(x(i), 1), cy=round(y(float(b["bleu"])), 1), r=4, fill=stroke)
-            body.append(f"<circle {dot}><title>{escape_xml(tip)}</title></circle>")
+            body.append(f"<circle {dot}><title>{escaped(tip)}</title></circle>")
         words = f"{model} {float(buckets[-1]['bleu']):.1f}"
         body.append(svg_text(x(len(names) - 1) + 12, y(ends[k]) + 5, words, fill=stroke, font_weight="600"))
     reach = x(len(names) - 1) + 24 + max(whole_pixels(f"{model} 100.0") for model in curves)

@@ -100,17 +100,20 @@ def cell_width(text: str) -> int:
 
 def svg_text(x: float, y: float, words: str, **attributes: object) -> str:
     """One `<text>`; attribute names use _ for -, everything is escaped."""
-    return f"<text {svg_attributes(x=round(x, 1), y=round(y, 1), **attributes)}>{escape_xml(words)}</text>"
+    return f"<text {svg_attributes(x=round(x, 1), y=round(y, 1), **attributes)}>{escaped(words)}</text>"
 
 
 def svg_attributes(**attributes: object) -> str:
-    return " ".join(f'{k.replace("_", "-")}="{escape_xml(str(v))}"' for k, v in attributes.items())
+    return " ".join(f'{k.replace("_", "-")}="{escaped(str(v))}"' for k, v in attributes.items())
 
 
-def escape_xml(words: str) -> str:
-    """Escaped for XML 1.0, which also forbids most control characters and lone surrogates."""
-    allowed = "".join(c if c in "\t\n\r" or (c >= " " and unicodedata.category(c) != "Cs") else "\ufffd" for c in words)
-    return escape(allowed.replace("\ufffe", "\ufffd").replace("\uffff", "\ufffd"))
+def escaped(text: str) -> str:
+    """Text for an element or a quoted attribute; characters that HTML or XML 1.0 forbids become U+FFFD."""
+    return escape("".join(c if _is_allowed(c) else "\ufffd" for c in text))
+
+
+def _is_allowed(c: str) -> bool:
+    return c in "\t\n" or (unicodedata.category(c) not in ("Cc", "Cs") and ord(c) & 0xFFFE != 0xFFFE)
 
 
 def svg_document(width: float, height: float, body: list[str], title: str) -> str:
@@ -118,12 +121,12 @@ def svg_document(width: float, height: float, body: list[str], title: str) -> st
     w, h = size.split()
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {size}" role="img" '
-        f'font-family="{escape_xml(SVG_FONTS)}" font-size="{FONT}" fill="{INK}">'
+        f'font-family="{escaped(SVG_FONTS)}" font-size="{FONT}" fill="{INK}">'
     )
     return "\n".join(
         [
             head,
-            f"<title>{escape_xml(title)}</title>",
+            f"<title>{escaped(title)}</title>",
             '<rect width="100%" height="100%" fill="#ffffff"/>',
             *body,
             "</svg>\n",

@@ -20,7 +20,7 @@ from .drawing import (
     cell_width,
     check,
     colour,
-    escape_xml,
+    escaped,
     hex_colour,
     ink_on,
     label,
@@ -233,7 +233,7 @@ def _cell(x: float, y: float, width: float, height: float, weight: float, source
         x=round(x + 1, 1), y=round(y + 1, 1), width=round(width - 2, 1), height=round(height - 2, 1), rx=2,
         fill=hex_colour(colour(weight)),
     )  # fmt: skip
-    tip = f"<title>{escape_xml(f'{target} ← {source}: {weight:.3f}')}</title>"
+    tip = f"<title>{escaped(f'{target} ← {source}: {weight:.3f}')}</title>"
     figure = number(weight) if height == CELL else ""
     shown = figure and svg_text(
         x + width / 2, y + height / 2 + 4.5, figure, font_size=13, text_anchor="middle", fill=ink_on(weight)

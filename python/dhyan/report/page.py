@@ -16,8 +16,9 @@ from dhyan.metrics.failures import FAILURES
 from dhyan.metrics.measures import AER, BLEU, EXACT_MATCH, MEASURES, TOKEN_ERROR_RATE
 from dhyan.metrics.scores import TEXT_EXTRA_MISSING, exact_match
 from dhyan.model.seq2seq import Seq2Seq
-from dhyan.plot.card import Card, card_html, escaped, page_html, table_html
+from dhyan.plot.card import Card, card_html, page_html, table_html
 from dhyan.plot.curves import bucket_name, chart_html
+from dhyan.plot.drawing import escaped
 from dhyan.training.folder import short_names
 from dhyan.translate.unknown import UNATTENTIVE
 

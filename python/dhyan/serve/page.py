@@ -13,7 +13,8 @@ from importlib import resources
 from itertools import groupby
 from typing import Any
 
-from dhyan.plot.card import asset, digest, escaped, language
+from dhyan.plot.card import asset, digest, language
+from dhyan.plot.drawing import escaped
 from dhyan.search.options import SearchOptions
 
 from .ask import OPTIONS, Ask, Option
