@@ -105,6 +105,10 @@ void check_interrupt() {
   if (InterruptCheck check = interrupt_check) check();
 }
 
+void park() {
+  for (;;) std::this_thread::sleep_for(std::chrono::hours(24));
+}
+
 void around_fork(void (*before)(), void (*after)()) {
 #ifdef __unix__
   pthread_atfork(before, after, after);

@@ -26,6 +26,9 @@ struct InterruptScope {
   ~InterruptScope();
 };
 
+// The calling thread does nothing any more, and ends with the process.
+[[noreturn]] void park();
+
 // `before` runs before every fork of this process, `after` after it, in parent and child.
 void around_fork(void (*before)(), void (*after)());
 
