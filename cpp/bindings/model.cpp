@@ -297,7 +297,7 @@ py::tuple decoder_forward(const py::dict& parameters, const py::tuple& memory_, 
     auto weights = output<T>({y.count(), longest_of(memory.lengths)}, op);
     const auto rv = view<T, 2>(readout), wv = view<T, 2>(weights);
     const auto cache =
-        without_gil([&] { return dhyan::decoder_forward<T>(p, memory, y, steps, h0, c0, masks, rv, wv); });
+        without_gil([&] { return dhyan::decoder_forward<T>({p, memory, y, h0, c0, masks}, steps, rv, wv); });
     return py::make_tuple(readout, weights, Cache{cache, dtype});
   });
 }
@@ -331,8 +331,8 @@ py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const
     const auto dyv = view<T, 2>(dy), dkv = view<T, 2>(dkeys), dvv = view<T, 2>(dvalues);
     const auto dh0v = view<T, 3>(dh0), dc0v = view<T, 3>(dc0);
     without_gil([&] {
-      dhyan::decoder_backward<T>(*std::static_pointer_cast<DecoderCache<T>>(cache.held), p, memory, y, h0, c0, masks,
-                                 dreadout, dweights, dyv, dh0v, dc0v, dkv, dvv, g);
+      dhyan::decoder_backward<T>(*std::static_pointer_cast<DecoderCache<T>>(cache.held), {p, memory, y, h0, c0, masks},
+                                 dreadout, dweights, {dyv, dh0v, dc0v, dkv, dvv}, g);
     });
     return py::make_tuple(dy, dh0, c0 ? py::object(dc0) : py::none(), dkeys, dvalues, g.log_scale);
   });

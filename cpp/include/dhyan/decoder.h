@@ -51,6 +51,7 @@ struct DecoderParameters {
   Scorer<T> scorer;
   View<const T, 2> readout;       // ([E+] H + D, E)
   View<const T, 1> readout_bias;  // (E)
+  bool feeds_readout() const { return !bahdanau && feeding; }  // else no step reads a readout
 };
 
 template <class T>
@@ -83,19 +84,31 @@ struct DecoderMasks {
   const T* states(Index l) const { return state ? state.data + l * state[1] * state[2] : nullptr; }
 };
 
-// y: embedded target tokens, one a step, rows of width E, N = sum of `steps` (B). h0, c0 (L,B,H). readout (N,E),
-// weights (N,S), S = the longest source.
+// What a decoder reads of whole target sequences, and the same for backward.
 template <class T>
-std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderParameters<T>& p, const Memory<T>& memory,
-                                                 const Tokens<T>& y, View<const Index, 1> steps, View<const T, 3> h0,
-                                                 View<const T, 3> c0, const DecoderMasks<T>& masks, View<T, 2> readout,
-                                                 View<T, 2> weights);
-// dweights (N,S) or null; dy as the rows of y.
+struct DecoderInputs {
+  const DecoderParameters<T>& parameters;
+  const Memory<T>& memory;
+  const Tokens<T>& y;       // embedded target tokens, one a step, rows of width E
+  View<const T, 3> h0, c0;  // (L,B,H)
+  const DecoderMasks<T>& masks;
+};
 template <class T>
-void decoder_backward(const DecoderCache<T>& cache, const DecoderParameters<T>& p, const Memory<T>& memory,
-                      const Tokens<T>& y, View<const T, 3> h0, View<const T, 3> c0, const DecoderMasks<T>& masks,
-                      View<const T, 2> dreadout, View<const T, 2> dweights, View<T, 2> dy, View<T, 3> dh0,
-                      View<T, 3> dc0, View<T, 2> dkeys, View<T, 2> dvalues, DecoderGradients<T>& gradients);
+struct DecoderInputGradients {
+  View<T, 2> dy;             // as the rows of y
+  View<T, 3> dh0, dc0;       // (L,B,H)
+  View<T, 2> dkeys, dvalues;  // as those of the memory
+};
+
+// readout (N,E), weights (N,S): N = the sum of `steps` (B), S = the longest source.
+template <class T>
+std::shared_ptr<DecoderCache<T>> decoder_forward(const DecoderInputs<T>& in, View<const Index, 1> steps,
+                                                 View<T, 2> readout, View<T, 2> weights);
+// dreadout (N,E); dweights (N,S) or null.
+template <class T>
+void decoder_backward(const DecoderCache<T>& cache, const DecoderInputs<T>& in, View<const T, 2> dreadout,
+                      View<const T, 2> dweights, const DecoderInputGradients<T>& inputs,
+                      DecoderGradients<T>& gradients);
 
 // A decoder's weights in the forms that steps read, each made when it is first needed and kept: packed panels, the screen
 // of the output layer, what a token adds to gates and readout; `shrunk`: weights that are bfloat16 numbers in two bytes

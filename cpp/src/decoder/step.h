@@ -78,9 +78,9 @@ struct DecoderWeights {
     for (Index l = 1; l < z.L; ++l) below[l] = part(p.cells[l].weight_ih, 0, z.H, rows);
     token = part(p.cells[0].weight_ih, 0, z.E, all);
     if (p.bahdanau) fed = part(p.cells[0].weight_ih, z.E, z.D, rows);
-    if (!p.bahdanau && p.feeding) fed = part(p.cells[0].weight_ih, z.E, z.E, rows);
+    if (p.feeds_readout()) fed = part(p.cells[0].weight_ih, z.E, z.E, rows);
     if (p.scorer.query) query = part(p.scorer.query, 0, z.H, rows);
-    const Index state = p.bahdanau ? z.E : 0, out = !p.bahdanau && p.feeding ? rows : all;
+    const Index state = p.bahdanau ? z.E : 0, out = p.feeds_readout() ? rows : all;
     if (p.bahdanau) from_token = part(p.readout, 0, z.E, out);
     from_state = part(p.readout, state, z.H, out);
     from_context = part(p.readout, state + z.H, z.D, out);
@@ -138,6 +138,31 @@ struct DecoderStep {
         output(residual() ? rows * shape.H : 0) {
     for (Index l = 0; l < z.L; ++l) cells.emplace_back(p.cell, rows, z.H, p.cells[l].normalized());
     readout.fill(T(0));
+  }
+
+  // Row i starts with the state of its sentence in h0, c0 (L,B,H).
+  void start(View<const T, 3> h0, View<const T, 3> c0, const std::vector<Index>& sentence) {
+    for (Index l = 0; l < z.L; ++l)
+      for (Index i = 0; i < Index(sentence.size()); ++i) {
+        const Index first = (l * h0[1] + sentence[i]) * z.H;
+        std::copy_n(h0.data + first, z.H, cells[l].h.get() + i * z.H);
+        if (p.cell == Cell::lstm) std::copy_n(c0.data + first, z.H, cells[l].c.get() + i * z.H);
+      }
+  }
+  // Row i of all that the next step reads becomes what row from[i] was. spare (from.size(), max(H,E)): null where no row
+  // is read after it was written.
+  void take_rows(const std::vector<Index>& from, T* spare) {
+    const auto take = [&](T* data, Index width) {
+      T* to = spare ? spare : data;
+      for (Index i = 0; i < Index(from.size()); ++i)
+        if (spare || from[i] != i) std::copy_n(data + from[i] * width, width, to + i * width);
+      if (spare) std::copy_n(spare, Index(from.size()) * width, data);
+    };
+    for (auto& cell : cells) {
+      take(cell.h.get(), z.H);
+      if (p.cell == Cell::lstm) take(cell.c.get(), z.H);
+    }
+    take(readout.get(), z.E);
   }
 
   CellStep<T>& top() { return cells.back(); }

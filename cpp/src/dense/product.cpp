@@ -221,22 +221,6 @@ Index slice_count(Index rows, Index work) {
   return std::max<Index>(1, std::min<Index>(threads_here(), rows));
 }
 
-template <class T>
-void gather_rows(const Ragged& r, const T* x, Index S, Index W, T* rows) {
-  parallel_for(r.B, r.total * W, [&](Index b) {
-    std::copy_n(x + b * S * W, r.length[b] * W, rows + r.start[b] * W);
-  });
-}
-
-template <class T>
-void scatter_rows(const Ragged& r, const T* rows, Index W, T* x, Index S) {
-  parallel_for(r.B, r.B * S * W, [&](Index b) {
-    T* to = x + b * S * W;
-    std::copy_n(rows + r.start[b] * W, r.length[b] * W, to);
-    std::fill(to + r.length[b] * W, to + S * W, T(0));
-  });
-}
-
 #define DHYAN_INSTANTIATE(T)                                                                           \
   template class Packed<T>;                                                                            \
   template class Weights<T>;                                                                           \
@@ -245,9 +229,7 @@ void scatter_rows(const Ragged& r, const T* rows, Index W, T* x, Index S) {
   template void thin_product<T>(Index, const T*, Index, const Weights<T>&, T*, Index, const T*, bool); \
   template void weight_gradient<T>(Index, const T*, Index, Index, const T*, Index, T*, T*);            \
   template void column_sums<T>(Index, Index, const T*, T*);                                            \
-  template void sums_by_row<T>(Index, Index, const T*, const Index*, Index, T*);                       \
-  template void gather_rows<T>(const Ragged&, const T*, Index, Index, T*);                             \
-  template void scatter_rows<T>(const Ragged&, const T*, Index, T*, Index);
+  template void sums_by_row<T>(Index, Index, const T*, const Index*, Index, T*);
 DHYAN_INSTANTIATE(float)
 DHYAN_INSTANTIATE(double)
 #undef DHYAN_INSTANTIATE

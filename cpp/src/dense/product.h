@@ -136,12 +136,6 @@ struct Ragged {
   std::vector<std::vector<Index>> slices(Index count) const;
 };
 
-// (B,S,W) -> (total, W) and back; scatter writes zeros into the padding.
-template <class T>
-void gather_rows(const Ragged& r, const T* x, Index S, Index W, T* rows);
-template <class T>
-void scatter_rows(const Ragged& r, const T* rows, Index W, T* x, Index S);
-
 // How many slices a step loop of `rows` sentences is cut into: enough rows must stay for a tile of the product.
 Index slice_count(Index rows, Index work);
 
