@@ -8,7 +8,6 @@ from typing import Any, final
 import numpy.typing as npt
 
 _Array = npt.NDArray[Any]
-_Cell = tuple[_Array, ...]  # weight_ih, weight_hh, bias_ih, bias_hh
 
 # Machine
 def show_config() -> dict[str, Any]: ...
@@ -166,13 +165,39 @@ def linear_backward(
 ) -> _Array: ...
 def embedding_forward(table: _Array, ids: _Array) -> _Array: ...
 def embedding_backward(dout: _Array, ids: _Array, dtable: _Array) -> None: ...
+
+@final
+class CellArrays:  # a cell's parameters, or the arrays their gradients are written to
+    def __init__(
+        self,
+        *,
+        weight_ih: _Array,
+        weight_hh: _Array,
+        bias_ih: _Array,
+        bias_hh: _Array,
+        gain_ih: _Array | None = None,
+        gain_hh: _Array | None = None,
+    ) -> None: ...
+    @property
+    def weight_ih(self) -> _Array: ...
+    @property
+    def weight_hh(self) -> _Array: ...
+    @property
+    def bias_ih(self) -> _Array: ...
+    @property
+    def bias_hh(self) -> _Array: ...
+    @property
+    def gain_ih(self) -> _Array | None: ...
+    @property
+    def gain_hh(self) -> _Array | None: ...
+
 def recurrent_forward(
     cell: str,
     reverse: bool,
     x: _Array,
     index: _Array | None,
     lengths: _Array,
-    parameters: _Cell,
+    parameters: CellArrays,
     h0: _Array | None,
     c0: _Array | None,
     state_mask: _Array | None,
@@ -181,14 +206,14 @@ def recurrent_backward(
     cache: Cache,
     x: _Array,
     index: _Array | None,
-    parameters: _Cell,
+    parameters: CellArrays,
     h0: _Array | None,
     c0: _Array | None,
     state_mask: _Array | None,
     doutput: _Array,
     dfinal_h: _Array | None,
     dfinal_c: _Array | None,
-    gradients: _Cell,
+    gradients: CellArrays,
     wants_dx: bool,
 ) -> tuple[_Array | None, _Array | None, _Array | None]: ...
 def bidirectional_forward(
@@ -196,18 +221,18 @@ def bidirectional_forward(
     x: _Array,
     index: _Array | None,
     lengths: _Array,
-    parameters: tuple[_Cell, _Cell],
+    parameters: tuple[CellArrays, CellArrays],
     state_masks: tuple[_Array | None, _Array | None],
 ) -> tuple[_Array, tuple[_Array, _Array], Cache]: ...
 def bidirectional_backward(
     cache: Cache,
     x: _Array,
     index: _Array | None,
-    parameters: tuple[_Cell, _Cell],
+    parameters: tuple[CellArrays, CellArrays],
     state_masks: tuple[_Array | None, _Array | None],
     doutput: _Array,
     dfinal_h: tuple[_Array | None, _Array | None],
-    gradients: tuple[_Cell, _Cell],
+    gradients: tuple[CellArrays, CellArrays],
     wants_dx: bool,
 ) -> _Array | None: ...
 def cross_entropy_forward(
@@ -249,42 +274,83 @@ def dropout_mask(n: int, rate: float, key: int, single: bool) -> _Array: ...
 class Cache:
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # always a TypeError: forward functions make them
 
+@final
+class DecoderParameters:
+    def __init__(
+        self,
+        *,
+        cell: str,
+        order: str,
+        cells: list[CellArrays],
+        readout: _Array,
+        readout_bias: _Array,
+        term: str,  # of attention_forward, or a rule: last, mean, given, read
+        query: _Array | None = None,
+        w: _Array | None = None,
+        scale: float = 1.0,
+        normalize_query: bool = False,
+        sparsemax: bool = False,
+        radius: int = -1,
+        input_feeding: bool = False,
+        residual: bool = False,
+    ) -> None: ...
+
+@final
+class Memory:  # values (N_s, D), keys (N_s, U), lengths (B,), alignment (B, 1 or T, S)
+    def __init__(self, *, values: _Array, keys: _Array | None, lengths: _Array, alignment: _Array | None) -> None: ...
+
+@final
+class DecoderMasks:  # between layers (L - 1, N, H), of the states (L, B, H)
+    def __init__(self, *, between: _Array | None = None, state: _Array | None = None) -> None: ...
+
+@final
+class DecoderGradients:
+    def __init__(
+        self,
+        *,
+        cells: list[CellArrays],
+        query: _Array | None,
+        w: _Array | None,
+        readout: _Array,
+        readout_bias: _Array,
+    ) -> None: ...
+
 def decoder_forward(
-    parameters: dict[str, Any],
-    memory: tuple[_Array | None, ...],
+    parameters: DecoderParameters,
+    memory: Memory,
     y: _Array,
     index: _Array | None,
     steps: _Array,
     h0: _Array,
     c0: _Array | None,
-    masks: _Array | None,
-    state_masks: _Array | None,
+    masks: DecoderMasks,
+    reader: Any,  # read(sentence, position, state) -> context, weights
 ) -> tuple[_Array, _Array, Cache]: ...
 def decoder_backward(
     cache: Cache,
-    parameters: dict[str, Any],
-    memory: tuple[_Array | None, ...],
+    parameters: DecoderParameters,
+    memory: Memory,
     y: _Array,
     index: _Array | None,
     h0: _Array,
     c0: _Array | None,
-    masks: _Array | None,
-    state_masks: _Array | None,
+    masks: DecoderMasks,
     dreadout: _Array,
     dweights: _Array | None,
-    gradients: dict[str, Any],
+    gradients: DecoderGradients,
+    reader: Any,  # read_backward(t, dcontext, dweights) -> dstate
 ) -> tuple[_Array, _Array, _Array | None, _Array, _Array, float]: ...
 
 class StepWeights:
     def __init__(
-        self, parameters: dict[str, Any], table: _Array, output: _Array, output_bias: _Array, shrunk: bool
+        self, parameters: DecoderParameters, table: _Array, output: _Array, output_bias: _Array, shrunk: bool
     ) -> None: ...
 
 class Stepper:
     def __init__(
         self,
         weights: StepWeights,
-        memory: tuple[_Array | None, ...],
+        memory: Memory,
         shortlist: _Array | None = None,
         allowed: _Array | None = None,
     ) -> None: ...

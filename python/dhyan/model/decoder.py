@@ -20,27 +20,26 @@ from .feedback import SequenceReader, padded_memory
 from .parameters import Arrays
 
 
-def core_parameters(config: ModelConfig, p: Arrays, reader: Any = None) -> dict[str, Any]:
-    """The dictionary that the binding reads; reader: what reads in the place of the core (`reader`), or None."""
+def core_parameters(config: ModelConfig, p: Arrays) -> core_ops.DecoderParameters:
+    """The decoder's and the attention's parameters as the core takes them."""
     plan = config.plan
     scorer = Scorer("read") if plan.step_by_step else plan.scorer(p.group("attention"))
-    return {
-        "cell": config.cell,
-        "order": config.order,
-        "input_feeding": config.input_feeding,
-        "residual": config.residual,
-        "cells": [ops.cell_arrays(p.group(f"decoder.{layer}")) for layer in range(config.layers)],
-        "term": scorer.term,
-        "query": scorer.query,
-        "w": scorer.w,
-        "scale": scorer.scale,
-        "normalize_query": scorer.normalize_query,
-        "sparsemax": config.normalize == "sparsemax",
-        "radius": config.radius,
-        "reader": reader,
-        "readout": p["readout.weight"],
-        "readout_bias": p["readout.bias"],
-    }
+    return core_ops.DecoderParameters(
+        cell=config.cell,
+        order=config.order,
+        input_feeding=config.input_feeding,
+        residual=config.residual,
+        cells=[ops.cell_arrays(p.group(f"decoder.{layer}")) for layer in range(config.layers)],
+        term=scorer.term,
+        query=scorer.query,
+        w=scorer.w,
+        scale=scorer.scale,
+        normalize_query=scorer.normalize_query,
+        sparsemax=config.normalize == "sparsemax",
+        radius=config.radius,
+        readout=p["readout.weight"],
+        readout_bias=p["readout.bias"],
+    )
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,9 @@ class Memory:
         return _rows(self.values, self.lengths)
 
     @property
-    def core(self) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray | None]:
-        """The tuple that the binding reads."""
-        return self.keys, self.values, self.lengths, self.alignment
+    def core(self) -> core_ops.Memory:
+        """The same as the core takes it."""
+        return core_ops.Memory(values=self.values, keys=self.keys, lengths=self.lengths, alignment=self.alignment)
 
 
 def _rows(values: np.ndarray, lengths: np.ndarray) -> Rows:
@@ -127,17 +126,17 @@ class DecoderCache:
     """What decoder_backward reads."""
 
     core: Any
-    parameters: dict[str, Any]
+    parameters: core_ops.DecoderParameters
     memory: Memory
     ids: np.ndarray  # target tokens that were read, of the rows of y
     y: np.ndarray  # (N, E), or (R, E) where index (N,) says which row a token reads
     index: np.ndarray | None
     mask: np.ndarray | None
-    between: np.ndarray | None  # (L - 1, N, H)
-    within: np.ndarray | None  # (L, B, H), of the states
+    masks: core_ops.DecoderMasks
     h0: np.ndarray
     c0: np.ndarray | None
     states: Any
+    reader: SequenceReader | None  # what read the memory in the place of the core
 
 
 def decoder_forward(
@@ -163,7 +162,9 @@ def decoder_forward(
     between = None
     if config.layers > 1:
         between = dropout.rows("decoder layers", steps, config.hidden, config.layers - 1)
-    within = dropout.state("decoder", (config.layers, len(steps), config.hidden))
+    masks = core_ops.DecoderMasks(
+        between=between, state=dropout.state("decoder", (config.layers, len(steps), config.hidden))
+    )
     reader = None
     if config.plan.step_by_step:
         padded = padded_memory(memory.values, memory.keys, memory.lengths)
@@ -174,9 +175,9 @@ def decoder_forward(
             hard=hard and config.normalize == "monotonic",
             noise=dropout if config.normalize == "monotonic" else None,
         )
-    parameters = core_parameters(config, p, reader)
-    readout, weights, core = core_ops.decoder_forward(parameters, memory.core, y, index, steps, h0, c0, between, within)
-    cache = DecoderCache(core, parameters, memory, ids, y, index, mask, between, within, h0, c0, states)
+    parameters = core_parameters(config, p)
+    readout, weights, core = core_ops.decoder_forward(parameters, memory.core, y, index, steps, h0, c0, masks, reader)
+    cache = DecoderCache(core, parameters, memory, ids, y, index, mask, masks, h0, c0, states, reader)
     return readout, weights, cache
 
 
@@ -192,19 +193,16 @@ def decoder_backward(
     plan, c = config.plan, cache
     own = gradients.group("attention")
     into = plan.scoring.gradient_targets(own, plan.sizes)
-    parameters, reader = c.parameters, None
-    if plan.step_by_step:
-        reader = c.parameters["reader"].backward()
-        parameters = {**c.parameters, "reader": reader}
-    written = {
-        "cells": [ops.cell_arrays(gradients.group(f"decoder.{layer}")) for layer in range(config.layers)],
-        "query": into.query,
-        "w": into.w,
-        "readout": gradients["readout.weight"],
-        "readout_bias": gradients["readout.bias"],
-    }
+    reader = None if c.reader is None else c.reader.backward()
+    written = core_ops.DecoderGradients(
+        cells=[ops.cell_arrays(gradients.group(f"decoder.{layer}")) for layer in range(config.layers)],
+        query=into.query,
+        w=into.w,
+        readout=gradients["readout.weight"],
+        readout_bias=gradients["readout.bias"],
+    )
     dy, dh0, dc0, dkeys, dvalues, log_scale = core_ops.decoder_backward(
-        c.core, parameters, c.memory.core, c.y, c.index, c.h0, c.c0, c.between, c.within, dreadout, dweights, written
+        c.core, c.parameters, c.memory.core, c.y, c.index, c.h0, c.c0, c.masks, dreadout, dweights, written, reader
     )
     dy = apply(dy, c.mask)
     ops.embedding_backward(dy, c.ids, config.target_size, out=gradients["target_embedding"])
