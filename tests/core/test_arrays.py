@@ -316,3 +316,22 @@ def test_threads_are_counted_from_one(threads: None) -> None:
             ops.set_num_threads(wrong)  # type: ignore[arg-type]
     ops.set_num_threads(np.int64(3))
     assert ops.get_num_threads() == 3
+
+
+class Odd:
+    """Says of its memory what it is told to."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def __dlpack_device__(self) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize("answer", [TypeError("?"), ValueError("?"), RuntimeError("?"), None, ("cpu", 0), 7])
+def test_what_cannot_say_where_it_lies_is_no_array_of_a_device(answer: Any) -> None:
+    odd: Any = Odd(answer)
+    with pytest.raises(TypeError, match="softmax_forward: scores is of type Odd, expected a float32 or float64 array"):
+        ops.softmax_forward(odd)
