@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dhyan.errors import nearest_first
 
 if TYPE_CHECKING:
-    from dhyan.translate.options import SearchOptions
+    from dhyan.search.options import SearchOptions
 
 COMMANDS = {
     "demo": "train on the built-in Hindi-English corpus without and with attention, and show both",
@@ -110,6 +110,9 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
     ),
     "--patience": ("train", "patience", int, "stop after so many validations without a better one"),
     "--average": ("train", "average", int, "validate and keep the mean of the weights after the last N epochs; 0: off"),
+    "--select": ("train", "select", str, "what the best model is chosen by: error, loss, bleu, chrf or exact"),
+    "--validate-every": ("train", "validate_every", int, "validate and save after every N updates too; 0: off"),
+    "--time": ("train", "time", float, "stop after so many minutes; 0 is no limit"),
     "--label-smoothing": ("train", "label_smoothing", float, "share of probability spread over the vocabulary"),
     "--scheduled-sampling": (
         "train",
@@ -237,7 +240,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     add_ensemble(own["translate"])
     add_search(own["translate"], nbest=True)
     _add_speed(own["translate"])
-    add_wishes(own["translate"])
+    add_constraints(own["translate"])
     _add_model(own["evaluate"], ", or a file of outputs, one a line")
     _add_pairs(own["evaluate"], "test")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
@@ -268,7 +271,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--source", nargs=2, metavar=("TRAIN", "VALID"), help="instead: one source sentence a line")
     parser.add_argument("--target", nargs=2, metavar=("TRAIN", "VALID"), help="and one target sentence a line")
-    parser.add_argument("--out", metavar="DIR", help="the model folder to write, over an older one; required")
+    parser.add_argument("--out", metavar="DIR", help="the model folder to write; required")
+    parser.add_argument("--overwrite", action="store_true", help="replace the model that --out holds")
     parser.add_argument("--config", metavar="FILE.toml", help="tables [model], [train], [data]; options win over it")
     parser.add_argument("--print-config", action="store_true", help="print the whole configuration as TOML and exit")
     parser.add_argument("--resume", action="store_true", help="go on where a stopped run of --out stands")
@@ -403,8 +407,8 @@ def add_search(parser: argparse.ArgumentParser, *, nbest: bool = False) -> None:
             group.add_argument("--nbest", type=at_least_1, default=1, metavar="N", help="write N outputs a line (1)")
 
 
-def add_wishes(parser: argparse.ArgumentParser) -> None:
-    """--prefix, --include and their files, see `dhyan.cli.wishes`."""
+def add_constraints(parser: argparse.ArgumentParser) -> None:
+    """--prefix, --include and their files, see `inputs.Constraints`."""
     group = parser.add_argument_group("what outputs hold")
     prefixes = group.add_mutually_exclusive_group()
     prefixes.add_argument("--prefix", metavar="TEXT", help="every output begins with this text")
@@ -425,7 +429,7 @@ def add_ensemble(parser: argparse.ArgumentParser) -> None:
 
 def search_options(options: argparse.Namespace) -> SearchOptions:
     """What the command line says of decoding. Errors: ValueError."""
-    from dhyan.translate.options import SearchOptions
+    from dhyan.search.options import SearchOptions
 
     given = {field: getattr(options, field) for field, _, _ in SEARCH_OPTIONS.values()}
     nbest = getattr(options, "nbest", 1)

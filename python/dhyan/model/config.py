@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from dhyan.attention.normalizers import NORMALIZERS
 from dhyan.attention.scoring import Sizes
-from dhyan.attention.setting import NORMALIZERS, Plan
+from dhyan.attention.setting import Setting
 from dhyan.attention.windows import AnyWindow, Window, window_from, window_to
 from dhyan.errors import check_integer, check_number, unknown_name
 from dhyan.ops.layers import CELLS
@@ -32,7 +34,7 @@ class ModelConfig(Options):
 
     dropout and its kinds variational, recurrent_dropout, embedding_dropout: see `dropout`. residual: from the second
     layer on, what a layer reads is added to its output. layer_norm: of the sums inside the cells (Ba et al. 2016). tie:
-    which embeddings share one table, see `tying`.
+    which embeddings share one table, see `parameters`.
 
     Errors: ValueError for values out of range, unknown names, parts that do not fit; TypeError for wrong types.
     """
@@ -77,7 +79,7 @@ class ModelConfig(Options):
         for name in ("dropout", "recurrent_dropout", "embedding_dropout"):
             check_number(where, name, getattr(self, name), 0, 1)
         for name, valid in (
-            ("cell", CELLS), ("order", ORDERS), ("normalize", NORMALIZERS), ("source", SOURCES), ("tie", TIES),
+            ("cell", CELLS), ("order", ORDERS), ("normalize", tuple(NORMALIZERS)), ("source", SOURCES), ("tie", TIES),
         ):  # fmt: skip
             if getattr(self, name) not in valid:
                 raise unknown_name(f"{where}: {name}", getattr(self, name), valid)
@@ -102,22 +104,22 @@ class ModelConfig(Options):
                 f"{where}: tie is 'all' with source {self.source!r}, {got}, expected tokens of equal sizes"
             )
         # How long a source can be may not be known yet: train finds it, and a model asks for it.
-        self._plan(max(self.max_source, 1))
+        self._setting(max(self.max_source, 1))
 
-    def _plan(self, max_source: int) -> Plan:
+    def _setting(self, max_source: int) -> Setting:
         sizes = Sizes(self.hidden, self.memory_size, self.hidden, self.heads, max_source, self.normalized)
         assert not isinstance(self.window, int | str)
-        return Plan(self.attention, sizes, self.window, self.normalize, self.temperature)
+        return Setting(self.attention, sizes, self.window, self.normalize, self.temperature)
 
     @cached_property
-    def plan(self) -> Plan:
+    def setting(self) -> Setting:
         """How the decoder reads. ValueError for the scoring "location" while max_source is 0."""
-        return self._plan(self.max_source)
+        return self._setting(self.max_source)
 
     @property
     def radius(self) -> int:
-        """The radius of a Window, -1 without one."""
-        return self.window.radius if isinstance(self.window, Window) else -1
+        """The radius of a Window, -1 without one; at most what 64 bits hold: a wider one reaches no further."""
+        return min(self.window.radius, sys.maxsize) if isinstance(self.window, Window) else -1
 
     def to_dict(self) -> dict[str, Any]:
         """Field name -> plain value: a window is its radius or "predictive:RADIUS"."""

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from dhyan.errors import nearest_first
-from dhyan.translate.options import LENGTH_FORMS, SearchOptions
+from dhyan.search.options import LENGTH_FORMS, SearchOptions
 
 MAX_BODY = 1_048_576  # bytes of a request's body; as long as a line of a text file may be
 
