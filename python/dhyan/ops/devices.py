@@ -74,8 +74,8 @@ def attend(
 ) -> tuple[Array, Array]:
     """context and weights of product scores, without their first `leading` axes of length 1."""
     arrays: tuple[Any, Any, Any] = (q.array, k.array, v.array)
-    mask = None if mask is None else _core.cuda_import(mask, q.stream, "attend", "mask")
-    outputs: Any = _core.attention_forward(*arrays, None, "product", scale, begin, end, mask, True, q.stream)
+    mask_there: Any = None if mask is None else _core.cuda_import(mask, q.stream, "attend", "mask")
+    outputs: Any = _core.attention_forward(*arrays, None, "product", scale, begin, end, mask_there, True, q.stream)
     context, weights = (give(q.like, a.reshape(list(a.shape[leading:]))) for a in outputs)
     return context, weights
 
