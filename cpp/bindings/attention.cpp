@@ -1,11 +1,20 @@
-// Attention ops: Python arrays in, fresh arrays out. Shapes are checked in attention.cpp, dtypes in arrays.h.
+// Attention ops: Python arrays in, fresh arrays out, on the side where the first array lies. Shapes are checked in
+// src/attention, dtypes in arrays.h and sides.h.
 #include "dhyan/attention.h"
 
-#include "arrays.h"
 #include "runtime/isa.h"
+#include "sides.h"
 
 namespace dhyan::bindings {
 namespace {
+
+using cuda::Weight;
+
+// The ops of both sides under one name: those of the device take a place first, which Device::call hands to them.
+namespace both {
+using namespace dhyan;
+using namespace dhyan::cuda;
+}  // namespace both
 
 Term term_of(const std::string& name, const char* op) {
   if (name == "product") return Term::product;
@@ -13,332 +22,232 @@ Term term_of(const std::string& name, const char* op) {
   throw py::value_error(std::string(op) + ": term is '" + name + "', expected 'product' or 'tanh'");
 }
 
-template <class T>
-using Array = py::array_t<T>;
-
-// q, k and w of a call, alive as long as the views into them are used.
-template <class T>
-struct ScoringArgs {
-  Input<T> q, k, w;
-  Scoring<T> views;
-  ScoringArgs(py::handle q_, py::handle k_, py::handle w_, const std::string& term, double scale, const char* op)
-      : q(required<T>(q_, op, "q")), k(required<T>(k_, op, "k")), w(input<T>(w_, op, "w")) {
-    views.q = q.template view<3>(op, "q", "(B, T, H)");
-    views.k = k.template view<3>(op, "k", "(B, S, H)");
-    views.w = w.template view<1>(op, "w", "(H,)");
-    views.term = term_of(term, op);
-    views.scale = scale;
-  }
+struct ScoreArguments {
+  py::handle q, k, w;
+  const std::string& term;
+  double scale;
 };
 
-struct RestrictionArgs {
-  Input<Index> begin, end;
-  py::array mask;
-  Restriction views;
+template <class T, class Side>
+Scoring<T> scoring(Side& side, const ScoreArguments& a, const char* op) {
+  return {side.template need<T, 3>(a.q, "q", "(B, T, H)"), side.template need<T, 3>(a.k, "k", "(B, S, H)"),
+          side.template get<T, 1>(a.w, "w", "(H,)"), term_of(a.term, op), a.scale};
+}
 
-  RestrictionArgs(py::handle begin_, py::handle end_, py::handle mask_, Index B, Index T, Index S, const char* op)
-      : begin(input<Index>(begin_, op, "begin")), end(input<Index>(end_, op, "end")) {
-    views.begin = begin.view<2>(op, "begin", "(B, T)");
-    views.end = end.view<2>(op, "end", "(B, T)");
-    if (!mask_.is_none()) read_mask(mask_, {B, T, S}, op);
-  }
-
- private:
-  // Broadcasts by strides of 0; nothing is copied.
-  void read_mask(py::handle mask_, std::array<Index, 3> axes, const char* op) {
-    mask = to_numpy(mask_, op, "mask");
-    if (!mask.dtype().equal(py::dtype::of<bool>()))
-      throw py::type_error(where(op, "mask") + " has dtype " + describe(mask) +
-                           ", expected bool (True = may be attended)");
-    const int missing = 3 - static_cast<int>(mask.ndim());
-    bool fits = missing >= 0;
-    for (int i = 0; fits && i < mask.ndim(); ++i) {
-      const Index n = mask.shape(i), want = axes[missing + i];
-      fits = n == want || n == 1;
-      views.mask_stride[missing + i] = n == 1 ? 0 : mask.strides(i);
-    }
-    if (!fits)
-      throw py::value_error(where(op, "mask") + " has shape " + std::string(py::str(mask.attr("shape"))) +
-                            ", expected one that broadcasts to (B=" + std::to_string(axes[0]) +
-                            ", T=" + std::to_string(axes[1]) + ", S=" + std::to_string(axes[2]) + ")");
-    views.mask = static_cast<const unsigned char*>(mask.data());
-  }
-};
-
-template <class T>
-py::array score_forward(py::handle q, py::handle k, py::handle w, const std::string& term, double scale) {
+py::object score_forward(py::handle q, py::handle k, py::handle w, const std::string& term, double scale,
+                         py::handle stream) {
   const char* op = "score_forward";
-  const ScoringArgs<T> in(q, k, w, term, scale, op);
-  auto scores = output<T>({in.views.q[0], in.views.q[1], in.views.k[1]}, op);
-  const auto scores_view = view<T, 3>(scores);
-  without_gil([&] { dhyan::score_forward<T>(in.views, scores_view); });
-  return scores;
+  return on_side(op, q, "q", stream, [&](auto& side, auto zero) -> py::object {
+    using T = decltype(zero);
+    const Scoring<T> in = scoring<T>(side, {q, k, w, term, scale}, op);
+    const auto scores = side.template output<Weight<T>>(std::array{in.q[0], in.q[1], in.k[1]});
+    side.call([&](const auto&... place) { both::score_forward<T>(place..., in, scores.view); });
+    return scores.array;
+  });
 }
 
 // dw is None for the product term.
-template <class T>
-py::tuple score_backward(py::handle dscores_, py::handle q, py::handle k, py::handle w, const std::string& term,
-                         double scale) {
+py::object score_backward(py::handle dscores_, py::handle q, py::handle k, py::handle w, const std::string& term,
+                          double scale, py::handle stream) {
   const char* op = "score_backward";
-  const auto dscores = required<T>(dscores_, op, "dscores");
-  const auto dscores_view = dscores.template view<3>(op, "dscores", "(B, T, S)");
-  const ScoringArgs<T> in(q, k, w, term, scale, op);
-  const Scoring<T>& x = in.views;
-  auto dq = output<T>({x.q[0], x.q[1], x.q[2]}, op), dk = output<T>({x.k[0], x.k[1], x.k[2]}, op);
-  auto dw = output<T>({x.w[0]}, op);
-  const auto dq_view = view<T, 3>(dq), dk_view = view<T, 3>(dk);
-  const auto dw_view = view<T, 1>(dw);
-  without_gil([&] { dhyan::score_backward<T>(dscores_view, x, dq_view, dk_view, dw_view); });
-  return py::make_tuple(dq, dk, x.w ? py::object(dw) : py::object(py::none()));
+  return on_side(op, q, "q", stream, [&](auto& side, auto zero) -> py::object {
+    using T = decltype(zero);
+    const auto dscores = side.template need<Weight<T>, 3>(dscores_, "dscores", "(B, T, S)");
+    const Scoring<T> in = scoring<T>(side, {q, k, w, term, scale}, op);
+    const auto dq = side.template output<T>(in.q.size), dk = side.template output<T>(in.k.size);
+    const auto dw = side.template output<T>(in.w.size, bool(in.w));
+    side.call(
+        [&](const auto&... place) { both::score_backward<T>(place..., dscores, in, dq.view, dk.view, dw.view); });
+    return py::make_tuple(dq.array, dk.array, dw.array);
+  });
 }
 
-template <class T>
-py::array softmax_forward(py::handle scores_, py::handle begin, py::handle end, py::handle mask) {
-  const char* op = "softmax_forward";
-  const auto scores = required<T>(scores_, op, "scores");
-  const auto scores_view = scores.template view<3>(op, "scores", "(B, T, S)");
-  const RestrictionArgs may(begin, end, mask, scores_view[0], scores_view[1], scores_view[2], op);
-  auto weights = output<T>({scores_view[0], scores_view[1], scores_view[2]}, op);
-  const auto weights_view = view<T, 3>(weights);
-  without_gil([&] { dhyan::softmax_forward<T>(scores_view, may.views, weights_view); });
-  return weights;
+// What makes weights of scores, row by row: run(place..., scores, may, weights), and backward.
+template <class T, class Side, class F>
+py::object weights_of(Side& side, py::handle scores_, py::handle begin, py::handle end, py::handle mask, F&& run) {
+  const auto scores = side.template need<T, 3>(scores_, "scores", "(B, T, S)");
+  const Restriction may = side.restriction(begin, end, mask, scores.size);
+  const auto weights = side.template output<T>(scores.size);
+  side.call([&](const auto&... place) { run(place..., scores, may, weights.view); });
+  return weights.array;
+}
+template <class T, class Side, class F>
+py::object dscores_of(Side& side, py::handle dweights_, py::handle weights_, F&& run) {
+  const auto dweights = side.template need<T, 3>(dweights_, "dweights", "(B, T, S)");
+  const auto weights = side.template need<T, 3>(weights_, "weights", "(B, T, S)");
+  const auto dscores = side.template output<T>(weights.size);
+  side.call([&](const auto&... place) { run(place..., dweights, weights, dscores.view); });
+  return dscores.array;
 }
 
-template <class T>
-py::array softmax_backward(py::handle dweights_, py::handle weights_) {
-  const char* op = "softmax_backward";
-  const auto dweights = required<T>(dweights_, op, "dweights"), weights = required<T>(weights_, op, "weights");
-  const auto dweights_view = dweights.template view<3>(op, "dweights", "(B, T, S)");
-  const auto weights_view = weights.template view<3>(op, "weights", "(B, T, S)");
-  auto dscores = output<T>({weights_view[0], weights_view[1], weights_view[2]}, op);
-  const auto dscores_view = view<T, 3>(dscores);
-  without_gil([&] { dhyan::softmax_backward<T>(dweights_view, weights_view, dscores_view); });
-  return dscores;
+py::object softmax_forward(py::handle scores, py::handle begin, py::handle end, py::handle mask, py::handle stream) {
+  return on_side("softmax_forward", scores, "scores", stream, [&](auto& side, auto zero) {
+    using T = Weight<decltype(zero)>;
+    return weights_of<T>(side, scores, begin, end, mask,
+                         [](const auto&... inputs) { both::softmax_forward<T>(inputs...); });
+  });
 }
 
-template <class T>
-py::array sparsemax_forward(py::handle scores_, py::handle begin, py::handle end, py::handle mask) {
-  const char* op = "sparsemax_forward";
-  const auto scores = required<T>(scores_, op, "scores");
-  const auto scores_view = scores.template view<3>(op, "scores", "(B, T, S)");
-  const RestrictionArgs may(begin, end, mask, scores_view[0], scores_view[1], scores_view[2], op);
-  auto weights = output<T>({scores_view[0], scores_view[1], scores_view[2]}, op);
-  const auto weights_view = view<T, 3>(weights);
-  without_gil([&] { dhyan::sparsemax_forward<T>(scores_view, may.views, weights_view); });
-  return weights;
+py::object softmax_backward(py::handle dweights, py::handle weights, py::handle stream) {
+  return on_side("softmax_backward", weights, "weights", stream, [&](auto& side, auto zero) {
+    using T = Weight<decltype(zero)>;
+    return dscores_of<T>(side, dweights, weights, [](const auto&... inputs) { both::softmax_backward<T>(inputs...); });
+  });
 }
 
-template <class T>
-py::array sparsemax_backward(py::handle dweights_, py::handle weights_) {
-  const char* op = "sparsemax_backward";
-  const auto dweights = required<T>(dweights_, op, "dweights"), weights = required<T>(weights_, op, "weights");
-  const auto dweights_view = dweights.template view<3>(op, "dweights", "(B, T, S)");
-  const auto weights_view = weights.template view<3>(op, "weights", "(B, T, S)");
-  auto dscores = output<T>({weights_view[0], weights_view[1], weights_view[2]}, op);
-  const auto dscores_view = view<T, 3>(dscores);
-  without_gil([&] { dhyan::sparsemax_backward<T>(dweights_view, weights_view, dscores_view); });
-  return dscores;
+py::object sparsemax_forward(py::handle scores, py::handle begin, py::handle end, py::handle mask) {
+  return on_host("sparsemax_forward", scores, "scores", [&](Host& host, auto zero) {
+    using T = decltype(zero);
+    return weights_of<T>(host, scores, begin, end, mask,
+                         [](const auto&... inputs) { dhyan::sparsemax_forward<T>(inputs...); });
+  });
 }
 
-template <class T>
-py::array monotonic_forward(py::handle scores_, py::handle previous_, bool hard, py::handle begin, py::handle end,
-                            py::handle mask) {
-  const char* op = "monotonic_forward";
-  const auto scores = required<T>(scores_, op, "scores"), previous = input<T>(previous_, op, "previous");
-  const auto scores_view = scores.template view<3>(op, "scores", "(B, T, S)");
-  const auto previous_view = previous.template view<2>(op, "previous", "(B, S)");
-  const RestrictionArgs may(begin, end, mask, scores_view[0], scores_view[1], scores_view[2], op);
-  auto weights = output<T>({scores_view[0], scores_view[1], scores_view[2]}, op);
-  const auto weights_view = view<T, 3>(weights);
-  without_gil([&] { dhyan::monotonic_forward<T>(scores_view, previous_view, may.views, hard, weights_view); });
-  return weights;
+py::object sparsemax_backward(py::handle dweights, py::handle weights) {
+  return on_host("sparsemax_backward", weights, "weights", [&](Host& host, auto zero) {
+    using T = decltype(zero);
+    return dscores_of<T>(host, dweights, weights,
+                         [](const auto&... inputs) { dhyan::sparsemax_backward<T>(inputs...); });
+  });
+}
+
+py::object monotonic_forward(py::handle scores, py::handle previous_, bool hard, py::handle begin, py::handle end,
+                             py::handle mask) {
+  return on_host("monotonic_forward", scores, "scores", [&](Host& host, auto zero) {
+    using T = decltype(zero);
+    const auto previous = host.get<T, 2>(previous_, "previous", "(B, S)");
+    return weights_of<T>(host, scores, begin, end, mask, [&](const auto& in, const Restriction& may, const auto& out) {
+      dhyan::monotonic_forward<T>(in, previous, may, hard, out);
+    });
+  });
 }
 
 // dprevious is None where previous is.
-template <class T>
-py::tuple monotonic_backward(py::handle dweights_, py::handle scores_, py::handle weights_, py::handle previous_,
-                             py::handle begin, py::handle end, py::handle mask) {
-  const char* op = "monotonic_backward";
-  const auto dweights = required<T>(dweights_, op, "dweights"), scores = required<T>(scores_, op, "scores");
-  const auto weights = required<T>(weights_, op, "weights"), previous = input<T>(previous_, op, "previous");
-  const auto dweights_view = dweights.template view<3>(op, "dweights", "(B, T, S)");
-  const auto scores_view = scores.template view<3>(op, "scores", "(B, T, S)");
-  const auto weights_view = weights.template view<3>(op, "weights", "(B, T, S)");
-  const auto previous_view = previous.template view<2>(op, "previous", "(B, S)");
-  const RestrictionArgs may(begin, end, mask, scores_view[0], scores_view[1], scores_view[2], op);
-  auto dscores = output<T>({scores_view[0], scores_view[1], scores_view[2]}, op);
-  const auto dscores_view = view<T, 3>(dscores);
-  py::object dprevious = py::none();
-  View<T, 2> dprevious_view;
-  if (previous_view) {
-    auto a = output<T>({scores_view[0], scores_view[2]}, op);
-    dprevious_view = view<T, 2>(a);
-    dprevious = a;
-  }
-  without_gil([&] {
-    dhyan::monotonic_backward<T>(dweights_view, scores_view, weights_view, previous_view, may.views, dscores_view,
-                                 dprevious_view);
+py::object monotonic_backward(py::handle dweights_, py::handle scores_, py::handle weights_, py::handle previous_,
+                              py::handle begin, py::handle end, py::handle mask) {
+  return on_host("monotonic_backward", scores_, "scores", [&](Host& host, auto zero) -> py::object {
+    using T = decltype(zero);
+    const auto dweights = host.need<T, 3>(dweights_, "dweights", "(B, T, S)");
+    const auto scores = host.need<T, 3>(scores_, "scores", "(B, T, S)");
+    const auto weights = host.need<T, 3>(weights_, "weights", "(B, T, S)");
+    const auto previous = host.get<T, 2>(previous_, "previous", "(B, S)");
+    const Restriction may = host.restriction(begin, end, mask, scores.size);
+    const auto dscores = host.output<T>(scores.size);
+    const auto dprevious = host.output<T>(std::array{scores[0], scores[2]}, bool(previous));
+    host.call([&] {
+      dhyan::monotonic_backward<T>(dweights, scores, weights, previous, may, dscores.view, dprevious.view);
+    });
+    return py::make_tuple(dscores.array, dprevious.array);
   });
-  return py::make_tuple(dscores, dprevious);
 }
 
-template <class T>
-py::array context_forward(py::handle weights_, py::handle v_) {
-  const char* op = "context_forward";
-  const auto weights = required<T>(weights_, op, "weights"), v = required<T>(v_, op, "v");
-  const auto weights_view = weights.template view<3>(op, "weights", "(B, T, S)");
-  const auto v_view = v.template view<3>(op, "v", "(B, S, D)");
-  auto context = output<T>({weights_view[0], weights_view[1], v_view[2]}, op);
-  const auto context_view = view<T, 3>(context);
-  without_gil([&] { dhyan::context_forward<T>(weights_view, v_view, context_view); });
-  return context;
+py::object context_forward(py::handle weights_, py::handle v_, py::handle stream) {
+  return on_side("context_forward", weights_, "weights", v_, "v", stream, [&](auto& side, auto zero) -> py::object {
+    using T = decltype(zero);
+    const auto weights = side.template need<Weight<T>, 3>(weights_, "weights", "(B, T, S)");
+    const auto v = side.template need<T, 3>(v_, "v", "(B, S, D)");
+    const auto context = side.template output<T>(std::array{weights[0], weights[1], v[2]});
+    side.call([&](const auto&... place) { both::context_forward<T>(place..., weights, v, context.view); });
+    return context.array;
+  });
 }
 
-template <class T>
-py::tuple context_backward(py::handle dcontext_, py::handle weights_, py::handle v_) {
-  const char* op = "context_backward";
-  const auto dcontext = required<T>(dcontext_, op, "dcontext"), weights = required<T>(weights_, op, "weights");
-  const auto v = required<T>(v_, op, "v");
-  const auto dcontext_view = dcontext.template view<3>(op, "dcontext", "(B, T, D)");
-  const auto weights_view = weights.template view<3>(op, "weights", "(B, T, S)");
-  const auto v_view = v.template view<3>(op, "v", "(B, S, D)");
-  auto dweights = output<T>({weights_view[0], weights_view[1], weights_view[2]}, op);
-  auto dv = output<T>({v_view[0], v_view[1], v_view[2]}, op);
-  const auto dweights_view = view<T, 3>(dweights), dv_view = view<T, 3>(dv);
-  without_gil([&] { dhyan::context_backward<T>(dcontext_view, weights_view, v_view, dweights_view, dv_view); });
-  return py::make_tuple(dweights, dv);
+py::object context_backward(py::handle dcontext_, py::handle weights_, py::handle v_, py::handle stream) {
+  return on_side("context_backward", weights_, "weights", v_, "v", stream, [&](auto& side, auto zero) -> py::object {
+    using T = decltype(zero);
+    const auto dcontext = side.template need<T, 3>(dcontext_, "dcontext", "(B, T, D)");
+    const auto weights = side.template need<Weight<T>, 3>(weights_, "weights", "(B, T, S)");
+    const auto v = side.template need<T, 3>(v_, "v", "(B, S, D)");
+    const auto dweights = side.template output<Weight<T>>(weights.size);
+    const auto dv = side.template output<T>(v.size);
+    side.call([&](const auto&... place) {
+      both::context_backward<T>(place..., dcontext, weights, v, dweights.view, dv.view);
+    });
+    return py::make_tuple(dweights.array, dv.array);
+  });
 }
 
-template <class T>
-py::tuple attention_forward(py::handle q, py::handle k, py::handle v_, py::handle w, const std::string& term,
-                            double scale, py::handle begin, py::handle end, py::handle mask, bool need_weights) {
+py::object attention_forward(py::handle q, py::handle k, py::handle v_, py::handle w, const std::string& term,
+                             double scale, py::handle begin, py::handle end, py::handle mask, bool need_weights,
+                             py::handle stream) {
   const char* op = "attention_forward";
-  const ScoringArgs<T> in(q, k, w, term, scale, op);
-  const auto v = required<T>(v_, op, "v");
-  const auto v_view = v.template view<3>(op, "v", "(B, S, D)");
-  const Index B = in.views.q[0], rows = in.views.q[1], S = in.views.k[1];
-  const RestrictionArgs may(begin, end, mask, B, rows, S, op);
-  auto context = output<T>({B, rows, v_view[2]}, op);
-  py::object weights = py::none();
-  View<T, 3> weights_view;
-  if (need_weights) {
-    auto a = output<T>({B, rows, S}, op);
-    weights_view = view<T, 3>(a);
-    weights = a;
-  }
-  const auto context_view = view<T, 3>(context);
-  without_gil([&] { dhyan::attention_forward<T>(in.views, v_view, may.views, context_view, weights_view); });
-  return py::make_tuple(context, weights);
-}
-
-template <class T>
-py::tuple attention_backward(py::handle dcontext_, py::handle dweights_, py::handle q, py::handle k, py::handle v_,
-                             py::handle w, const std::string& term, double scale, py::handle begin, py::handle end,
-                             py::handle mask, py::handle weights_) {
-  const char* op = "attention_backward";
-  const ScoringArgs<T> in(q, k, w, term, scale, op);
-  const Scoring<T>& x = in.views;
-  const auto v = required<T>(v_, op, "v"), dcontext = required<T>(dcontext_, op, "dcontext");
-  const auto dweights = input<T>(dweights_, op, "dweights"), weights = input<T>(weights_, op, "weights");
-  const auto v_view = v.template view<3>(op, "v", "(B, S, D)");
-  const auto dcontext_view = dcontext.template view<3>(op, "dcontext", "(B, T, D)");
-  const auto dweights_view = dweights.template view<3>(op, "dweights", "(B, T, S)");
-  const auto weights_view = weights.template view<3>(op, "weights", "(B, T, S)");
-  const RestrictionArgs may(begin, end, mask, x.q[0], x.q[1], x.k[1], op);
-  auto dq = output<T>({x.q[0], x.q[1], x.q[2]}, op), dk = output<T>({x.k[0], x.k[1], x.k[2]}, op);
-  auto dv = output<T>({v_view[0], v_view[1], v_view[2]}, op), dw = output<T>({x.w[0]}, op);
-  const auto dq_view = view<T, 3>(dq), dk_view = view<T, 3>(dk), dv_view = view<T, 3>(dv);
-  const auto dw_view = view<T, 1>(dw);
-  without_gil([&] {
-    dhyan::attention_backward<T>(dcontext_view, dweights_view, x, v_view, may.views, weights_view, dq_view, dk_view,
-                                 dv_view, dw_view);
+  return on_side(op, q, "q", stream, [&](auto& side, auto zero) -> py::object {
+    using T = decltype(zero);
+    const Scoring<T> in = scoring<T>(side, {q, k, w, term, scale}, op);
+    const auto v = side.template need<T, 3>(v_, "v", "(B, S, D)");
+    const std::array rows{in.q[0], in.q[1], in.k[1]};
+    const Restriction may = side.restriction(begin, end, mask, rows);
+    const auto context = side.template output<T>(std::array{in.q[0], in.q[1], v[2]});
+    const auto weights = side.template output<Weight<T>>(rows, need_weights);
+    side.call(
+        [&](const auto&... place) { both::attention_forward<T>(place..., in, v, may, context.view, weights.view); });
+    return py::make_tuple(context.array, weights.array);
   });
-  return py::make_tuple(dq, dk, dv, x.w ? py::object(dw) : py::object(py::none()));
 }
 
-template <class T>
-py::array elementary(py::handle x_, const char* op, void (*AttentionKernels<T>::*function)(const T*, Index, T*)) {
-  const auto x = required<T>(x_, op, "x");
-  const auto xv = x.template view<1>(op, "x", "(N,)");
-  auto y = output<T>({xv[0]}, op);
-  T* data = y.mutable_data();
-  without_gil([&] { (attention_kernels<T>().*function)(xv.data, xv[0], data); });
-  return y;
+py::object attention_backward(py::handle dcontext_, py::handle dweights_, py::handle q, py::handle k, py::handle v_,
+                              py::handle w, const std::string& term, double scale, py::handle begin, py::handle end,
+                              py::handle mask, py::handle weights_, py::handle stream) {
+  const char* op = "attention_backward";
+  return on_side(op, q, "q", stream, [&](auto& side, auto zero) -> py::object {
+    using T = decltype(zero);
+    const Scoring<T> in = scoring<T>(side, {q, k, w, term, scale}, op);
+    const auto v = side.template need<T, 3>(v_, "v", "(B, S, D)");
+    const auto dcontext = side.template need<T, 3>(dcontext_, "dcontext", "(B, T, D)");
+    const auto dweights = side.template get<Weight<T>, 3>(dweights_, "dweights", "(B, T, S)");
+    const auto weights = side.template get<Weight<T>, 3>(weights_, "weights", "(B, T, S)");
+    const Restriction may = side.restriction(begin, end, mask, {in.q[0], in.q[1], in.k[1]});
+    const auto dq = side.template output<T>(in.q.size), dk = side.template output<T>(in.k.size);
+    const auto dv = side.template output<T>(v.size), dw = side.template output<T>(in.w.size, bool(in.w));
+    side.call([&](const auto&... place) {
+      both::attention_backward<T>(place..., dcontext, dweights, in, v, may, weights, dq.view, dk.view, dv.view,
+                                  dw.view);
+    });
+    return py::make_tuple(dq.array, dk.array, dv.array, dw.array);
+  });
+}
+
+template <class F>
+py::object elementary(const char* op, py::handle x_, F&& run) {
+  return on_host(op, x_, "x", [&](Host& host, auto zero) {
+    using T = decltype(zero);
+    const auto x = host.need<T, 1>(x_, "x", "(N,)");
+    const auto y = host.output<T>(x.size);
+    host.call([&] { run(attention_kernels<T>(), x.data, x[0], y.view.data); });
+    return y.array;
+  });
+}
+
+py::object exp_array(py::handle x) {
+  return elementary("exp_array", x, [](const auto& kernels, auto... a) { kernels.exp_array(a...); });
+}
+py::object tanh_array(py::handle x) {
+  return elementary("tanh_array", x, [](const auto& kernels, auto... a) { kernels.tanh_array(a...); });
 }
 
 }  // namespace
 
 void define_attention(py::module_& m) {
-  using py::arg, py::object;
-  m.def("score_forward", [](object q, object k, object w, const std::string& term, double scale) {
-    return dispatch(float_of(q, "score_forward", "q"),
-                    [&](auto zero) { return score_forward<decltype(zero)>(q, k, w, term, scale); });
-  }, arg("q"), arg("k"), arg("w"), arg("term"), arg("scale"));
-  m.def("score_backward", [](object dscores, object q, object k, object w, const std::string& term, double scale) {
-    return dispatch(float_of(q, "score_backward", "q"),
-                    [&](auto zero) { return score_backward<decltype(zero)>(dscores, q, k, w, term, scale); });
-  }, arg("dscores"), arg("q"), arg("k"), arg("w"), arg("term"), arg("scale"));
-  m.def("softmax_forward", [](object scores, object begin, object end, object mask) {
-    return dispatch(float_of(scores, "softmax_forward", "scores"),
-                    [&](auto zero) { return softmax_forward<decltype(zero)>(scores, begin, end, mask); });
-  }, arg("scores"), arg("begin"), arg("end"), arg("mask"));
-  m.def("softmax_backward", [](object dweights, object weights) {
-    return dispatch(float_of(weights, "softmax_backward", "weights"),
-                    [&](auto zero) { return softmax_backward<decltype(zero)>(dweights, weights); });
-  }, arg("dweights"), arg("weights"));
-  m.def("sparsemax_forward", [](object scores, object begin, object end, object mask) {
-    return dispatch(float_of(scores, "sparsemax_forward", "scores"),
-                    [&](auto zero) { return sparsemax_forward<decltype(zero)>(scores, begin, end, mask); });
-  }, arg("scores"), arg("begin"), arg("end"), arg("mask"));
-  m.def("sparsemax_backward", [](object dweights, object weights) {
-    return dispatch(float_of(weights, "sparsemax_backward", "weights"),
-                    [&](auto zero) { return sparsemax_backward<decltype(zero)>(dweights, weights); });
-  }, arg("dweights"), arg("weights"));
-  m.def("monotonic_forward", [](object scores, object previous, bool hard, object begin, object end, object mask) {
-    return dispatch(float_of(scores, "monotonic_forward", "scores"), [&](auto zero) {
-      return monotonic_forward<decltype(zero)>(scores, previous, hard, begin, end, mask);
-    });
-  }, arg("scores"), arg("previous"), arg("hard"), arg("begin"), arg("end"), arg("mask"));
-  m.def("monotonic_backward", [](object dweights, object scores, object weights, object previous, object begin,
-                                 object end, object mask) {
-    return dispatch(float_of(scores, "monotonic_backward", "scores"), [&](auto zero) {
-      return monotonic_backward<decltype(zero)>(dweights, scores, weights, previous, begin, end, mask);
-    });
-  }, arg("dweights"), arg("scores"), arg("weights"), arg("previous"), arg("begin"), arg("end"), arg("mask"));
-  m.def("context_forward", [](object weights, object v) {
-    return dispatch(float_of(weights, "context_forward", "weights"),
-                    [&](auto zero) { return context_forward<decltype(zero)>(weights, v); });
-  }, arg("weights"), arg("v"));
-  m.def("context_backward", [](object dcontext, object weights, object v) {
-    return dispatch(float_of(weights, "context_backward", "weights"),
-                    [&](auto zero) { return context_backward<decltype(zero)>(dcontext, weights, v); });
-  }, arg("dcontext"), arg("weights"), arg("v"));
-  m.def("attention_forward", [](object q, object k, object v, object w, const std::string& term, double scale,
-                                object begin, object end, object mask, bool need_weights) {
-    return dispatch(float_of(q, "attention_forward", "q"), [&](auto zero) {
-      return attention_forward<decltype(zero)>(q, k, v, w, term, scale, begin, end, mask, need_weights);
-    });
-  }, arg("q"), arg("k"), arg("v"), arg("w"), arg("term"), arg("scale"), arg("begin"), arg("end"), arg("mask"),
-     arg("need_weights"));
-  m.def("attention_backward", [](object dcontext, object dweights, object q, object k, object v, object w,
-                                 const std::string& term, double scale, object begin, object end, object mask,
-                                 object weights) {
-    return dispatch(float_of(q, "attention_backward", "q"), [&](auto zero) {
-      return attention_backward<decltype(zero)>(dcontext, dweights, q, k, v, w, term, scale, begin, end, mask,
-                                                weights);
-    });
-  }, arg("dcontext"), arg("dweights"), arg("q"), arg("k"), arg("v"), arg("w"), arg("term"), arg("scale"),
-     arg("begin"), arg("end"), arg("mask"), arg("weights"));
-  m.def("exp_array", [](object x) {
-    return dispatch(float_of(x, "exp_array", "x"), [&](auto zero) {
-      return elementary<decltype(zero)>(x, "exp_array", &AttentionKernels<decltype(zero)>::exp_array);
-    });
-  }, arg("x"));
-  m.def("tanh_array", [](object x) {
-    return dispatch(float_of(x, "tanh_array", "x"), [&](auto zero) {
-      return elementary<decltype(zero)>(x, "tanh_array", &AttentionKernels<decltype(zero)>::tanh_array);
-    });
-  }, arg("x"));
+  using py::arg;
+  m.def("score_forward", &score_forward, arg("q"), arg("k"), arg("w"), arg("term"), arg("scale"), arg("stream"));
+  m.def("score_backward", &score_backward, arg("dscores"), arg("q"), arg("k"), arg("w"), arg("term"), arg("scale"),
+        arg("stream"));
+  m.def("softmax_forward", &softmax_forward, arg("scores"), arg("begin"), arg("end"), arg("mask"), arg("stream"));
+  m.def("softmax_backward", &softmax_backward, arg("dweights"), arg("weights"), arg("stream"));
+  m.def("sparsemax_forward", &sparsemax_forward, arg("scores"), arg("begin"), arg("end"), arg("mask"));
+  m.def("sparsemax_backward", &sparsemax_backward, arg("dweights"), arg("weights"));
+  m.def("monotonic_forward", &monotonic_forward, arg("scores"), arg("previous"), arg("hard"), arg("begin"), arg("end"),
+        arg("mask"));
+  m.def("monotonic_backward", &monotonic_backward, arg("dweights"), arg("scores"), arg("weights"), arg("previous"),
+        arg("begin"), arg("end"), arg("mask"));
+  m.def("context_forward", &context_forward, arg("weights"), arg("v"), arg("stream"));
+  m.def("context_backward", &context_backward, arg("dcontext"), arg("weights"), arg("v"), arg("stream"));
+  m.def("attention_forward", &attention_forward, arg("q"), arg("k"), arg("v"), arg("w"), arg("term"), arg("scale"),
+        arg("begin"), arg("end"), arg("mask"), arg("need_weights"), arg("stream"));
+  m.def("attention_backward", &attention_backward, arg("dcontext"), arg("dweights"), arg("q"), arg("k"), arg("v"),
+        arg("w"), arg("term"), arg("scale"), arg("begin"), arg("end"), arg("mask"), arg("weights"), arg("stream"));
+  m.def("exp_array", &exp_array, arg("x"));
+  m.def("tanh_array", &tanh_array, arg("x"));
 }
 
 }  // namespace dhyan::bindings

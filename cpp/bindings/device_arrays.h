@@ -161,6 +161,34 @@ inline DeviceArray from_capsule(py::handle capsule, const char* op, const char* 
   return from_managed(managed);
 }
 
+// Is this a CUDA array? Whatever cannot say so is left to the side of CPU memory, which says what was expected.
+inline bool on_device(py::handle object) {
+  if (py::isinstance<DeviceArray>(object)) return true;
+  if (py::isinstance<py::array>(object) || !py::hasattr(object, "__dlpack_device__")) return false;
+  try {
+    const int type = py::tuple(object.attr("__dlpack_device__")())[0].cast<int>();
+    return type == dlpack::kCuda || type == dlpack::kCudaManaged;
+  } catch (py::error_already_set& e) {
+    if (e.matches(PyExc_TypeError) || e.matches(PyExc_ValueError) || e.matches(PyExc_RuntimeError)) return false;
+    throw;
+  } catch (const py::cast_error&) {
+    return false;
+  }
+}
+
+// What every call on a device asks first: the caller's stream, and a build that has the device's side.
+inline void require_stream(const char* op, py::handle stream, const char* first) {
+  const bool number = PyLong_Check(stream.ptr()) ? !PyBool_Check(stream.ptr())
+                                                 : py::isinstance(stream, py::module_::import("numpy").attr("integer"));
+  if (!stream.is_none() && !number)
+    throw py::type_error(where(op, "stream") + " is of type " + type_name(stream) +
+                         ", expected an integer handle or None");
+  if (!stream.is_none() && stream < py::int_(0))
+    throw py::value_error(where(op, "stream") + " is " + std::string(py::str(stream)) +
+                          ", expected the handle of a stream, 0 or more");
+  if (cuda::toolkit().empty()) not_in_cpu_memory(where(op, first));
+}
+
 // A CUDA array of any library, to be read in the order of `stream`.
 inline DeviceArray import_device_array(py::handle object, py::handle stream, const char* op, const char* name) {
   if (py::isinstance<DeviceArray>(object)) {
@@ -241,92 +269,6 @@ inline py::object export_device_array(const DeviceArray& a, py::handle stream, p
     return to_capsule(a, dlpack::kVersionedName, managed);
   }
   return to_capsule(a, dlpack::kName, new dlpack::Managed{});
-}
-
-// ---- arguments of an op ----
-
-// One input of a call, row-major and of exactly this dtype on the call's device.
-template <class T>
-struct DeviceInput {
-  DeviceArray array;
-  bool present = false;
-
-  template <int N>
-  View<const T, N> view(const char* op, const char* name, const char* axes) const {
-    View<const T, N> v;
-    if (!present) return v;
-    if (array.shape.size() != N)
-      throw py::value_error(where(op, name) + " has shape " + array.shape_text() + ", expected " + axes);
-    // An empty array is there, though it has no memory.
-    v.data = array.data ? reinterpret_cast<const T*>(array.data) : reinterpret_cast<const T*>(alignof(std::max_align_t));
-    for (int i = 0; i < N; ++i) v.size[i] = array.shape[static_cast<std::size_t>(i)];
-    return v;
-  }
-};
-
-inline const DeviceArray& device_array(py::handle object, const char* op, const char* name) {
-  if (!py::isinstance<DeviceArray>(object))
-    throw py::type_error(where(op, name) + " is of type " + type_name(object) + ", expected a CUDA array");
-  return object.cast<const DeviceArray&>();
-}
-
-inline void same_device(const DeviceArray& a, const cuda::Place& place, const char* op, const char* name) {
-  if (a.place.device != place.device)
-    throw py::value_error(where(op, name) + " is on CUDA device " + std::to_string(a.place.device) +
-                          ", expected device " + std::to_string(place.device) + " like the first array of the call");
-}
-
-template <class T>
-DeviceInput<T> device_input(const cuda::Place& place, py::handle object, const char* op, const char* name) {
-  DeviceInput<T> in;
-  if (object.is_none()) return in;
-  const DeviceArray& a = device_array(object, op, name);
-  same_device(a, place, op, name);
-  constexpr dlpack::DataType want = ElementType<T>::value;
-  if (a.dtype.code != want.code || a.dtype.bits != want.bits || a.dtype.lanes != 1)
-    throw py::type_error(where(op, name) + " has dtype " + type_name(a.dtype) + ", expected " + type_name(want));
-  in.present = true;
-  if (a.contiguous() || a.shape.size() > 3) {  // more axes than any op has: refused by view()
-    in.array = a;
-    return in;
-  }
-  in.array = new_device_array(place, a.shape, a.dtype, op);
-  Index size[3] = {1, 1, 1}, stride[3] = {0, 0, 0};
-  const std::size_t missing = 3 - a.shape.size();
-  for (std::size_t i = 0; i < a.shape.size(); ++i) size[missing + i] = a.shape[i], stride[missing + i] = a.strides[i];
-  cuda::copy_strided(place, a.data, a.dtype.bits / 8, size, stride, in.array.data);
-  return in;
-}
-
-template <class T>
-DeviceInput<T> device_required(const cuda::Place& place, py::handle object, const char* op, const char* name) {
-  if (object.is_none()) throw py::type_error(where(op, name) + " is None, expected an array");
-  return device_input<T>(place, object, op, name);
-}
-
-template <class T>
-DeviceArray device_output(const cuda::Place& place, std::initializer_list<Index> shape, const char* op) {
-  return new_device_array(place, std::vector<Index>(shape), ElementType<T>::value, op);
-}
-
-template <class T, int N>
-View<T, N> device_view(const DeviceArray& a) {
-  View<T, N> v;
-  v.data = a.data ? reinterpret_cast<T*>(a.data) : reinterpret_cast<T*>(alignof(std::max_align_t));
-  for (int i = 0; i < N; ++i) v.size[i] = a.shape[static_cast<std::size_t>(i)];
-  return v;
-}
-
-// Calls f with a value of the float type of the call's first array, or says what it is.
-template <class F>
-auto dispatch_device(py::handle object, const char* op, const char* name, F&& f) {
-  const DeviceArray& a = device_array(object, op, name);
-  const std::string type = type_name(a.dtype);
-  if (type == "float32") return f(float{});
-  if (type == "float64") return f(double{});
-  if (type == "float16") return f(cuda::Half{});
-  if (type == "bfloat16") return f(cuda::Bfloat16{});
-  throw py::type_error(where(op, name) + " has dtype " + type + ", expected float32, float64, float16 or bfloat16");
 }
 
 }  // namespace dhyan::bindings

@@ -8,7 +8,8 @@ namespace dhyan::bindings {
 
 void define_attention(py::module_& m);
 void define_cuda(py::module_& m);
-void define_model(py::module_& m);
+void define_recurrent(py::module_& m);
+void define_decoder(py::module_& m);
 
 namespace {
 
@@ -268,5 +269,6 @@ PYBIND11_MODULE(_core, m) {
   }, py::arg("n"), py::arg("rate"), py::arg("key"), py::arg("single"));
   define_attention(m);
   define_cuda(m);
-  define_model(m);
+  define_recurrent(m);
+  define_decoder(m);
 }

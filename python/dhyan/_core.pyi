@@ -8,7 +8,6 @@ from typing import Any, final
 import numpy.typing as npt
 
 _Array = npt.NDArray[Any]
-_Cell = tuple[_Array, ...]  # weight_ih, weight_hh, bias_ih, bias_hh
 
 # Machine
 def show_config() -> dict[str, Any]: ...
@@ -19,13 +18,15 @@ def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
 def empty(n: int, single: bool) -> _Array: ...
 
-# Attention
-def score_forward(q: _Array, k: _Array, w: _Array | None, term: str, scale: float) -> _Array: ...
+# Attention, in CPU memory or on the device where the first array lies; stream is looked at there only
+def score_forward(q: _Array, k: _Array, w: _Array | None, term: str, scale: float, stream: int | None) -> _Array: ...
 def score_backward(
-    dscores: _Array, q: _Array, k: _Array, w: _Array | None, term: str, scale: float
+    dscores: _Array, q: _Array, k: _Array, w: _Array | None, term: str, scale: float, stream: int | None
 ) -> tuple[_Array, _Array, _Array | None]: ...
-def softmax_forward(scores: _Array, begin: _Array | None, end: _Array | None, mask: _Array | None) -> _Array: ...
-def softmax_backward(dweights: _Array, weights: _Array) -> _Array: ...
+def softmax_forward(
+    scores: _Array, begin: _Array | None, end: _Array | None, mask: _Array | None, stream: int | None
+) -> _Array: ...
+def softmax_backward(dweights: _Array, weights: _Array, stream: int | None) -> _Array: ...
 def sparsemax_forward(scores: _Array, begin: _Array | None, end: _Array | None, mask: _Array | None) -> _Array: ...
 def sparsemax_backward(dweights: _Array, weights: _Array) -> _Array: ...
 def monotonic_forward(
@@ -45,8 +46,8 @@ def monotonic_backward(
     end: _Array | None,
     mask: _Array | None,
 ) -> tuple[_Array, _Array | None]: ...
-def context_forward(weights: _Array, v: _Array) -> _Array: ...
-def context_backward(dcontext: _Array, weights: _Array, v: _Array) -> tuple[_Array, _Array]: ...
+def context_forward(weights: _Array, v: _Array, stream: int | None) -> _Array: ...
+def context_backward(dcontext: _Array, weights: _Array, v: _Array, stream: int | None) -> tuple[_Array, _Array]: ...
 def attention_forward(
     q: _Array,
     k: _Array,
@@ -58,6 +59,7 @@ def attention_forward(
     end: _Array | None,
     mask: _Array | None,
     need_weights: bool,
+    stream: int | None,
 ) -> tuple[_Array, _Array | None]: ...
 def attention_backward(
     dcontext: _Array,
@@ -72,11 +74,12 @@ def attention_backward(
     end: _Array | None,
     mask: _Array | None,
     weights: _Array | None,
+    stream: int | None,
 ) -> tuple[_Array, _Array, _Array, _Array | None]: ...
 def exp_array(x: _Array) -> _Array: ...
 def tanh_array(x: _Array) -> _Array: ...
 
-# Attention on CUDA arrays; stream is an integer handle or None
+# CUDA arrays; stream is an integer handle or None
 @final
 class DeviceArray:
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # always a TypeError: cuda_upload and the ops make them
@@ -98,6 +101,7 @@ class DeviceArray:
     ) -> object: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
 
+def on_device(x: object) -> bool: ...
 def cuda_import(x: Any, stream: int | None, op: str, name: str) -> DeviceArray: ...
 def cuda_upload(array: _Array, dtype: str, device: int, stream: int | None) -> DeviceArray: ...
 def cuda_poison(on: bool) -> None: ...
@@ -105,59 +109,7 @@ def cuda_pool_use(device: int, reset: bool) -> tuple[int, int]: ...
 def cuda_trim(device: int) -> None: ...
 def cuda_mark(device: int, stream: int | None) -> int: ...
 def cuda_between(first: int, second: int) -> float: ...
-def cuda_score_forward(
-    stream: int | None, q: DeviceArray, k: DeviceArray, w: DeviceArray | None, term: str, scale: float
-) -> DeviceArray: ...
-def cuda_score_backward(
-    stream: int | None,
-    dscores: DeviceArray,
-    q: DeviceArray,
-    k: DeviceArray,
-    w: DeviceArray | None,
-    term: str,
-    scale: float,
-) -> tuple[DeviceArray, DeviceArray, DeviceArray | None]: ...
-def cuda_softmax_forward(
-    stream: int | None,
-    scores: DeviceArray,
-    begin: DeviceArray | _Array | None,
-    end: DeviceArray | _Array | None,
-    mask: DeviceArray | None,
-) -> DeviceArray: ...
-def cuda_softmax_backward(stream: int | None, dweights: DeviceArray, weights: DeviceArray) -> DeviceArray: ...
-def cuda_context_forward(stream: int | None, weights: DeviceArray, v: DeviceArray) -> DeviceArray: ...
-def cuda_context_backward(
-    stream: int | None, dcontext: DeviceArray, weights: DeviceArray, v: DeviceArray
-) -> tuple[DeviceArray, DeviceArray]: ...
-def cuda_attention_forward(
-    stream: int | None,
-    q: DeviceArray,
-    k: DeviceArray,
-    v: DeviceArray,
-    w: DeviceArray | None,
-    term: str,
-    scale: float,
-    begin: DeviceArray | _Array | None,
-    end: DeviceArray | _Array | None,
-    mask: DeviceArray | None,
-    need_weights: bool,
-) -> tuple[DeviceArray, DeviceArray | None]: ...
-def cuda_attention_backward(
-    stream: int | None,
-    dcontext: DeviceArray,
-    dweights: DeviceArray | None,
-    q: DeviceArray,
-    k: DeviceArray,
-    v: DeviceArray,
-    w: DeviceArray | None,
-    term: str,
-    scale: float,
-    begin: DeviceArray | _Array | None,
-    end: DeviceArray | _Array | None,
-    mask: DeviceArray | None,
-    weights: DeviceArray | None,
-) -> tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray | None]: ...
-def cuda_unit_rows(stream: int | None, x: DeviceArray) -> DeviceArray: ...
+def cuda_unit_rows(x: DeviceArray, stream: int | None) -> DeviceArray: ...
 
 # Layers
 def linear_forward(x: _Array, w: _Array, b: _Array | None) -> _Array: ...
@@ -166,13 +118,39 @@ def linear_backward(
 ) -> _Array: ...
 def embedding_forward(table: _Array, ids: _Array) -> _Array: ...
 def embedding_backward(dout: _Array, ids: _Array, dtable: _Array) -> None: ...
+
+@final
+class CellArrays:  # a cell's parameters, or the arrays their gradients are written to
+    def __init__(
+        self,
+        *,
+        weight_ih: _Array,
+        weight_hh: _Array,
+        bias_ih: _Array,
+        bias_hh: _Array,
+        gain_ih: _Array | None = None,
+        gain_hh: _Array | None = None,
+    ) -> None: ...
+    @property
+    def weight_ih(self) -> _Array: ...
+    @property
+    def weight_hh(self) -> _Array: ...
+    @property
+    def bias_ih(self) -> _Array: ...
+    @property
+    def bias_hh(self) -> _Array: ...
+    @property
+    def gain_ih(self) -> _Array | None: ...
+    @property
+    def gain_hh(self) -> _Array | None: ...
+
 def recurrent_forward(
     cell: str,
     reverse: bool,
     x: _Array,
     index: _Array | None,
     lengths: _Array,
-    parameters: _Cell,
+    parameters: CellArrays,
     h0: _Array | None,
     c0: _Array | None,
     state_mask: _Array | None,
@@ -181,14 +159,14 @@ def recurrent_backward(
     cache: Cache,
     x: _Array,
     index: _Array | None,
-    parameters: _Cell,
+    parameters: CellArrays,
     h0: _Array | None,
     c0: _Array | None,
     state_mask: _Array | None,
     doutput: _Array,
     dfinal_h: _Array | None,
     dfinal_c: _Array | None,
-    gradients: _Cell,
+    gradients: CellArrays,
     wants_dx: bool,
 ) -> tuple[_Array | None, _Array | None, _Array | None]: ...
 def bidirectional_forward(
@@ -196,18 +174,18 @@ def bidirectional_forward(
     x: _Array,
     index: _Array | None,
     lengths: _Array,
-    parameters: tuple[_Cell, _Cell],
+    parameters: tuple[CellArrays, CellArrays],
     state_masks: tuple[_Array | None, _Array | None],
 ) -> tuple[_Array, tuple[_Array, _Array], Cache]: ...
 def bidirectional_backward(
     cache: Cache,
     x: _Array,
     index: _Array | None,
-    parameters: tuple[_Cell, _Cell],
+    parameters: tuple[CellArrays, CellArrays],
     state_masks: tuple[_Array | None, _Array | None],
     doutput: _Array,
     dfinal_h: tuple[_Array | None, _Array | None],
-    gradients: tuple[_Cell, _Cell],
+    gradients: tuple[CellArrays, CellArrays],
     wants_dx: bool,
 ) -> _Array | None: ...
 def cross_entropy_forward(
@@ -249,42 +227,83 @@ def dropout_mask(n: int, rate: float, key: int, single: bool) -> _Array: ...
 class Cache:
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # always a TypeError: forward functions make them
 
+@final
+class DecoderParameters:
+    def __init__(
+        self,
+        *,
+        cell: str,
+        order: str,
+        cells: list[CellArrays],
+        readout: _Array,
+        readout_bias: _Array,
+        term: str,  # of attention_forward, or a rule: last, mean, given, read
+        query: _Array | None = None,
+        w: _Array | None = None,
+        scale: float = 1.0,
+        normalize_query: bool = False,
+        sparsemax: bool = False,
+        radius: int = -1,
+        input_feeding: bool = False,
+        residual: bool = False,
+    ) -> None: ...
+
+@final
+class Memory:  # values (N_s, D), keys (N_s, U), lengths (B,), alignment (B, 1 or T, S)
+    def __init__(self, *, values: _Array, keys: _Array | None, lengths: _Array, alignment: _Array | None) -> None: ...
+
+@final
+class DecoderMasks:  # between layers (L - 1, N, H), of the states (L, B, H)
+    def __init__(self, *, between: _Array | None = None, state: _Array | None = None) -> None: ...
+
+@final
+class DecoderGradients:
+    def __init__(
+        self,
+        *,
+        cells: list[CellArrays],
+        query: _Array | None,
+        w: _Array | None,
+        readout: _Array,
+        readout_bias: _Array,
+    ) -> None: ...
+
 def decoder_forward(
-    parameters: dict[str, Any],
-    memory: tuple[_Array | None, ...],
+    parameters: DecoderParameters,
+    memory: Memory,
     y: _Array,
     index: _Array | None,
     steps: _Array,
     h0: _Array,
     c0: _Array | None,
-    masks: _Array | None,
-    state_masks: _Array | None,
+    masks: DecoderMasks,
+    reader: Any,  # read(sentence, position, state) -> context, weights
 ) -> tuple[_Array, _Array, Cache]: ...
 def decoder_backward(
     cache: Cache,
-    parameters: dict[str, Any],
-    memory: tuple[_Array | None, ...],
+    parameters: DecoderParameters,
+    memory: Memory,
     y: _Array,
     index: _Array | None,
     h0: _Array,
     c0: _Array | None,
-    masks: _Array | None,
-    state_masks: _Array | None,
+    masks: DecoderMasks,
     dreadout: _Array,
     dweights: _Array | None,
-    gradients: dict[str, Any],
+    gradients: DecoderGradients,
+    reader: Any,  # read_backward(t, dcontext, dweights) -> dstate
 ) -> tuple[_Array, _Array, _Array | None, _Array, _Array, float]: ...
 
 class StepWeights:
     def __init__(
-        self, parameters: dict[str, Any], table: _Array, output: _Array, output_bias: _Array, shrunk: bool
+        self, parameters: DecoderParameters, table: _Array, output: _Array, output_bias: _Array, shrunk: bool
     ) -> None: ...
 
 class Stepper:
     def __init__(
         self,
         weights: StepWeights,
-        memory: tuple[_Array | None, ...],
+        memory: Memory,
         shortlist: _Array | None = None,
         allowed: _Array | None = None,
     ) -> None: ...

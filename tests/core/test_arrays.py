@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dhyan import model_ops, ops
-from dhyan.model_ops import CELL_PARAMETERS
+from dhyan import ops
+from dhyan.ops import CELL_PARAMETERS
 
 B, T, S, H, D = 2, 3, 7, 16, 5
 
@@ -213,9 +213,9 @@ def written_to(op: str) -> tuple[dict[str, np.ndarray], list[str], Callable[...,
 
         def call(x: np.ndarray, doutput: np.ndarray, **arrays: np.ndarray) -> Any:
             weights = {n: arrays[n] for n in CELL_PARAMETERS}
-            *_, cache = model_ops.recurrent_rows_forward(x, np.array([4, 2]), weights, cell="rnn")
+            *_, cache = ops.recurrent_rows_forward(x, np.array([4, 2]), weights, cell="rnn")
             gradients = {n: arrays["d" + n] for n in CELL_PARAMETERS}
-            return model_ops.recurrent_rows_backward(doutput, cache, gradients=gradients)
+            return ops.recurrent_rows_backward(doutput, cache, gradients=gradients)
     else:
         shapes = {"r": (6, 6), "w": (6, 6), "b": (6,), "dw": (6, 6), "db": (6,)}
 
@@ -316,3 +316,22 @@ def test_threads_are_counted_from_one(threads: None) -> None:
             ops.set_num_threads(wrong)  # type: ignore[arg-type]
     ops.set_num_threads(np.int64(3))
     assert ops.get_num_threads() == 3
+
+
+class Odd:
+    """Says of its memory what it is told to."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def __dlpack_device__(self) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize("answer", [TypeError("?"), ValueError("?"), RuntimeError("?"), None, ("cpu", 0), 7])
+def test_what_cannot_say_where_it_lies_is_no_array_of_a_device(answer: Any) -> None:
+    odd: Any = Odd(answer)
+    with pytest.raises(TypeError, match="softmax_forward: scores is of type Odd, expected a float32 or float64 array"):
+        ops.softmax_forward(odd)

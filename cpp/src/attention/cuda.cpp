@@ -82,25 +82,11 @@ void attention_backward(const Place& place, View<const T, 3> dcontext, View<cons
   backend::attention_backward<T>(place, dcontext, dweights, in, v, may, weights, dq, dk, dv, dw);
 }
 
-#define DHYAN_INSTANTIATE(T)                                                                                          \
-  template void score_forward<T>(const Place&, const Scoring<T>&, View<Weight<T>, 3>);                                \
-  template void score_backward<T>(const Place&, View<const Weight<T>, 3>, const Scoring<T>&, View<T, 3>, View<T, 3>,  \
-                                  View<T, 1>);                                                                        \
-  template void context_forward<T>(const Place&, View<const Weight<T>, 3>, View<const T, 3>, View<T, 3>);             \
-  template void context_backward<T>(const Place&, View<const T, 3>, View<const Weight<T>, 3>, View<const T, 3>,       \
-                                    View<Weight<T>, 3>, View<T, 3>);                                                  \
-  template void attention_forward<T>(const Place&, const Scoring<T>&, View<const T, 3>, const Restriction&,           \
-                                     View<T, 3>, View<Weight<T>, 3>);                                                 \
-  template void attention_backward<T>(const Place&, View<const T, 3>, View<const Weight<T>, 3>, const Scoring<T>&,    \
-                                      View<const T, 3>, const Restriction&, View<const Weight<T>, 3>, View<T, 3>,     \
-                                      View<T, 3>, View<T, 3>, View<T, 1>);
-DHYAN_INSTANTIATE(float)
-DHYAN_INSTANTIATE(double)
-DHYAN_INSTANTIATE(Half)
-DHYAN_INSTANTIATE(Bfloat16)
-template void softmax_forward<float>(const Place&, View<const float, 3>, const Restriction&, View<float, 3>);
-template void softmax_forward<double>(const Place&, View<const double, 3>, const Restriction&, View<double, 3>);
-template void softmax_backward<float>(const Place&, View<const float, 3>, View<const float, 3>, View<float, 3>);
-template void softmax_backward<double>(const Place&, View<const double, 3>, View<const double, 3>, View<double, 3>);
+DHYAN_CUDA_ATTENTION(DHYAN_CUDA_INSTANTIATE, float)
+DHYAN_CUDA_ATTENTION(DHYAN_CUDA_INSTANTIATE, double)
+DHYAN_CUDA_ATTENTION(DHYAN_CUDA_INSTANTIATE, Half)
+DHYAN_CUDA_ATTENTION(DHYAN_CUDA_INSTANTIATE, Bfloat16)
+DHYAN_CUDA_SOFTMAX(DHYAN_CUDA_INSTANTIATE, float)
+DHYAN_CUDA_SOFTMAX(DHYAN_CUDA_INSTANTIATE, double)
 
 }  // namespace dhyan::cuda

@@ -28,66 +28,28 @@ void copy_strided(const Place&, const void*, int, const Index*, const Index*, vo
 Stream mark(const Place&) { absent(); }
 double between(Stream, Stream) { absent(); }
 
-template <class T>
-void score_forward(const Place&, const Scoring<T>&, View<Weight<T>, 3>) {
-  absent();
-}
-template <class T>
-void score_backward(const Place&, View<const Weight<T>, 3>, const Scoring<T>&, View<T, 3>, View<T, 3>, View<T, 1>) {
-  absent();
-}
-template <class T>
-void softmax_forward(const Place&, View<const T, 3>, const Restriction&, View<T, 3>) {
-  absent();
-}
-template <class T>
-void softmax_backward(const Place&, View<const T, 3>, View<const T, 3>, View<T, 3>) {
-  absent();
-}
-template <class T>
-void context_forward(const Place&, View<const Weight<T>, 3>, View<const T, 3>, View<T, 3>) {
-  absent();
-}
-template <class T>
-void context_backward(const Place&, View<const T, 3>, View<const Weight<T>, 3>, View<const T, 3>, View<Weight<T>, 3>,
-                      View<T, 3>) {
-  absent();
-}
-template <class T>
-void attention_forward(const Place&, const Scoring<T>&, View<const T, 3>, const Restriction&, View<T, 3>,
-                       View<Weight<T>, 3>) {
-  absent();
-}
-template <class T>
-void attention_backward(const Place&, View<const T, 3>, View<const Weight<T>, 3>, const Scoring<T>&, View<const T, 3>,
-                        const Restriction&, View<const Weight<T>, 3>, View<T, 3>, View<T, 3>, View<T, 3>, View<T, 1>) {
-  absent();
-}
+#pragma GCC diagnostic ignored "-Wunused-parameter"  // the list of ops names its arguments
+#define DHYAN_CUDA_ABSENT(T, name, ...)           \
+  template <class T>                         \
+  void name(const Place& place, __VA_ARGS__) { \
+    absent();                                \
+  }
+DHYAN_CUDA_ATTENTION(DHYAN_CUDA_ABSENT, T)
+DHYAN_CUDA_SOFTMAX(DHYAN_CUDA_ABSENT, T)
 template <class T>
 void unit_rows(const Place&, View<const T, 2>, View<T, 2>) {
   absent();
 }
 
-#define DHYAN_INSTANTIATE(T)                                                                                          \
-  template void score_forward<T>(const Place&, const Scoring<T>&, View<Weight<T>, 3>);                                \
-  template void score_backward<T>(const Place&, View<const Weight<T>, 3>, const Scoring<T>&, View<T, 3>, View<T, 3>,  \
-                                  View<T, 1>);                                                                        \
-  template void context_forward<T>(const Place&, View<const Weight<T>, 3>, View<const T, 3>, View<T, 3>);             \
-  template void context_backward<T>(const Place&, View<const T, 3>, View<const Weight<T>, 3>, View<const T, 3>,       \
-                                    View<Weight<T>, 3>, View<T, 3>);                                                  \
-  template void attention_forward<T>(const Place&, const Scoring<T>&, View<const T, 3>, const Restriction&,           \
-                                     View<T, 3>, View<Weight<T>, 3>);                                                 \
-  template void attention_backward<T>(const Place&, View<const T, 3>, View<const Weight<T>, 3>, const Scoring<T>&,    \
-                                      View<const T, 3>, const Restriction&, View<const Weight<T>, 3>, View<T, 3>,     \
-                                      View<T, 3>, View<T, 3>, View<T, 1>);                                            \
-  template void unit_rows<T>(const Place&, View<const T, 2>, View<T, 2>);
-DHYAN_INSTANTIATE(float)
-DHYAN_INSTANTIATE(double)
-DHYAN_INSTANTIATE(Half)
-DHYAN_INSTANTIATE(Bfloat16)
-template void softmax_forward<float>(const Place&, View<const float, 3>, const Restriction&, View<float, 3>);
-template void softmax_forward<double>(const Place&, View<const double, 3>, const Restriction&, View<double, 3>);
-template void softmax_backward<float>(const Place&, View<const float, 3>, View<const float, 3>, View<float, 3>);
-template void softmax_backward<double>(const Place&, View<const double, 3>, View<const double, 3>, View<double, 3>);
+DHYAN_CUDA_ATTENTION(DHYAN_CUDA_INSTANTIATE, float)
+DHYAN_CUDA_ATTENTION(DHYAN_CUDA_INSTANTIATE, double)
+DHYAN_CUDA_ATTENTION(DHYAN_CUDA_INSTANTIATE, Half)
+DHYAN_CUDA_ATTENTION(DHYAN_CUDA_INSTANTIATE, Bfloat16)
+DHYAN_CUDA_SOFTMAX(DHYAN_CUDA_INSTANTIATE, float)
+DHYAN_CUDA_SOFTMAX(DHYAN_CUDA_INSTANTIATE, double)
+template void unit_rows<float>(const Place&, View<const float, 2>, View<float, 2>);
+template void unit_rows<double>(const Place&, View<const double, 2>, View<double, 2>);
+template void unit_rows<Half>(const Place&, View<const Half, 2>, View<Half, 2>);
+template void unit_rows<Bfloat16>(const Place&, View<const Bfloat16, 2>, View<Bfloat16, 2>);
 
 }  // namespace dhyan::cuda

@@ -265,25 +265,4 @@ void softmax_backward(const Place& place, View<const T, 3> dweights, View<const 
 }
 
 }  // namespace backend
-
-#define DHYAN_INSTANTIATE_ATTENTION(T)                                                                                \
-  namespace dhyan::cuda::backend {                                                                                    \
-  template void score_forward<T>(const Place&, const Scoring<T>&, View<Weight<T>, 3>);                                \
-  template void score_backward<T>(const Place&, View<const Weight<T>, 3>, const Scoring<T>&, View<T, 3>, View<T, 3>,  \
-                                  View<T, 1>);                                                                        \
-  template void context_forward<T>(const Place&, View<const Weight<T>, 3>, View<const T, 3>, View<T, 3>);             \
-  template void context_backward<T>(const Place&, View<const T, 3>, View<const Weight<T>, 3>, View<const T, 3>,       \
-                                    View<Weight<T>, 3>, View<T, 3>);                                                  \
-  template void attention_forward<T>(const Place&, const Scoring<T>&, View<const T, 3>, const Restriction&,           \
-                                     View<T, 3>, View<Weight<T>, 3>);                                                 \
-  template void attention_backward<T>(const Place&, View<const T, 3>, View<const Weight<T>, 3>, const Scoring<T>&,    \
-                                      View<const T, 3>, const Restriction&, View<const Weight<T>, 3>, View<T, 3>,     \
-                                      View<T, 3>, View<T, 3>, View<T, 1>);                                            \
-  }
-#define DHYAN_INSTANTIATE_SOFTMAX(T)                                                                                  \
-  namespace dhyan::cuda::backend {                                                                                    \
-  template void softmax_forward<T>(const Place&, View<const T, 3>, const Restriction&, View<T, 3>);                   \
-  template void softmax_backward<T>(const Place&, View<const T, 3>, View<const T, 3>, View<T, 3>);                    \
-  }
-
 }  // namespace dhyan::cuda

@@ -1,3 +1,5 @@
 #include "cuda/attention.cuh"
 
-DHYAN_INSTANTIATE_ATTENTION(dhyan::cuda::Half)
+namespace dhyan::cuda::backend {
+DHYAN_CUDA_ATTENTION(DHYAN_CUDA_INSTANTIATE, Half)
+}  // namespace dhyan::cuda::backend

@@ -1,4 +1,6 @@
 #include "cuda/attention.cuh"
 
-DHYAN_INSTANTIATE_ATTENTION(float)
-DHYAN_INSTANTIATE_SOFTMAX(float)
+namespace dhyan::cuda::backend {
+DHYAN_CUDA_ATTENTION(DHYAN_CUDA_INSTANTIATE, float)
+DHYAN_CUDA_SOFTMAX(DHYAN_CUDA_INSTANTIATE, float)
+}  // namespace dhyan::cuda::backend

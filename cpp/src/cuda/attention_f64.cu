@@ -1,4 +1,6 @@
 #include "cuda/attention.cuh"
 
-DHYAN_INSTANTIATE_ATTENTION(double)
-DHYAN_INSTANTIATE_SOFTMAX(double)
+namespace dhyan::cuda::backend {
+DHYAN_CUDA_ATTENTION(DHYAN_CUDA_INSTANTIATE, double)
+DHYAN_CUDA_SOFTMAX(DHYAN_CUDA_INSTANTIATE, double)
+}  // namespace dhyan::cuda::backend

@@ -36,7 +36,7 @@ def decoder_parameters(config: ModelConfig) -> Iterator[Parameter]:
 
 
 def _core_arrays(config: ModelConfig, arrays: Arrays) -> dict[str, Any]:
-    """Parameters or their gradients by the names that the binding reads or writes, those of the attention left out."""
+    """Parameters or their gradients by the names that the core takes, those of the attention left out."""
     return {
         "cells": [ops.cell_arrays(arrays.group(f"decoder.{layer}")) for layer in range(config.layers)],
         "readout": arrays["readout.weight"],
@@ -44,25 +44,24 @@ def _core_arrays(config: ModelConfig, arrays: Arrays) -> dict[str, Any]:
     }
 
 
-def core_parameters(config: ModelConfig, p: Arrays, callback: Any = None) -> dict[str, Any]:
-    """The dictionary that the binding reads; callback: what reads in place of the core, or None."""
+def core_parameters(config: ModelConfig, p: Arrays) -> core_ops.DecoderParameters:
+    """The decoder's and the attention's parameters as the core takes them."""
     setting = config.setting
     scorer = Scorer("read") if setting.step_by_step else setting.scorer(p.group("attention"))
-    return {
-        "cell": config.cell,
-        "order": config.order,
-        "input_feeding": config.input_feeding,
-        "residual": config.residual,
-        "term": scorer.term,
-        "query": scorer.query,
-        "w": scorer.w,
-        "scale": scorer.scale,
-        "normalize_query": scorer.normalize_query,
-        "sparsemax": config.normalize == "sparsemax",
-        "radius": config.radius,
-        "reader": callback,
+    return core_ops.DecoderParameters(
+        cell=config.cell,
+        order=config.order,
+        input_feeding=config.input_feeding,
+        residual=config.residual,
+        term=scorer.term,
+        query=scorer.query,
+        w=scorer.w,
+        scale=scorer.scale,
+        normalize_query=scorer.normalize_query,
+        sparsemax=config.normalize == "sparsemax",
+        radius=config.radius,
         **_core_arrays(config, p),
-    }
+    )
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,9 @@ class Memory:
         return _rows(self.values, self.lengths)
 
     @property
-    def core(self) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray | None]:
-        """The tuple that the binding reads."""
-        return self.keys, self.values, self.lengths, self.alignment
+    def core(self) -> core_ops.Memory:
+        """The same as the core takes it."""
+        return core_ops.Memory(values=self.values, keys=self.keys, lengths=self.lengths, alignment=self.alignment)
 
 
 def _rows(values: np.ndarray, lengths: np.ndarray) -> Rows:
@@ -149,17 +148,17 @@ class DecoderCache:
     """What decoder_backward reads."""
 
     core: Any
-    parameters: dict[str, Any]
+    parameters: core_ops.DecoderParameters
     memory: Memory
     ids: np.ndarray  # target tokens that were read, of the rows of y
     y: np.ndarray  # (N, E), or (R, E) where index (N,) says which row a token reads
     index: np.ndarray | None
     mask: np.ndarray | None
-    between: np.ndarray | None  # (L - 1, N, H)
-    within: np.ndarray | None  # (L, B, H), of the states
+    masks: core_ops.DecoderMasks
     h0: np.ndarray
     c0: np.ndarray | None
     states: Any
+    callback: SequenceCallback | None  # what read the memory in the place of the core
 
 
 def decoder_forward(
@@ -185,7 +184,9 @@ def decoder_forward(
     between = None
     if config.layers > 1:
         between = dropout.rows("decoder layers", steps, config.hidden, config.layers - 1)
-    within = dropout.state("decoder", (config.layers, len(steps), config.hidden))
+    masks = core_ops.DecoderMasks(
+        between=between, state=dropout.state("decoder", (config.layers, len(steps), config.hidden))
+    )
     callback = None
     if config.setting.step_by_step:
         padded = padded_memory(memory.values, memory.keys, memory.lengths)
@@ -196,9 +197,9 @@ def decoder_forward(
             hard=hard and config.setting.normalizer.feedback,
             noise=dropout if config.setting.normalizer.feedback else None,
         )
-    parameters = core_parameters(config, p, callback)
-    readout, weights, core = core_ops.decoder_forward(parameters, memory.core, y, index, steps, h0, c0, between, within)
-    cache = DecoderCache(core, parameters, memory, ids, y, index, mask, between, within, h0, c0, states)
+    parameters = core_parameters(config, p)
+    readout, weights, core = core_ops.decoder_forward(parameters, memory.core, y, index, steps, h0, c0, masks, callback)
+    cache = DecoderCache(core, parameters, memory, ids, y, index, mask, masks, h0, c0, states, callback)
     return readout, weights, cache
 
 
@@ -214,13 +215,10 @@ def decoder_backward(
     setting, c = config.setting, cache
     own = gradients.group("attention")
     into = setting.scoring.gradient_targets(own, setting.sizes)
-    parameters, callback = c.parameters, None
-    if setting.step_by_step:
-        callback = c.parameters["reader"].backward()
-        parameters = {**c.parameters, "reader": callback}
-    written = {"query": into.query, "w": into.w, **_core_arrays(config, gradients)}
+    callback = None if c.callback is None else c.callback.backward()
+    written = core_ops.DecoderGradients(query=into.query, w=into.w, **_core_arrays(config, gradients))
     dy, dh0, dc0, dkeys, dvalues, log_scale = core_ops.decoder_backward(
-        c.core, parameters, c.memory.core, c.y, c.index, c.h0, c.c0, c.between, c.within, dreadout, dweights, written
+        c.core, c.parameters, c.memory.core, c.y, c.index, c.h0, c.c0, c.masks, dreadout, dweights, written, callback
     )
     dy = apply(dy, c.mask)
     ops.embedding_backward(dy, c.ids, config.target_size, out=gradients["target_embedding"])

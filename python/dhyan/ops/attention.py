@@ -57,9 +57,7 @@ def score_forward(
     q (B, T, H), k (B, S, H), w (H,) for ``tanh`` only. A score depends on its query and its key alone, to the last bit.
     """
     op = "score_forward"
-    if devices.on_device(q):
-        return devices.score_forward(q, k, w, _term(op, term), _number(op, "scale", scale), stream)
-    return _core.score_forward(q, k, w, _term(op, term), _number(op, "scale", scale))
+    return devices.give(q, _core.score_forward(q, k, w, _term(op, term), _number(op, "scale", scale), stream))
 
 
 def score_backward(
@@ -77,9 +75,8 @@ def score_backward(
     Where dscores (B, T, S) is exactly 0 its query and key are not looked at.
     """
     op = "score_backward"
-    if devices.on_device(q):
-        return devices.score_backward(dscores, q, k, w, _term(op, term), _number(op, "scale", scale), stream)
-    return _core.score_backward(dscores, q, k, w, _term(op, term), _number(op, "scale", scale))
+    gradients = _core.score_backward(dscores, q, k, w, _term(op, term), _number(op, "scale", scale), stream)
+    return devices.give(q, gradients)
 
 
 def softmax_forward(
@@ -102,9 +99,7 @@ def softmax_forward(
     begin, end: int64 (B, T), 0 <= begin <= end <= S (ValueError otherwise); mask: bool, broadcastable to (B, T, S).
     A row with nothing to attend, or with scores of -inf only, gets zero weights. NaN stays in its row.
     """
-    if devices.on_device(scores):
-        return devices.softmax_forward(scores, begin, end, mask, stream)
-    return _core.softmax_forward(scores, begin, end, mask)
+    return devices.give(scores, _core.softmax_forward(scores, begin, end, mask, stream))
 
 
 def softmax_backward(dweights: Array, weights: Array, *, stream: int | None = None) -> Array:
@@ -112,9 +107,7 @@ def softmax_backward(dweights: Array, weights: Array, *, stream: int | None = No
 
     Where a weight is 0 the gradient is 0 and dweights is not looked at.
     """
-    if devices.on_device(weights):
-        return devices.softmax_backward(dweights, weights, stream)
-    return _core.softmax_backward(dweights, weights)
+    return devices.give(weights, _core.softmax_backward(dweights, weights, stream))
 
 
 def sparsemax_forward(
@@ -207,16 +200,12 @@ def context_forward(weights: Array, v: Array, *, stream: int | None = None) -> A
 
     Values of weight 0 are left out: NaN in a masked value is not seen.
     """
-    if devices.on_device(weights):
-        return devices.context_forward(weights, v, stream)
-    return _core.context_forward(weights, v)
+    return devices.give(weights, _core.context_forward(weights, v, stream))
 
 
 def context_backward(dcontext: Array, weights: Array, v: Array, *, stream: int | None = None) -> tuple[Array, Array]:
     """Gradients dweights (B, T, S) = dcontext . v and dv (B, S, D) = sum_t weights dcontext of the context."""
-    if devices.on_device(weights):
-        return devices.context_backward(dcontext, weights, v, stream)
-    return _core.context_backward(dcontext, weights, v)
+    return devices.give(weights, _core.context_backward(dcontext, weights, v, stream))
 
 
 @dataclass(frozen=True)
@@ -260,11 +249,9 @@ def attention_forward(
     """
     op = "attention_forward"
     number = _number(op, "scale", scale)
-    inputs = (q, k, v, w, _term(op, term), number, begin, end, mask, bool(need_weights))
-    if devices.on_device(q):
-        context, weights = devices.attention_forward(*inputs, stream)
-    else:
-        context, weights = _core.attention_forward(*inputs)
+    context, weights = devices.give(
+        q, _core.attention_forward(q, k, v, w, _term(op, term), number, begin, end, mask, bool(need_weights), stream)
+    )
     return context, weights, AttentionCache(q, k, v, w, term, number, begin, end, mask, weights)
 
 
@@ -282,9 +269,7 @@ def attention_backward(
         )
     c = cache
     inputs = (dcontext, dweights, c.q, c.k, c.v, c.w, c.term, c.scale, c.begin, c.end, c.mask, c.weights)
-    if devices.on_device(c.q):
-        return devices.attention_backward(*inputs, stream)
-    return _core.attention_backward(*inputs)
+    return devices.give(c.q, _core.attention_backward(*inputs, stream))
 
 
 def exp_array(x: Array) -> Array:

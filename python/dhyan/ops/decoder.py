@@ -6,5 +6,10 @@ from dhyan import _core
 
 decoder_forward = _core.decoder_forward
 decoder_backward = _core.decoder_backward
+CellArrays = _core.CellArrays
+DecoderParameters = _core.DecoderParameters
+DecoderGradients = _core.DecoderGradients
+DecoderMasks = _core.DecoderMasks
+Memory = _core.Memory
 StepWeights = _core.StepWeights
 Stepper = _core.Stepper

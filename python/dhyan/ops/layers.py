@@ -24,9 +24,11 @@ CELL_GAINS = ("gain_ih", "gain_hh")  # with layer normalisation
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
-def cell_arrays(group: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-    """A cell's parameters, or their gradients, in the order of the core; gains where there are any."""
-    return tuple(group[name] for name in (*CELL_PARAMETERS, *CELL_GAINS) if name in group or name in CELL_PARAMETERS)
+def cell_arrays(group: Mapping[str, np.ndarray]) -> _core.CellArrays:
+    """A cell's parameters, or the arrays of their gradients, as the core takes them; gains where there are any."""
+    return _core.CellArrays(
+        **{name: group[name] for name in (*CELL_PARAMETERS, *CELL_GAINS) if name in group or name in CELL_PARAMETERS}
+    )
 
 
 def embedding_forward(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -120,7 +122,7 @@ class RecurrentCache:
     core: Any
     x: np.ndarray
     valid: np.ndarray | None  # (B, S), True on tokens; None for the row form
-    parameters: tuple[np.ndarray, ...]
+    parameters: _core.CellArrays
     h0: np.ndarray | None
     c0: np.ndarray | None
     state_mask: np.ndarray | None = None
@@ -201,8 +203,8 @@ def recurrent_rows_backward(
 ) -> tuple[np.ndarray | None, dict[str, np.ndarray], np.ndarray | None, np.ndarray | None]:
     """recurrent_backward on rows; gradients: arrays to write into, made here if None. dx is that of the rows of x."""
     if gradients is None:
-        names = (*CELL_PARAMETERS, *CELL_GAINS)[: len(cache.parameters)]
-        gradients = {n: np.empty(p.shape, p.dtype) for n, p in zip(names, cache.parameters, strict=True)}
+        shaped = {n: getattr(cache.parameters, n) for n in (*CELL_PARAMETERS, *CELL_GAINS)}
+        gradients = {n: np.empty(p.shape, p.dtype) for n, p in shaped.items() if p is not None}
     written = cell_arrays(gradients)
     dx, dh0, dc0 = _core.recurrent_backward(
         cache.core, cache.x, cache.index, cache.parameters, cache.h0, cache.c0, cache.state_mask, doutput, dfinal_h,
@@ -236,7 +238,7 @@ class BidirectionalCache:
 
     core: Any
     x: np.ndarray
-    parameters: tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
+    parameters: tuple[_core.CellArrays, _core.CellArrays]
     state_masks: tuple[np.ndarray | None, np.ndarray | None]
     index: np.ndarray | None = None
 
