@@ -16,7 +16,7 @@ from dhyan.model.seq2seq import ROUNDED_WEIGHTS
 from dhyan.text.config import DataConfig
 from dhyan.text.copies import copies_of
 from dhyan.text.lexicon import KEPT
-from dhyan.text.pairs import Pair, check_links, read_pairs, scan_file
+from dhyan.text.pairs import BAD_LINES, Pair, check_links, read_pairs, scan_file
 from dhyan.training.folder import load_tables
 from dhyan.translate.options import SearchOptions
 from dhyan.translate.translator import Translator, load
@@ -119,8 +119,10 @@ def replacement_of(options: argparse.Namespace, translator: Translator) -> bool 
 
 def check_bad_lines(options: argparse.Namespace) -> None:
     """UsageError for a --bad-lines that is neither error nor skip."""
-    if options.bad_lines not in ("error", "skip"):
-        raise UsageError(f"{options.command}: --bad-lines is {options.bad_lines!r}, expected one of: error, skip")
+    if options.bad_lines not in BAD_LINES:
+        raise UsageError(
+            f"{options.command}: --bad-lines is {options.bad_lines!r}, expected one of: {', '.join(BAD_LINES)}"
+        )
 
 
 def note(message: str) -> None:

@@ -22,6 +22,7 @@ from dhyan.translate.unknown import UNATTENTIVE
 
 from . import choice
 from .choice import Run, Sentences
+from .options import CHOICES
 
 MEASURES = (  # key of the evaluation, its name, how it is shown, which way is better
     ("pairs", "pairs", "{:d}", ""),
@@ -80,7 +81,7 @@ def report_html(
     test: Sentences,
     *,
     beam: int,
-    wanted: Sequence[str] = choice.CHOICES[:4],
+    wanted: Sequence[str] = CHOICES[:4],
     count: int = 4,
     numbers: Sequence[int] = (),
     p_values: Mapping[str, float] | None = None,
