@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import zlib
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +17,31 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(params=ops.show_config()["isas"])
+ISAS = ops.show_config()["isas"]
+MANY = 24  # cases of one test
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Of a test with many cases each runs on one instruction set, and the other pairs are slow.
+
+    The cases are dealt by a hash, so that no parameter goes along with the instruction set. A test of few cases runs
+    all of them on all sets.
+    """
+    tests: dict[tuple[object, str], dict[str, list[pytest.Function]]] = defaultdict(lambda: defaultdict(list))
+    for item in items:
+        if "isa" in getattr(item, "fixturenames", ()):
+            indices = {name: index for name, index in item.callspec.indices.items() if name != "isa"}
+            tests[item.path, item.originalname][repr(sorted(indices.items()))].append(item)
+    for cases in tests.values():
+        for case, pairs in cases.items() if len(cases) >= MANY else ():
+            chosen = ISAS[zlib.crc32(case.encode()) % len(ISAS)]
+            for item in pairs:
+                if item.callspec.params["isa"] != chosen:
+                    item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every instruction set that is built and runs here, one after the other."""
     before = ops.show_config()["isa"]

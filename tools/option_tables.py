@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dhyan.options import markdown
+from dhyan.search.options import SearchOptions
 from dhyan.training.config import TABLES
-from dhyan.translate.options import SearchOptions
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "options.md"
 HEAD = """# Options

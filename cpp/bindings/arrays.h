@@ -8,9 +8,11 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "runtime/memory.h"
 #include "dhyan/cuda.h"
@@ -66,6 +68,8 @@ struct Input {
   }
 };
 
+constexpr int kAligned = 0x0100, kCopied = 0x0020;  // NumPy's NPY_ARRAY_ALIGNED, NPY_ARRAY_ENSURECOPY
+
 template <class T>
 Input<T> input(py::handle object, const char* op, const char* name) {
   Input<T> in;
@@ -75,9 +79,8 @@ Input<T> input(py::handle object, const char* op, const char* name) {
   if (!a.dtype().is(want) && !a.dtype().equal(want)) {
     throw py::type_error(where(op, name) + " has dtype " + describe(a) + ", expected " + std::string(py::str(want)));
   }
-  // NPY_ARRAY_ALIGNED; and NPY_ARRAY_ENSURECOPY for what is an index: another thread may write to the caller's array
-  // between the check and the use.
-  constexpr int how = 0x0100 | (std::is_integral_v<T> ? 0x0020 : 0);
+  // What is an index is copied: another thread may write to the caller's array between the check and the use.
+  constexpr int how = kAligned | (std::is_integral_v<T> ? kCopied : 0);
   in.array = or_park([&] { return py::array_t<T, py::array::c_style | how>::ensure(a); });
   if (!in.array) throw py::error_already_set();
   in.present = true;
@@ -146,8 +149,40 @@ View<T, N> writable(py::handle object, const char* op, const char* name) {
   auto a = py::reinterpret_borrow<py::array_t<T>>(object);
   if (a.ndim() != N || !(a.flags() & py::array::c_style) || !a.writeable())
     throw py::value_error(where(op, name) + " is not a writable row-major array of " + std::to_string(N) + " axes");
+  if (!(a.flags() & kAligned))
+    throw py::value_error(where(op, name) + " is not aligned, expected an address that is a multiple of " +
+                          std::to_string(alignof(T)));
   return view<T, N>(a);
 }
+
+// The arrays of a call that writes to some of its caller's: these share no memory with another one, or what is read
+// would depend on what was written first.
+class Apart {
+ public:
+  template <class T, int N>
+  void reads(const char* name, const View<T, N>& v) {
+    const auto begin = reinterpret_cast<std::uintptr_t>(v.data);
+    arrays_.push_back({name, begin, begin + (v ? static_cast<std::size_t>(v.count()) * sizeof(T) : 0)});
+  }
+  // After what the call reads: an array that it writes to.
+  template <class T, int N>
+  View<T, N> writes(py::handle object, const char* op, const char* name) {
+    const View<T, N> v = writable<T, N>(object, op, name);
+    reads(name, v);
+    const Span own = arrays_.back();
+    for (std::size_t i = 0; i + 1 < arrays_.size(); ++i)
+      if (own.begin < arrays_[i].end && arrays_[i].begin < own.end)
+        throw py::value_error(where(op, name) + " shares memory with " + arrays_[i].name);
+    return v;
+  }
+
+ private:
+  struct Span {
+    const char* name;
+    std::uintptr_t begin, end;
+  };
+  std::vector<Span> arrays_;
+};
 
 template <class T, int N>
 View<T, N> view(py::array_t<T>& a) {

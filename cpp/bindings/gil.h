@@ -7,7 +7,6 @@
 
 #include <pybind11/pybind11.h>
 
-#include <unistd.h>
 #include <type_traits>
 #include <utility>
 
@@ -16,10 +15,6 @@
 namespace dhyan::bindings {
 
 namespace py = pybind11;
-
-[[noreturn]] inline void park() {
-  for (;;) pause();
-}
 
 // Runs f, calls of C functions that may give the GIL away and take it again. They throw nothing: what is caught is the
 // end of the thread.

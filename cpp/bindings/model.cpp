@@ -23,10 +23,18 @@ struct Holder {  // keeps copies of strided inputs alive for one call
   const char* op;
   std::unique_ptr<Reader<T>> reader = nullptr;
   std::vector<Input<Index>> indices = {};
+  Apart apart = {};
   template <int N>
   View<const T, N> get(py::handle object, const char* name, const char* axes) {
     inputs.push_back(input<T>(object, op, name));
-    return inputs.back().template view<N>(op, name, axes);
+    const auto v = inputs.back().template view<N>(op, name, axes);
+    apart.reads(name, v);
+    return v;
+  }
+  // After all that is got: an array that the call writes to.
+  template <int N>
+  View<T, N> into(py::handle object, const char* name) {
+    return apart.writes<T, N>(object, op, name);
   }
   // x (R, I) and index (N,) or None: tokens that share rows.
   Tokens<T> tokens(py::handle x, py::handle index, const char* name, const char* axes) {
@@ -43,17 +51,14 @@ struct Holder {  // keeps copies of strided inputs alive for one call
     if (t.size() > 4) p.gain_ih = get<1>(t[4], "gain_ih", "(G*H,)"), p.gain_hh = get<1>(t[5], "gain_hh", "(G*H,)");
     return p;
   }
+  CellGradients<T> cell_gradients(py::handle object) {
+    const auto t = object.cast<py::tuple>();
+    CellGradients<T> g{into<2>(t[0], "dweight_ih"), into<2>(t[1], "dweight_hh"),
+                       into<1>(t[2], "dbias_ih"), into<1>(t[3], "dbias_hh"), {}, {}};
+    if (t.size() > 4) g.gain_ih = into<1>(t[4], "dgain_ih"), g.gain_hh = into<1>(t[5], "dgain_hh");
+    return g;
+  }
 };
-
-template <class T>
-CellGradients<T> cell_gradients(py::handle object, const char* op) {
-  const auto t = object.cast<py::tuple>();
-  CellGradients<T> g{writable<T, 2>(t[0], op, "dweight_ih"), writable<T, 2>(t[1], op, "dweight_hh"),
-                     writable<T, 1>(t[2], op, "dbias_ih"), writable<T, 1>(t[3], op, "dbias_hh"), {}, {}};
-  if (t.size() > 4)
-    g.gain_ih = writable<T, 1>(t[4], op, "dgain_ih"), g.gain_hh = writable<T, 1>(t[5], op, "dgain_hh");
-  return g;
-}
 
 py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::handle x_, py::handle index,
                             py::handle lengths_, py::handle parameters, py::handle h0_, py::handle c0_,
@@ -95,7 +100,7 @@ py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle index
     const auto dout = hold.template get<2>(doutput_, "doutput", "(N, H)");
     const auto dfh = hold.template get<2>(dfinal_h_, "dfinal_h", "(B, H)");
     const auto dfc = hold.template get<2>(dfinal_c_, "dfinal_c", "(B, H)");
-    const auto gradients = cell_gradients<T>(gradients_, op);
+    const auto gradients = hold.cell_gradients(gradients_);
     py::object dx_out = py::none(), dh0_out = py::none(), dc0_out = py::none();
     View<T, 2> dx, dh0, dc0;
     const auto fresh = [&](py::object& object, View<const T, 2> like) {
@@ -161,8 +166,8 @@ py::object bidirectional_backward(const Cache& cache, py::handle x_, py::handle 
     };
     const auto masks = both(state_masks, "state_masks"), dfinal_h = both(dfinal_h_, "dfinal_h");
     const auto dout = hold.template get<2>(doutput_, "doutput", "(N, 2*H)");
-    const std::array<CellGradients<T>, 2> gradients{cell_gradients<T>(gradients_[0], op),
-                                                    cell_gradients<T>(gradients_[1], op)};
+    const std::array<CellGradients<T>, 2> gradients{hold.cell_gradients(gradients_[0]),
+                                                    hold.cell_gradients(gradients_[1])};
     py::object dx_out = py::none();
     View<T, 2> dx;
     if (wants_dx) {
@@ -314,11 +319,11 @@ py::tuple decoder_backward(const Cache& cache, const py::dict& parameters, const
     const auto dreadout = hold.template get<2>(dreadout_, "dreadout", "(N, E)");
     const auto dweights = hold.template get<2>(dweights_, "dweights", "(N, S)");
     DecoderGradients<T> g;
-    for (py::handle cell : gradients_["cells"].cast<py::list>()) g.cells.push_back(cell_gradients<T>(cell, op));
-    g.readout = writable<T, 2>(gradients_["readout"], op, "dreadout weight");
-    g.readout_bias = writable<T, 1>(gradients_["readout_bias"], op, "dreadout bias");
-    if (!gradients_["query"].is_none()) g.query = writable<T, 2>(gradients_["query"], op, "dquery");
-    if (!gradients_["w"].is_none()) g.w = writable<T, 1>(gradients_["w"], op, "dw");
+    for (py::handle cell : gradients_["cells"].cast<py::list>()) g.cells.push_back(hold.cell_gradients(cell));
+    g.readout = hold.template into<2>(gradients_["readout"], "dreadout weight");
+    g.readout_bias = hold.template into<1>(gradients_["readout_bias"], "dreadout bias");
+    if (!gradients_["query"].is_none()) g.query = hold.template into<2>(gradients_["query"], "dquery");
+    if (!gradients_["w"].is_none()) g.w = hold.template into<1>(gradients_["w"], "dw");
     auto dy = output<T>({y.x[0], y.x[1]}, op), dh0 = output<T>({h0[0], h0[1], h0[2]}, op);
     auto dc0 = output<T>({c0[0], c0[1], c0[2]}, op);
     auto dkeys = output<T>({memory.keys[0], memory.keys[1]}, op);

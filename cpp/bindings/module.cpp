@@ -40,8 +40,10 @@ py::object linear_backward(py::handle dy_, py::handle x_, py::handle w_, py::han
   const auto wv = w.template view<2>(op, "w", "(I, O)");
   const bool add = !add_to.is_none();
   const py::object dx = add ? add_to : output<T>({xv[0], xv[1]}, op);
-  const auto dxv = writable<T, 2>(dx, op, "add_to"), dwv = writable<T, 2>(dw_, op, "dw");
-  const auto dbv = db_.is_none() ? View<T, 1>() : writable<T, 1>(db_, op, "db");
+  Apart apart;
+  apart.reads("dy", dyv), apart.reads("x", xv), apart.reads("w", wv);
+  const auto dxv = apart.writes<T, 2>(dx, op, "add_to"), dwv = apart.writes<T, 2>(dw_, op, "dw");
+  const auto dbv = db_.is_none() ? View<T, 1>() : apart.writes<T, 1>(db_, op, "db");
   without_gil([&] { dhyan::linear_backward<T>(dyv, xv, wv, dxv, add, dwv, dbv); });
   return dx;
 }
@@ -66,7 +68,9 @@ void embedding_backward(py::handle dout_, py::handle ids_, py::handle dtable_) {
   const auto ids = required<Index>(ids_, op, "ids");
   const auto dv = dout.template view<2>(op, "dout", "(N, E)");
   const auto iv = ids.template view<1>(op, "ids", "(N,)");
-  const auto tv = writable<T, 2>(dtable_, op, "dtable");
+  Apart apart;
+  apart.reads("dout", dv);
+  const auto tv = apart.writes<T, 2>(dtable_, op, "dtable");
   without_gil([&] { dhyan::embedding_backward<T>(dv, iv, tv); });
 }
 
@@ -107,9 +111,13 @@ py::array_t<T> cross_entropy_backward(double scale, py::handle r_, py::handle w_
   const auto tv = targets.template view<1>(op, "targets", "(N,)");
   const auto kv = logits.template view<2>(op, "logits", "(N, V)");
   const auto sv = shares.template view<1>(op, "shares", "(N,)");
+  Apart apart;
+  apart.reads("r", rv), apart.reads("w", wv), apart.reads("b", bv), apart.reads("log_sums", lv);
+  apart.reads("logits", kv), apart.reads("shares", sv);
+  const auto dwv = apart.writes<T, 2>(dw_, op, "dw");
+  const auto dbv = apart.writes<T, 1>(db_, op, "db");
   auto dr = output<T>({rv[0], rv[1]}, op);
-  const auto drv = view<T, 2>(dr), dwv = writable<T, 2>(dw_, op, "dw");
-  const auto dbv = writable<T, 1>(db_, op, "db");
+  const auto drv = view<T, 2>(dr);
   without_gil([&] {
     dhyan::cross_entropy_backward<T>(static_cast<T>(scale), rv, wv, bv, tv, static_cast<T>(smoothing), lv, kv, sv, drv,
                                      dwv, dbv);
@@ -126,9 +134,12 @@ py::tuple cross_entropy_both(double scale, py::handle r_, py::handle w_, py::han
   const auto rv = r.template view<2>(op, "r", "(N, E)"), wv = w.template view<2>(op, "w", "(E, V)");
   const auto bv = b.template view<1>(op, "b", "(V,)");
   const auto tv = targets.template view<1>(op, "targets", "(N,)");
+  Apart apart;
+  apart.reads("r", rv), apart.reads("w", wv), apart.reads("b", bv);
+  const auto dwv = apart.writes<T, 2>(dw_, op, "dw");
+  const auto dbv = apart.writes<T, 1>(db_, op, "db");
   auto dr = output<T>({rv[0], rv[1]}, op);
-  const auto drv = view<T, 2>(dr), dwv = writable<T, 2>(dw_, op, "dw");
-  const auto dbv = writable<T, 1>(db_, op, "db");
+  const auto drv = view<T, 2>(dr);
   const double loss = without_gil([&] {
     return dhyan::cross_entropy_both<T>(static_cast<T>(scale), rv, wv, bv, tv, static_cast<T>(smoothing), drv, dwv,
                                         dbv);
@@ -145,7 +156,10 @@ double adam_step(py::array_t<T> p, py::handle g_, py::array_t<T> m, py::array_t<
   for (const py::array_t<T>* a : {&p, &m, &v})
     if (a->ndim() != 1 || !(a->flags() & py::array::c_style) || !a->writeable())
       throw py::value_error(std::string(op) + ": p, m and v are updated in place, expected writable row-major (N,)");
-  const auto pv = view<T, 1>(p), mv = view<T, 1>(m), vv = view<T, 1>(v);
+  Apart apart;
+  apart.reads("g", gv);
+  const auto pv = apart.writes<T, 1>(p, op, "p"), mv = apart.writes<T, 1>(m, op, "m");
+  const auto vv = apart.writes<T, 1>(v, op, "v");
   return without_gil(
       [&] { return dhyan::adam_step<T>(pv, gv, mv, vv, {step, lr, beta1, beta2, eps, weight_decay, clip}); });
 }
@@ -172,6 +186,7 @@ py::dict show_config() {
   d["isas"] = isas;
   d["threads"] = num_threads();
   d["openmp"] = built_with_threads();
+  d["threading"] = threading();
   const std::string toolkit = cuda::toolkit();
   d["cuda"] = toolkit.empty() ? py::object(py::none()) : py::str(toolkit);
   d["cuda_devices"] = cuda::device_count();

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from . import ops as ops
     from .attention.attend import attend as attend
     from .attention.layer import Attention as Attention
+    from .attention.scoring import register_scoring as register_scoring
     from .attention.scorings import scorings as scorings
     from .attention.windows import PredictiveWindow as PredictiveWindow
     from .attention.windows import Window as Window
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from .ops.machine import get_num_threads as get_num_threads
     from .ops.machine import set_num_threads as set_num_threads
     from .ops.machine import show_config as show_config
+    from .report.evaluation import evaluate as evaluate
+    from .search.options import SearchOptions as SearchOptions
     from .text.batch import Batch as Batch
     from .text.config import DataConfig as DataConfig
+    from .text.pairs import Pair as Pair
     from .text.subword import SubwordVocabulary as SubwordVocabulary
     from .text.vocabulary import Vocabulary as Vocabulary
     from .training.averaging import average as average
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
     from .training.optimizer import SGD as SGD
     from .training.optimizer import Adam as Adam
     from .training.optimizer import AdamW as AdamW
-    from .translate.options import SearchOptions as SearchOptions
     from .translate.translation import Translation as Translation
     from .translate.translator import Translator as Translator
     from .translate.translator import load as load
@@ -48,9 +51,10 @@ _HOMES = {
     "Ensemble": "model.ensemble",
     "ModelConfig": "model.config",
     "NumericError": "errors",
+    "Pair": "text.pairs",
     "PredictiveWindow": "attention.windows",
     "SGD": "training.optimizer",
-    "SearchOptions": "translate.options",
+    "SearchOptions": "search.options",
     "Seq2Seq": "model.seq2seq",
     "SubwordVocabulary": "text.subword",
     "TrainConfig": "training.config",
@@ -60,8 +64,10 @@ _HOMES = {
     "Window": "attention.windows",
     "attend": "attention.attend",
     "average": "training.averaging",
+    "evaluate": "report.evaluation",
     "get_num_threads": "ops.machine",
     "load": "translate.translator",
+    "register_scoring": "attention.scoring",
     "scorings": "attention.scorings",
     "set_num_threads": "ops.machine",
     "show_config": "ops.machine",

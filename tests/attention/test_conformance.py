@@ -1,50 +1,40 @@
-"""The conformance run: its specification has the slopes it claims, its masks are what they say, and it finds errors."""
+"""dhyan.Attention against its specification, whose slopes and masks are what they claim; and errors are found."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from dhyan import ops
+from helpers import conformance
 from spec import attention as reference_attention
 from spec import ops as reference
 from spec.attention import SCORINGS
 from spec.slopes import Taped, slopes
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
-
-import conformance  # noqa: E402
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(BENCH / "conformance.py"), *arguments], capture_output=True, text=True)
+ISAS = ops.show_config()["isas"]
 
 
 # ------------------------------------------------------------------------------------------------ the run
 
 
-def test_quick_run_finds_nothing() -> None:
-    """Every scoring with every mask, in both precisions, on every instruction set."""
-    done = run("--quick")
-    assert done.returncode == 0, done.stdout + done.stderr
-    isas = ops.show_config()["isas"]
-    *_, last = done.stdout.splitlines()
-    cases = len(conformance.PATTERNS) * len(SCORINGS) * 2 * len(isas)
-    assert re.fullmatch(rf"{cases} cases, \d+ checks, 0 failures, \d+ s", last)
-    assert all(f"- {isa}: {cases // len(isas)} cases" in done.stdout for isa in isas)
+@pytest.mark.parametrize("score", SCORINGS)
+def test_a_few_cases_of_every_scoring(isa: str, score: str) -> None:
+    """Every scoring with every mask and on every instruction set, and both of these together in a part of the pairs."""
+    first = (ISAS.index(isa) + SCORINGS.index(score)) % len(ISAS)
+    numbers = range(first, len(conformance.PATTERNS), len(ISAS))
+    tally = conformance.judged(conformance.cases(0, numbers, [score]))
+    assert tally.failures == [] and tally.cases == 2 * len(numbers) and tally.checks > 10 * tally.cases
 
 
-def test_one_case_can_be_run_again() -> None:
-    done = run("--only", "coverage:17")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith(f"{2 * len(ops.show_config()['isas'])} cases, ")
+@pytest.mark.slow
+@pytest.mark.parametrize("score", SCORINGS)
+def test_four_hundred_cases_of_every_scoring(isa: str, score: str) -> None:
+    tally = conformance.judged(conformance.cases(0, range(400), [score]))
+    assert tally.failures == [] and tally.cases == 800
 
 
 def test_cases_are_a_function_of_seed_number_and_scoring() -> None:
@@ -71,10 +61,7 @@ def test_options_are_drawn() -> None:
 
 
 def tally_of(case: conformance.Case) -> list[str]:
-    tally = conformance.Tally()
-    conformance.judge(case, tally)
-    conformance.judge_float32(tally)
-    return tally.failures
+    return conformance.judged([case]).failures
 
 
 WRONG = [

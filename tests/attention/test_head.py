@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 from dhyan import ops
-from dhyan.attention.read import HeadInputs, head_backward, head_forward
-from dhyan.attention.windows import Centre, PredictiveWindow, Restriction
+from dhyan.attention.read import HeadInputs, _exact_sum, head_backward, head_forward
+from dhyan.attention.windows import Attendable, Centre, PredictiveWindow
 
 B, T, S, U, D = 2, 3, 5, 4, 6
 
@@ -20,7 +20,7 @@ def inputs(normalize: str = "softmax", tanh: bool = True) -> HeadInputs:
     q, k, v = (rng.standard_normal(shape) for shape in ((B, T, U), (B, S, U), (B, S, D)))
     w = rng.standard_normal(U) if tanh else None
     more = {"threshold": np.array([0.3]), "previous": np.eye(S)[[0, 1]]} if normalize == "monotonic" else {}
-    return HeadInputs(normalize, q, k, v, w, 0.7, Restriction(lengths, np.zeros_like(end), end), **more)
+    return HeadInputs(normalize, q, k, v, w, 0.7, Attendable(lengths, np.zeros_like(end), end), **more)
 
 
 def centred(x: HeadInputs) -> HeadInputs:
@@ -58,6 +58,21 @@ def test_gradients_by_central_differences(kind: str) -> None:
         high, low = (loss(dataclasses.replace(x, **{name: value + h * along})) for h in (1e-6, -1e-6))
         # truncation and rounding are both below 1e-9 at this width
         assert abs((np.asarray(getattr(gradients, name)) * along).sum() - (high - low) / 2e-6) < 1e-8, name
+
+
+def test_the_threshold_of_infinite_gradients_is_no_number() -> None:
+    x, dweights = inputs("monotonic"), np.zeros((B, T, S))
+    dweights[:, 0, :2] = np.inf, -np.inf
+    gradients = head_backward(head_forward(x)[1], np.ones((B, T, D)), dweights)
+    assert not np.isfinite(gradients.threshold)
+
+
+@pytest.mark.parametrize(
+    ("values", "total"), [((1e16, 1.0, -1e16), 1.0), ((1.7e308, 1.7e308), np.inf), ((np.inf, -np.inf), np.nan)]
+)
+def test_a_sum_is_exact_where_it_is_a_number(values: tuple[float, ...], total: float) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.testing.assert_equal(_exact_sum(np.array(values)), total)
 
 
 def test_a_centre_takes_weight_away() -> None:

@@ -1,7 +1,7 @@
 """dhyan.Attention against tests/spec/attention.py: values, gradients, accuracy, edges, bits, bad input.
 
 One file because every test runs over the same list of settings: scoring x heads x window x normaliser. The random
-shapes and masks are in bench/conformance.py; here the shape is one that a person can print.
+shapes and masks are in test_conformance.py; here the shape is one that a person can print.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import dhyan
 import numpy as np
 import pytest
 from dhyan import PredictiveWindow
-from dhyan.attention.windows import Centre, Restriction
+from dhyan.attention.windows import Attendable, Centre
 from spec import ops as reference
 
 B, T, Q, U, S = 3, 2, 4, 5, 9
@@ -20,8 +20,8 @@ def made(radius: int = 2, dtype: type = np.float64) -> tuple[Centre, dict[str, n
     return Centre.of(PredictiveWindow(radius), p, query, LENGTHS, S), p, query
 
 
-def everywhere() -> Restriction:
-    return Restriction(LENGTHS, np.zeros((B, T), np.int64), np.repeat(LENGTHS[:, None], T, 1))
+def everywhere() -> Attendable:
+    return Attendable(LENGTHS, np.zeros((B, T), np.int64), np.repeat(LENGTHS[:, None], T, 1))
 
 
 def centres(query: np.ndarray, matrix: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -44,6 +44,13 @@ def test_a_centre_between_positions_keeps_both_edges() -> None:
     p = {"window_query": np.zeros((Q, U)), "window_v": np.ones(U)}
     may = Centre.of(PredictiveWindow(1), p, np.ones((B, T, Q)), LENGTHS, S).cut(everywhere())
     assert may.begin[:, 0].tolist() == [4, 0, 1] and may.end[:, 0].tolist() == [6, 0, 4]
+
+
+@pytest.mark.parametrize("radius", [2**62, 2**63, 10**400], ids=["2**62", "2**63", "10**400"])
+def test_a_radius_beyond_the_source_cuts_nothing(radius: int) -> None:
+    centre, *_ = made(radius)
+    np.testing.assert_array_equal(centre.cut(everywhere()).allowed(S), everywhere().allowed(S))
+    assert (centre.gaussian == 1).all()
 
 
 def test_a_saturated_centre_stays_in_the_sentence() -> None:

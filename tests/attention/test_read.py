@@ -9,8 +9,8 @@ import pytest
 from dhyan import Window
 from dhyan.attention.read import NO_FEEDBACK, Feedback, PaddedMemory, Sums, read_backward, read_forward
 from dhyan.attention.scoring import Rows, Sizes
-from dhyan.attention.setting import Plan
-from dhyan.attention.windows import Restriction, ranges
+from dhyan.attention.setting import Setting
+from dhyan.attention.windows import Attendable, ranges
 
 B, T, S, Q, D = 3, 4, 6, 4, 4
 LENGTHS = np.array([6, 0, 4])
@@ -27,34 +27,36 @@ every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
 class Case:
-    """A plan with parameters, a memory, queries, and what the rows may attend."""
+    """A setting with parameters, a memory, queries, and what the rows may attend."""
 
     def __init__(self, way: dict[str, Any]) -> None:
         rng = np.random.default_rng(0)
-        self.plan = Plan(**dict(sizes=Sizes(Q, D, 4)) | way)
-        self.p = {name: rng.normal(size=shape) for name, shape in self.plan.shapes().items()}
+        self.setting = Setting(**dict(sizes=Sizes(Q, D, 4)) | way)
+        self.p = {name: rng.normal(size=shape) for name, shape, _ in self.setting.parameters()}
         values = rng.normal(size=(B, S, D))
-        keys = self.plan.scoring.keys(self.p, Rows(values.reshape(-1, D), np.tile(np.arange(S), B)), self.plan.sizes)
+        keys = self.setting.scoring.keys(
+            self.p, Rows(values.reshape(-1, D), np.tile(np.arange(S), B)), self.setting.sizes
+        )
         self.memory = PaddedMemory(values, None if keys is None else keys.reshape(B, S, -1), LENGTHS)
         self.query, self.dcontext = rng.normal(size=(2, B, T, Q))
-        window = self.plan.window if isinstance(self.plan.window, Window) else None
-        self.may = Restriction(LENGTHS, *ranges(LENGTHS, T, S, window=window, causal=False))
+        window = self.setting.window if isinstance(self.setting.window, Window) else None
+        self.may = Attendable(LENGTHS, *ranges(LENGTHS, T, S, window=window, causal=False))
 
     def rows(self, *cuts: int) -> tuple[list[np.ndarray], Sums]:
         """Contexts, weights and dquery of all rows, read in groups that end at these rows, and the sums."""
         edges = list(zip((0, *cuts[:-1]), cuts, strict=True))
-        before = Feedback.zeros(self.plan, B, S, self.query.dtype)
+        before = Feedback.zeros(self.setting, B, S, self.query.dtype)
         contexts, weights, caches, queries = [], [], [], []
         for first, last in edges:
             context, w, before, cache = read_forward(
-                self.plan, self.p, self.memory, self.query[:, first:last], self.may.rows(first, last), before
+                self.setting, self.p, self.memory, self.query[:, first:last], self.may.rows(first, last), before
             )
             assert w is not None
             contexts.append(context), weights.append(w), caches.append(cache)
-        sums, after = Sums(self.plan, self.p, self.memory), NO_FEEDBACK
+        sums, after = Sums(self.setting, self.p, self.memory), NO_FEEDBACK
         for (first, last), cache in zip(edges[::-1], caches[::-1], strict=True):
             dcontext = self.dcontext[:, first:last]
-            dquery, after = read_backward(self.plan, self.p, self.memory, dcontext, None, after, cache, sums)
+            dquery, after = read_backward(self.setting, self.p, self.memory, dcontext, None, after, cache, sums)
             queries.append(dquery)
         return [np.concatenate(contexts, 1), np.concatenate(weights, 2), np.concatenate(queries[::-1], 1)], sums
 
@@ -65,7 +67,7 @@ def test_rows_in_one_go_or_one_by_one(way: dict[str, Any]) -> None:
     case = Case(way)
     one_by_one, sums = case.rows(*range(1, T + 1))
     for cuts in ((T,), (1, T), (2, 3, T)):
-        if case.plan.scoring.feedback:
+        if case.setting.scoring.feedback:
             continue
         found, other = case.rows(*cuts)
         for a, b in zip(found, one_by_one, strict=True):
@@ -80,8 +82,8 @@ def test_what_is_fed_back() -> None:
     """last: the row before; sum: all rows before; alignment: each head's row before, first the first position."""
     rng = np.random.default_rng(1)
     first, second = rng.random((2, B, 1, 1, S))
-    last = Feedback.zeros(Case(WAYS["last"]).plan, B, S, np.dtype(float))
-    total = Feedback.zeros(Case(WAYS["sum"]).plan, B, S, np.dtype(float))
+    last = Feedback.zeros(Case(WAYS["last"]).setting, B, S, np.dtype(float))
+    total = Feedback.zeros(Case(WAYS["sum"]).setting, B, S, np.dtype(float))
     assert last.last is not None and last.total is None and last.alignment is None and not last.last.any()
     assert total.last is None and total.total is not None and total.alignment is not None
     assert total.alignment.tolist() == [[[1, 0, 0, 0, 0, 0]]] * B
@@ -90,7 +92,7 @@ def test_what_is_fed_back() -> None:
     both = total.after(first).after(second)
     np.testing.assert_array_equal(both.total, (first + second)[:, 0, 0])
     np.testing.assert_array_equal(both.alignment, second[:, :, 0])
-    assert Feedback.zeros(Case(WAYS["plain"]).plan, B, S, np.dtype(float)) == NO_FEEDBACK
+    assert Feedback.zeros(Case(WAYS["plain"]).setting, B, S, np.dtype(float)) == NO_FEEDBACK
 
 
 def test_rows_of_feedback() -> None:
@@ -123,7 +125,7 @@ def test_gradients_of_what_is_fed_back_reach_the_last_row() -> None:
 def test_sums_go_back_to_the_order_of_the_sentences() -> None:
     """Sentences without a step (here 1) were never ordered: their sums are zero."""
     case = Case(WAYS["plain"])
-    sums = Sums(case.plan, case.p, case.memory.take(np.array([2, 0])))
+    sums = Sums(case.setting, case.p, case.memory.take(np.array([2, 0])))
     sums.values[...] = np.array([3.0, 1.0])[:, None, None]
     sums.reorder(np.array([2, 0]), B)
     assert sums.values[:, 0, 0].tolist() == [1, 0, 3] and sums.keys is not None and sums.keys.shape == (B, S, 4)

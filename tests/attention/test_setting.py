@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from dhyan import PredictiveWindow, Window, scorings
+from dhyan.attention.normalizers import NORMALIZERS
 from dhyan.attention.scoring import Sizes
 from dhyan.attention.scorings import scoring
-from dhyan.attention.setting import NORMALIZERS, Plan
+from dhyan.attention.setting import Setting
 
 CONTENT = ["dot", "scaled_dot", "cosine", "general", "additive", "concat"]
 RULES = ["none", "uniform", "oracle"]
 
 
-def plan_of(name: str, sizes: dict[str, Any] | None = None, **options: Any) -> Plan:
-    return Plan(name, Sizes(**dict(query=4, memory=8, units=6, max_source=9) | (sizes or {})), **options)
+def setting_of(name: str, sizes: dict[str, Any] | None = None, **options: Any) -> Setting:
+    return Setting(name, Sizes(**dict(query=4, memory=8, units=6, max_source=9) | (sizes or {})), **options)
 
 
 def test_every_combination_is_either_made_or_refused_with_a_reason() -> None:
@@ -36,17 +37,17 @@ def test_every_combination_is_either_made_or_refused_with_a_reason() -> None:
         sizes, options = dict(heads=heads, normalized=normalized), dict(window=window, normalize=normalize)
         if wrong:
             with pytest.raises(ValueError, match=f"^attention '{name}'.*expected ") as caught:
-                plan_of(name, sizes, **options)
+                setting_of(name, sizes, **options)
             assert "\n" not in str(caught.value)
             continue
-        plan, made = plan_of(name, sizes, **options), made + 1
+        setting, made = setting_of(name, sizes, **options), made + 1
         feedback = {"location_sensitive": "last", "coverage": "sum"}.get(name, "")
-        assert plan.scoring.feedback == feedback
-        assert plan.needs_feedback == (feedback != "" or normalize == "monotonic")
-        assert plan.step_by_step == (plan.needs_feedback or heads > 1 or predictive)
+        assert setting.scoring.feedback == feedback
+        assert setting.needs_feedback == (feedback != "" or normalize == "monotonic")
+        assert setting.step_by_step == (setting.needs_feedback or heads > 1 or predictive)
         more = {"window_query": (4, 6), "window_v": (6,)} if predictive else {}
         more |= {"threshold": (1,)} if normalize == "monotonic" else {}
-        assert plan.shapes() == scoring(name).shapes(plan.sizes) | more
+        assert {n: shape for n, shape, _ in setting.parameters()} == scoring(name).shapes(setting.sizes) | more
     assert made > 100
 
 
@@ -59,7 +60,7 @@ def test_every_combination_is_either_made_or_refused_with_a_reason() -> None:
 ])  # fmt: skip
 def test_widths_that_do_not_fit(name: str, sizes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
-        plan_of(name, sizes)
+        setting_of(name, sizes)
 
 
 @pytest.mark.parametrize("temperature, error", [
@@ -68,25 +69,28 @@ def test_widths_that_do_not_fit(name: str, sizes: dict[str, Any], words: str) ->
 ])  # fmt: skip
 def test_a_temperature_is_a_finite_number_above_zero(temperature: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="temperature"):
-        plan_of("dot", temperature=temperature)
+        setting_of("dot", temperature=temperature)
 
 
 def test_unknown_names_list_the_nearest_first() -> None:
     with pytest.raises(ValueError, match=r"'coverag'.*: coverage"):
-        plan_of("coverag")
+        setting_of("coverag")
     with pytest.raises(ValueError, match=r"'sparse'.*: sparsemax"):
-        plan_of("dot", normalize="sparse")
+        setting_of("dot", normalize="sparse")
 
 
 def test_a_temperature_divides_the_scale() -> None:
     p = {"log_sharpness": np.array([np.log(3.0)])}
     for name, scale in (("dot", 1.0), ("scaled_dot", 0.5), ("cosine", 3.0)):
-        assert plan_of(name, temperature=4.0).scorer(p).scale == pytest.approx(scale / 4)
-    assert plan_of("scaled_dot", dict(heads=4)).scorer({}).scale == 1.0  # of the width of a head
+        assert setting_of(name, temperature=4.0).scorer(p).scale == pytest.approx(scale / 4)
+    assert setting_of("scaled_dot", dict(heads=4)).scorer({}).scale == 1.0  # of the width of a head
 
 
 def test_the_threshold_begins_below_zero() -> None:
     rng = np.random.default_rng(0)
-    plan = plan_of("additive", normalize="monotonic")
-    assert plan.initial("threshold", (1,), rng).tolist() == [-1.0]
-    assert not plan.initial("bias", (6,), rng).any() and plan.initial("v", (6,), rng).any()
+    setting = setting_of("additive", normalize="monotonic")
+    arrays = {}
+    for name, shape, initial in setting.parameters():
+        initial(arrays.setdefault(name, np.full(shape, np.nan)), rng)
+    assert arrays["threshold"].tolist() == [-1.0]
+    assert not arrays["bias"].any() and arrays["v"].any()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dhyan import PredictiveWindow, Window
-from dhyan.attention.windows import Restriction, ranges, window_from, window_to
+from dhyan.attention.windows import Attendable, ranges, window_from, window_to
 
 
 @pytest.mark.parametrize("kind, least", [(Window, 0), (PredictiveWindow, 1)])
@@ -54,18 +54,18 @@ def test_ranges_are_their_definition(radius: int | None, causal: bool, position:
             assert set(range(begin[b, t], end[b, t])) == allowed
 
 
-def restrictions() -> list[tuple[Restriction, int]]:
+def restrictions() -> list[tuple[Attendable, int]]:
     rng = np.random.default_rng(0)
     lengths, S = np.array([6, 0, 4]), 6
     begin, end = ranges(lengths, 4, S, window=Window(1), causal=False)
     shapes = [None, (S,), (1, S), (4, S), (3, 1, S), (3, 4, S), (1, 4, 1)]
     masks = [None if shape is None else rng.random(shape) < 0.6 for shape in shapes]
-    nothing = Restriction(np.zeros(2, np.int64), np.zeros((2, 0), np.int64), np.zeros((2, 0), np.int64))
-    return [*((Restriction(lengths, begin, end, mask), S) for mask in masks), (nothing, 3), (nothing, 0)]
+    nothing = Attendable(np.zeros(2, np.int64), np.zeros((2, 0), np.int64), np.zeros((2, 0), np.int64))
+    return [*((Attendable(lengths, begin, end, mask), S) for mask in masks), (nothing, 3), (nothing, 0)]
 
 
 @pytest.mark.parametrize("may, S", restrictions())
-def test_a_restriction_seen_from_all_sides(may: Restriction, S: int) -> None:
+def test_a_restriction_seen_from_all_sides(may: Attendable, S: int) -> None:
     B, T = may.begin.shape
     allowed = np.zeros((B, T, S), bool)
     for b, t in np.ndindex(B, T):

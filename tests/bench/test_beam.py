@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCH = Path(__file__).resolve().parents[2] / "bench" / "beam.py"
+BENCH = Path(__file__).resolve().parents[2] / "bench" / "task.py"
 
 
 def test_it_prints_a_table() -> None:
     done = subprocess.run(
-        [sys.executable, str(BENCH), "--quick", "--beam", "3"], capture_output=True, text=True, timeout=60
+        [sys.executable, str(BENCH), "beam", "--quick", "--beam", "3"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0 and done.stderr == "", done.stderr
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]

@@ -1,13 +1,13 @@
-"""bench/decoding.py: every way of decoding gets its line, with figures of the outputs it timed."""
+"""bench/tasks/decoding.py: every way of decoding gets its line, with figures of the outputs it timed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import decoding
 import numpy as np
 import pytest
 from dhyan.cli import main
+from tasks import decoding
 
 
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,16 +15,14 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 from dhyan import ops
+from gpu import check as gpu_check
+from gpu import edges as gpu_edges
+from gpu import run as gpu_run
+from gpu import table as gpu_table
+from gpu import time as gpu_time
+from gpu.sections import Run, Section
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
-
-import gpu  # noqa: E402
-import gpu_check  # noqa: E402
-import gpu_edges  # noqa: E402
-import gpu_table  # noqa: E402
-import gpu_time  # noqa: E402
-from gpu_sections import Run, Section  # noqa: E402
-
 CONFIG = ops.show_config()
 ROW = gpu_time.Row("additive", (64, 50, 50, 512), "float32")
 DOT = gpu_time.Row("scaled dot", (1280, 1, 66, 1024), "float32")
@@ -58,8 +57,10 @@ time.sleep(60)
 
 
 def test_what_hangs_is_stopped_with_its_children_and_the_next_goes_on(tmp_path: Path) -> None:
-    run, mark = run_of(tmp_path), tmp_path / "child"
-    child = f"import time, pathlib; time.sleep(4); pathlib.Path({str(mark)!r}).touch()"
+    run, pipe = run_of(tmp_path), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    child = f"import time; f = open({str(pipe)!r}, 'w'); time.sleep(60); f.write('survived')"
     code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
     hangs, ends = Section(run, "hangs", python(code), 1.5), Section(run, "ends", python("print(1)"), 30)
     assert Section.all([hangs, ends]) == [-1, 0] and hangs.stopped and not ends.stopped
@@ -69,8 +70,9 @@ def test_what_hangs_is_stopped_with_its_children_and_the_next_goes_on(tmp_path: 
     late = Section(run, "late", python("print(1)"), 30)
     assert late.wait() is None and late.text == "left out: no time" and late.stopped
     assert [r["name"] for r in run.of("section")] == ["hangs", "ends", "missing", "late"]
-    time.sleep(4)
-    assert not mark.exists()
+    os.set_blocking(reader, True)
+    with open(reader) as f:
+        assert f.read() == ""  # ends when nobody holds the other side: the child has ended, if it had begun
 
 
 class Fake:
@@ -96,14 +98,14 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
     fresh = type("Fresh", (Fake,), {"started": [], "records": []})
-    monkeypatch.setattr(gpu, "Section", fresh)
+    monkeypatch.setattr(gpu_run, "Section", fresh)
     return fresh
 
 
 def test_what_is_wrong_is_not_timed(tmp_path: Path, fake: type[Fake]) -> None:
     run = run_of(tmp_path)
     run.add({"kind": "wrong", "dtype": "bfloat16", "term": "tanh", "text": "dq"})
-    gpu.times(run, {}, quick=True)
+    gpu_run.times(run, {}, quick=True)
     (command,) = fake.started
     rows = [gpu_time.rows(True)[int(i)] for i in command[command.index("--rows") + 1].split(",")]
     assert {(row.dtype, row.op) for row in rows} == {
@@ -118,7 +120,7 @@ def test_a_check_that_crashes_is_wrong_and_one_without_time_is_no_answer(
 ) -> None:
     run = run_of(tmp_path)
     fake.stopped, fake.text = stopped, "exit code -11"
-    gpu.checks(run, {}, small=True, seed="1")
+    gpu_run.checks(run, {}, small=True, seed="1")
     assert len(fake.started) == 4 and len(run.of(kind)) == 8
     assert {(r.get("dtype"), r.get("term")) for r in run.of("wrong")} == (
         set() if stopped else {(d, t) for d in gpu_check.GATES for t in gpu_check.TERMS}

@@ -1,10 +1,10 @@
-"""bench/growth.py: every axis grows alone, by the arithmetic it claims, and the command prints its table."""
+"""bench/tasks/growth.py: every axis grows alone, by the arithmetic it claims, and the command prints its table."""
 
 from __future__ import annotations
 
-import cases
-import growth
 import pytest
+from cases import all as cases
+from tasks import growth
 
 
 @pytest.mark.parametrize("axis", growth.AXES)

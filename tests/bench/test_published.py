@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tasks import published, published_table
+from tasks.published_tasks import ENSEMBLE, TASKS, Run, runs
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
-
-import published  # noqa: E402
-import published_table  # noqa: E402
-from published_tasks import ENSEMBLE, TASKS, Run, runs  # noqa: E402
-
 TINY = "--epochs 1 --embedding 8 --hidden 8 --batch 8"
 
 
 def start(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(BENCH / "published.py"), *map(str, arguments)], capture_output=True, text=True, timeout=120
+        [sys.executable, str(BENCH / "task.py"), "published", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import dhyan
 
-BENCH = Path(__file__).resolve().parents[2] / "bench" / "scorings.py"
+BENCH = Path(__file__).resolve().parents[2] / "bench" / "task.py"
 
 
 def start(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(BENCH), *map(str, arguments)], capture_output=True, text=True, timeout=120
+        [sys.executable, str(BENCH), "scorings", *map(str, arguments)], capture_output=True, text=True, timeout=120
     )
 
 
@@ -40,6 +40,11 @@ def test_it_prints_a_table_and_writes_what_it_measured(tmp_path: Path) -> None:
     assert oracle["aer"] < general["aer"]  # however little was learned, the oracle points to gold links
     for result in run["results"]:
         assert 0 <= result["exact_match_longest"] <= 1 and len(result["bleu_by_length"]) == 4
+
+
+def test_a_task_that_is_none_is_named() -> None:
+    done = subprocess.run([sys.executable, str(BENCH), "scoring"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "published,scorings}" in done.stderr and done.stdout == ""
 
 
 def test_unknown_rows_list_the_nearest() -> None:

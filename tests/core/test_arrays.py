@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dhyan import ops
+from dhyan import model_ops, ops
+from dhyan.model_ops import CELL_PARAMETERS
 
 B, T, S, H, D = 2, 3, 7, 16, 5
 
@@ -191,6 +192,73 @@ def test_any_layout_gives_the_same_bits(how: str, dtype: type, tmp_path: Path) -
     for x, y in zip((context, weights, *gradients), (other_context, other_weights, *others), strict=True):
         np.testing.assert_array_equal(x, y)
         assert y.flags.c_contiguous and y.flags.writeable
+
+
+def written_to(op: str) -> tuple[dict[str, np.ndarray], list[str], Callable[..., Any]]:
+    """The arrays of a call, the names of those that it writes to, and the call."""
+    rng = np.random.default_rng(0)
+    shapes: dict[str, tuple[int, ...]]
+    if op == "linear_backward":
+        shapes = {"dy": (6, 6), "x": (6, 6), "w": (6, 6), "dw": (6, 6), "db": (6,), "add_to": (6, 6)}
+        call: Callable[..., Any] = ops.linear_backward
+    elif op == "embedding_backward":
+        shapes = {"dout": (6, 5), "out": (6, 5)}
+        call = lambda dout, out: ops.embedding_backward(dout, np.arange(6), 6, out=out)  # noqa: E731
+    elif op == "adam_step":
+        shapes = dict.fromkeys("pgmv", (6,))
+        call = lambda **arrays: ops.adam_step(step=1, lr=0.1, **arrays)  # noqa: E731
+    elif op == "recurrent_backward":
+        shapes = {n: (6, 6) if "weight" in n else (6,) for n in CELL_PARAMETERS}
+        shapes |= {"d" + n: shape for n, shape in shapes.items()} | {"x": (6, 6), "doutput": (6, 6)}
+
+        def call(x: np.ndarray, doutput: np.ndarray, **arrays: np.ndarray) -> Any:
+            weights = {n: arrays[n] for n in CELL_PARAMETERS}
+            *_, cache = model_ops.recurrent_rows_forward(x, np.array([4, 2]), weights, cell="rnn")
+            gradients = {n: arrays["d" + n] for n in CELL_PARAMETERS}
+            return model_ops.recurrent_rows_backward(doutput, cache, gradients=gradients)
+    else:
+        shapes = {"r": (6, 6), "w": (6, 6), "b": (6,), "dw": (6, 6), "db": (6,)}
+
+        def call(r: np.ndarray, w: np.ndarray, b: np.ndarray, dw: np.ndarray, db: np.ndarray) -> Any:
+            if op == "cross_entropy_both":
+                return ops.cross_entropy_both(1.0, r, w, b, np.arange(6), dw=dw, db=db)
+            return ops.cross_entropy_backward(1.0, ops.cross_entropy_forward(r, w, b, np.arange(6))[1], dw=dw, db=db)
+
+    arrays = {name: np.abs(rng.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
+    written = {"p", "m", "v", "add_to", "out", "dw", "db"} | {"d" + n for n in CELL_PARAMETERS}
+    return arrays, [name for name in arrays if name in written], call
+
+
+WRITING = [
+    "linear_backward", "embedding_backward", "adam_step", "recurrent_backward", "cross_entropy_both",
+    "cross_entropy_backward",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("op", WRITING)
+def test_what_is_written_to_is_apart_from_all_else(op: str) -> None:
+    """Also where only the last element of one is the first of the other."""
+    arrays, written, call = written_to(op)
+    call(**{name: array.copy() for name, array in arrays.items()})
+    for name in written:
+        for other in arrays:
+            if other == name:
+                continue
+            both = np.zeros(arrays[name].size + arrays[other].size - 1, np.float32)
+            shared = {
+                name: both[: arrays[name].size].reshape(arrays[name].shape),
+                other: both[arrays[name].size - 1 :].reshape(arrays[other].shape),
+            }
+            with pytest.raises(ValueError, match=f"{op}: .* shares memory with "):
+                call(**arrays | shared)
+
+
+@pytest.mark.parametrize("op", WRITING)
+def test_what_is_written_to_is_aligned(op: str, tmp_path: Path) -> None:
+    arrays, written, call = written_to(op)
+    for name in written:
+        with pytest.raises(ValueError, match=f"{op}: .* is not aligned, expected an address that is a multiple of 4"):
+            call(**arrays | {name: bent(arrays[name], "unaligned", tmp_path)})
 
 
 def test_broadcast_inputs_give_the_same_bits() -> None:

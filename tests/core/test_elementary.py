@@ -1,11 +1,17 @@
-"""exp and tanh as the kernels compute them: a strided sweep of all floats; bench/exhaustive.py visits every one."""
+"""exp and tanh as the kernels compute them: a strided sweep of all floats; the slow tests visit every one."""
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
+from cuda_emulator import COMPILER, ROOT
 from dhyan import ops
 from spec.ulp import EXP_GATE, TANH_GATE, finite_floats, ulp_error
+
+PARTS = 16  # of the bit patterns
 
 
 @pytest.fixture(scope="module")
@@ -13,13 +19,68 @@ def floats() -> np.ndarray:
     return finite_floats(0, 2**32, 4099)
 
 
-def test_exp_is_within_one_ulp_of_every_float(isa: str, floats: np.ndarray) -> None:
+def check_exp(x: np.ndarray) -> None:
     with np.errstate(over="ignore", under="ignore"):
-        exact = np.exp(floats.astype(np.float64))
-    y = ops.exp_array(floats)
+        exact = np.exp(x.astype(np.float64))
+    y = ops.exp_array(x)
     infinite = exact >= 2.0**128 * (1 - 2.0**-25)
     assert np.isinf(y[infinite]).all()
-    assert ulp_error(y[~infinite], exact[~infinite]).max() <= EXP_GATE
+    assert ulp_error(y[~infinite], exact[~infinite]).max(initial=0) <= EXP_GATE
+
+
+def check_tanh(x: np.ndarray) -> None:
+    y = ops.tanh_array(x)
+    assert ulp_error(y, np.tanh(x.astype(np.float64))).max() <= TANH_GATE
+    np.testing.assert_array_equal(ops.tanh_array(-x).view(np.uint32), (-y).view(np.uint32))
+    assert np.abs(y).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_float(isa: str, part: int) -> None:
+    """All four billion, once a release: eight minutes an instruction set on one core."""
+    size = 1 << 24
+    for first in range(part * 2**32 // PARTS, (part + 1) * 2**32 // PARTS, size):
+        x = finite_floats(first, first + size, 1)
+        if x.size:
+            check_exp(x)
+            check_tanh(x)
+
+
+def test_exp_is_within_one_ulp_of_every_float(isa: str, floats: np.ndarray) -> None:
+    check_exp(floats)
+
+
+def test_no_operation_is_undefined(tmp_path: Path) -> None:
+    """The scalar functions, compiled so that undefined behaviour ends the program."""
+    source = tmp_path / "elementary.cpp"
+    source.write_text(
+        """
+#include <cstring>
+#include "kernels/elementary.h"
+template <class T, class Word>
+T all(int step) {
+  T sum = 0;
+  for (int i = 0; i < 1 << 16; i += step) {  // the upper half of the bits: every sign and exponent, NaN and infinity
+    const Word bits = Word(i) << (8 * sizeof(T) - 16);
+    T x;
+    std::memcpy(&x, &bits, sizeof x);
+    sum += dhyan::vexp<T>(x) + dhyan::vtanh<T>(x) + dhyan::vsigmoid<T>(x) + dhyan::vexp_normal<T>(x);
+  }
+  return sum;
+}
+int main(int count, char**) {
+  volatile double sum = all<float, std::uint32_t>(count) + all<double, std::uint64_t>(count);
+  return sum == 1;
+}
+""",
+        encoding="utf-8",
+    )
+    program = tmp_path / "elementary"
+    checked = ["-fsanitize=undefined,float-cast-overflow", "-fsanitize-undefined-trap-on-error"]
+    include = ROOT / "cpp" / "src"
+    subprocess.run([str(COMPILER), "-std=c++17", "-O1", *checked, f"-I{include}", source, "-o", program], check=True)
+    subprocess.run([program], check=True)
 
 
 def test_exp_reaches_down_to_the_smallest_subnormal(isa: str) -> None:
@@ -43,10 +104,8 @@ def test_exp_of_special_values(isa: str) -> None:
 
 
 def test_tanh_is_within_its_gate_odd_and_never_above_one(isa: str, floats: np.ndarray) -> None:
-    y = ops.tanh_array(floats)
-    assert ulp_error(y, np.tanh(floats.astype(np.float64))).max() <= TANH_GATE
-    np.testing.assert_array_equal(ops.tanh_array(-floats).view(np.uint32), (-y).view(np.uint32))
-    assert np.abs(y).max() == 1
+    check_tanh(floats)
+    assert np.abs(ops.tanh_array(floats)).max() == 1
 
 
 def test_tanh_of_special_values(isa: str) -> None:

@@ -155,6 +155,18 @@ def test_linear_gradient_is_added_to_what_is_there() -> None:
         ops.linear_backward(dy, x, w, add_to=there[:5].copy())
 
 
+@pytest.mark.parametrize("shape, outputs", [((3, 0), 4), ((2, 3, 0), 4), ((0, 5), 4), ((2, 0, 5), 4), ((2, 3, 5), 0)])
+def test_linear_of_nothing(shape: tuple[int, ...], outputs: int) -> None:
+    x, w, b = np.ones(shape), np.ones((shape[-1], outputs)), np.arange(outputs, dtype=np.float64)
+    y = ops.linear_forward(x, w, b)
+    np.testing.assert_array_equal(y, np.broadcast_to(b + shape[-1], (*shape[:-1], outputs)))
+    dx, dw, db = ops.linear_backward(np.ones_like(y), x, w)
+    rows = y[..., 0].size if outputs else 6
+    np.testing.assert_array_equal(dx, np.full(shape, outputs))
+    np.testing.assert_array_equal(dw, np.full(w.shape, rows))
+    np.testing.assert_array_equal(db, np.full(outputs, rows))
+
+
 def test_linear_reads_any_stride() -> None:
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((14, 10))[::2, ::-2], rng.standard_normal((4, 5)).T
@@ -469,6 +481,19 @@ def test_recurrent_refuses(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_recurrent_takes_weights_of_any_order(cell: str) -> None:
+    rng = np.random.default_rng(0)
+    parameters, x, lengths = layer(cell, 3, 5, rng), rng.standard_normal((2, 4, 3)), np.array([4, 2])
+    results = []
+    for weights in (parameters, {n: np.asfortranarray(p) for n, p in parameters.items()}):
+        output, *_, cache = ops.recurrent_forward(x, lengths, weights, cell=cell)
+        dx, gradients, *_ = ops.recurrent_backward(np.ones_like(output), cache)
+        results.append([output, dx, *gradients.values()])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_recurrent_refuses_transposed_weights() -> None:
     rng = np.random.default_rng(0)
     parameters = layer("gru", 3, 5, rng)
@@ -599,8 +624,11 @@ def test_both_directions_name_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match=r"bidirectional_forward: backward\.weight_ih has shape \(3, 12\), expected"):
         ops.bidirectional_rows_forward(x, lengths, (good, narrow), cell="gru")
     _, _, cache = ops.bidirectional_rows_forward(x, lengths, (good, good), cell="gru")
+    gradients = ({n: p.copy() for n, p in good.items()}, {n: p.copy() for n, p in good.items()})
     with pytest.raises(ValueError, match=r"doutput has shape \(7, 5\), expected \(N=7, 2\*H=10\)"):
-        ops.bidirectional_rows_backward(np.ones((7, 5)), cache, gradients=(good, good))
+        ops.bidirectional_rows_backward(np.ones((7, 5)), cache, gradients=gradients)
+    with pytest.raises(ValueError, match="bidirectional_backward: dweight_ih shares memory with dweight_ih"):
+        ops.bidirectional_rows_backward(np.ones((7, 10)), cache, gradients=(gradients[0], gradients[0]))
     with pytest.raises(TypeError, match="state_masks has dtype float32, expected float64"):
         ops.bidirectional_rows_forward(
             x, lengths, (good, good), cell="gru", state_masks=(None, np.ones((2, 5), np.float32))

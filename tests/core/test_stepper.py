@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dhyan import ModelConfig, NumericError, Seq2Seq, ops
-from dhyan.translate.search import Hypothesis, beam_search
+from dhyan.search.beam import Hypothesis, beam_search
 
 SENTENCES = 12  # more than are decoded on weights that are not packed
 

@@ -38,6 +38,10 @@ def variants() -> dict[str, list[str]]:
     return levels
 
 
+# Compiling takes long; one source has the same functions in every variant, so these two show nearly all.
+QUICK = [("attention_table", "base"), ("dense_table", list(variants())[-1])]
+
+
 @cache
 def cmake_flags() -> list[str]:
     text = (ROOT / "CMakeLists.txt").read_text()
@@ -54,8 +58,14 @@ def vector_bytes(variant: str) -> str:
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler on this machine")
-@pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("variant", variants())
+@pytest.mark.parametrize(
+    ("unit", "variant"),
+    [
+        pytest.param(unit, variant, marks=[pytest.mark.slow] if (unit, variant) not in QUICK else [])
+        for unit in UNITS
+        for variant in variants()
+    ],
+)
 def test_a_kernel_unit_shows_its_table_and_nothing_to_merge(unit: str, variant: str, tmp_path: Path) -> None:
     """At -O1 more functions stay out of line than in a release build: what is not merged here is not merged there."""
     flags = [f for f in cmake_flags() if not f.startswith("-O")]

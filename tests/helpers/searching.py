@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 from dhyan import ModelConfig, Seq2Seq
-from dhyan.translate.constraints import Demands
-from dhyan.translate.search import Hypothesis
+from dhyan.search.beam import Hypothesis
+from dhyan.search.constraints import Constraints
 from spec.model import random_parameters
 
 LENGTHS = np.array([4, 1, 3, 6])
@@ -33,5 +33,5 @@ def same(a: list[Hypothesis], b: list[Hypothesis]) -> None:
         np.testing.assert_array_equal(one.weights, other.weights)
 
 
-def demands_of(prefix: tuple[int, ...], phrases: list[tuple[int, ...]], B: int = 1) -> Demands | None:
-    return Demands.of([prefix] * B, [phrases] * B)
+def constraints_of(prefix: tuple[int, ...], phrases: list[tuple[int, ...]], B: int = 1) -> Constraints | None:
+    return Constraints.of([prefix] * B, [phrases] * B)

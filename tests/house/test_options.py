@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from dhyan.options import Form, Options, markdown, option
+from dhyan.search.options import SearchOptions
 from dhyan.training.config import TABLES
-from dhyan.translate.options import SearchOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,6 @@ import dhyan
 import numpy as np
 import pytest
 from dhyan import _core
-from dhyan.attention import scorings
 from dhyan.attention.scoring import registry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,11 +45,12 @@ def test_the_version_is_that_of_pyproject() -> None:
 
 def test_show_config_has_these_keys() -> None:
     config = dhyan.show_config()
-    assert list(config) == ["version", "isa", "isas", "threads", "openmp", "cuda", "cuda_devices"]
+    assert list(config) == ["version", "isa", "isas", "threads", "openmp", "threading", "cuda", "cuda_devices"]
     assert config["isa"] in config["isas"]
     assert config["isas"][0] == "base"
     assert config["threads"] == dhyan.get_num_threads() >= 1
-    assert isinstance(config["openmp"], bool)
+    assert config["threading"] in ("pool", "openmp", "none")
+    assert config["openmp"] is (config["threading"] != "none")
     assert config["cuda"] is not None or config["cuda_devices"] == 0  # devices are counted by a CUDA build only
 
 
@@ -106,7 +106,7 @@ def test_the_scoring_of_contributing_works_as_printed() -> None:
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     before = dict(registry)
     try:
-        exec(example, vars(scorings).copy())
+        exec(example, {"__name__": "damped"})
         assert "damped" in dhyan.scorings()
         config = dhyan.ModelConfig(source_size=9, target_size=8, embedding=4, hidden=6, attention="damped", dropout=0.0)
         model = dhyan.Seq2Seq(config, seed=0)

@@ -34,6 +34,7 @@ INTEGERS = [
     (TrainConfig, "seed", 0),
     (TrainConfig, "sampling_ramp", 0),
     (TrainConfig, "average", 0),
+    (TrainConfig, "validate_every", 0),
     (DataConfig, "source_vocabulary", 0),
     (DataConfig, "target_vocabulary", 0),
     (DataConfig, "min_count", 1),
@@ -57,6 +58,7 @@ NUMBERS = [
     (TrainConfig, "label_smoothing", (0, 0.1), (1.0, -0.1)),
     (TrainConfig, "scheduled_sampling", (0, 0.5), (1.0, -0.1)),
     (TrainConfig, "momentum", (0, 0.9), (1.0, -0.1)),
+    (TrainConfig, "time", (0, 0.5, 600), (-1.0,)),
 ]
 
 NAMES = [
@@ -71,10 +73,12 @@ NAMES = [
     (TrainConfig, "optimizer", "sdg", "sgd"),
     (TrainConfig, "optimizer", "adamx", "adam"),
     (TrainConfig, "precision", "float46", "float64"),
+    (TrainConfig, "select", "lose", "loss"),
     (DataConfig, "source_level", "chars", "char"),
     (DataConfig, "target_level", "words", "word"),
     (DataConfig, "source_level", "subwords", "subword"),
     (DataConfig, "bad_lines", "skipped", "skip"),
+    (DataConfig, "tags", "comma", "commas"),
     (DataConfig, "normalization", "nfcc", "nfc"),
     (DataConfig, "subword_model", "unigrams", "unigram"),
 ]
@@ -179,10 +183,10 @@ def test_every_scoring_can_be_configured() -> None:
         config = make(ModelConfig, attention=name)
         assert config.attention == name and config.max_source == 0
         if name != "location":
-            assert config.plan.name == name
+            assert config.setting.name == name
     with pytest.raises(ValueError, match="max_source is 0, expected"):
-        make(ModelConfig, attention="location").plan  # noqa: B018
-    assert make(ModelConfig, attention="location", max_source=9).plan.sizes.max_source == 9
+        make(ModelConfig, attention="location").setting  # noqa: B018
+    assert make(ModelConfig, attention="location", max_source=9).setting.sizes.max_source == 9
 
 
 def test_windows() -> None:

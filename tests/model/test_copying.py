@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from dhyan import Batch, ModelConfig, Seq2Seq, Vocabulary
 from dhyan.model import copying
+from dhyan.search.beam import beam_search
 from dhyan.text import copies
-from dhyan.translate.search import beam_search
 from spec import model as reference
 
 ORDERS = {"bahdanau": ("bahdanau", True), "luong": ("luong", False), "luong, input feeding": ("luong", True)}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from dhyan import Batch, Ensemble, ModelConfig, SearchOptions, Seq2Seq
 from dhyan.model.ensemble import _log_mean
-from dhyan.translate.constraints import Demands
-from dhyan.translate.search import beam_search
-from helpers.searching import LENGTHS, demands_of, same, sources
+from dhyan.search.beam import beam_search
+from dhyan.search.constraints import Constraints
+from helpers.searching import LENGTHS, constraints_of, same, sources
 from spec import model as reference_model
 from spec import search as reference
 
@@ -81,7 +81,7 @@ def test_a_wide_beam_is_exhaustive_search(changes: dict[str, Any], prefix: tuple
     expected.sort(key=lambda pair: -pair[0])
     (found,) = beam_search(
         Ensemble(parts), source, lengths, options, nbest=len(expected), limits=np.array([most]),
-        demands=demands_of(prefix, phrases),
+        constraints=constraints_of(prefix, phrases),
     )  # fmt: skip
     assert [h.ids for h in found] == [ids for _, ids in expected]
     np.testing.assert_allclose([h.score for h in found], [score for score, _ in expected], rtol=1e-11)
@@ -125,4 +125,4 @@ def test_models_that_do_not_belong_together() -> None:
         Ensemble([one, models(target_size=6)[1]])
     with pytest.raises(ValueError, match="model 3 is float32, expected float64 of the first"):
         Ensemble([one, one, models("float32")[0]])
-    assert Demands.of() is None and Ensemble([one, one]).config is one.config
+    assert Constraints.of() is None and Ensemble([one, one]).config is one.config

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from dhyan import Batch, ModelConfig, Seq2Seq
-from dhyan.attention.scoring import Parameters, Rows, Sizes, register, registry
+from dhyan.attention.scoring import Parameters, Rows, Sizes, register_scoring, registry
 from dhyan.attention.scorings import Coverage, scoring
-from dhyan.attention.setting import Plan
+from dhyan.attention.setting import Setting
 from dhyan.model.dropout import Dropout
-from dhyan.model.feedback import SequenceReader, StepReader, padded_memory
+from dhyan.model.feedback import SearchCallback, SequenceCallback, padded_memory
+from dhyan.search.beam import beam_search
 from dhyan.training.optimizer import Adam
-from dhyan.translate.search import beam_search
 from spec import model as reference
 
-# What the core reads by itself, and so does a reader when it is told to.
+# What the core reads by itself, and so does a callback for their twins.
 KNOWN: list[dict[str, Any]] = [
     *(dict(attention=name) for name in ("uniform", "none", "dot", "scaled_dot", "general", "concat", "cosine")),
     dict(attention="location", max_source=9),
@@ -34,7 +34,7 @@ def asked(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """The choices, with a scoring of the same formula that the core is not to read by itself."""
     base = type(scoring(request.param["attention"]))
     twin = type("StepByStep", (base,), {"name": "step by step", "step_by_step": True})
-    register(twin)
+    register_scoring(twin)
     yield {**request.param, "attention": twin.name}
     del registry[twin.name]
 
@@ -69,7 +69,7 @@ def test_a_reader_does_what_the_loop_does(
     """Loss, gradients, losses on the weights, two updates, forced rows and search, all to rounding."""
     more = dict(order=order[0], input_feeding=order[1])
     inside, outside = models(choices | more, asked | more)
-    assert outside.config.plan.step_by_step and not inside.config.plan.step_by_step
+    assert outside.config.setting.step_by_step and not inside.config.setting.step_by_step
     batch = batch_of(np.random.default_rng(1))
     updates = [Adam(model, lr=1e-2) for model in (inside, outside)]
     for step in range(2):
@@ -106,7 +106,7 @@ class Broken(Coverage):
 
 def test_what_a_reader_raises_comes_out_of_the_loop() -> None:
     """And the next call is right."""
-    register(Broken)
+    register_scoring(Broken)
     try:
         sizes: dict[str, Any] = dict(source_size=9, target_size=8, embedding=5, hidden=6)
         model, batch = Seq2Seq(ModelConfig(**sizes, attention="broken")), batch_of(np.random.default_rng(1))
@@ -121,10 +121,10 @@ def test_what_a_reader_raises_comes_out_of_the_loop() -> None:
         del registry["broken"]
 
 
-def reading_plan(**changes: Any) -> tuple[Plan, dict[str, np.ndarray]]:
-    plan = Plan(**dict(name="coverage", sizes=Sizes(4, 6, 4)) | changes)
+def setting_of(**changes: Any) -> tuple[Setting, dict[str, np.ndarray]]:
+    setting = Setting(**dict(name="coverage", sizes=Sizes(4, 6, 4)) | changes)
     rng = np.random.default_rng(0)
-    return plan, {name: rng.normal(size=shape) for name, shape in plan.shapes().items()}
+    return setting, {name: rng.normal(size=shape) for name, shape, _ in setting.parameters()}
 
 
 def test_padded_memory() -> None:
@@ -141,7 +141,7 @@ def test_padded_memory() -> None:
 )
 def test_a_sequence_is_what_its_sentences_are_alone(changes: dict[str, Any]) -> None:
     """Sentences leave from the end of the order of the first step; gradients come back in the order of the memory."""
-    plan, p = reading_plan(**changes)
+    setting, p = setting_of(**changes)
     rng = np.random.default_rng(1)
     lengths, order, steps = np.array([3, 5, 0, 4]), np.array([2, 3, 1, 0]), [4, 3, 3, 1]
     starts = np.append(0, np.cumsum(lengths))
@@ -155,8 +155,8 @@ def test_a_sequence_is_what_its_sentences_are_alone(changes: dict[str, Any]) -> 
         inside = np.concatenate([np.arange(starts[b], starts[b + 1]) for b in sorted(sentences)]).astype(np.int64)
         own = lengths[sorted(sentences)]
         rows = Rows(values[inside], np.concatenate([np.arange(n) for n in own]))
-        keys = plan.scoring.keys(p, rows, plan.sizes)
-        reader = SequenceReader(plan, p, padded_memory(rows.memory, keys, own), hard=False, noise=None)
+        keys = setting.scoring.keys(p, rows, setting.sizes)
+        reader = SequenceCallback(setting, p, padded_memory(rows.memory, keys, own), hard=False, noise=None)
         S, out = int(own.max(initial=0)), []
         index = np.searchsorted(sorted(sentences), sentences)
         for t, state in enumerate(states):
@@ -185,17 +185,17 @@ def test_a_sequence_is_what_its_sentences_are_alone(changes: dict[str, Any]) -> 
 
 def test_a_step_reader_follows_its_rows() -> None:
     """Two rows of one sentence with different pasts read differently; each is what a sequence would read."""
-    plan, p = reading_plan()
+    setting, p = setting_of()
     rng = np.random.default_rng(2)
     values, lengths, states = rng.normal(size=(5, 6)), np.array([5]), rng.normal(size=(3, 4))
-    keys = plan.scoring.keys(p, Rows(values, np.arange(5)), plan.sizes)
+    keys = setting.scoring.keys(p, Rows(values, np.arange(5)), setting.sizes)
     memory = padded_memory(values, keys, lengths)
 
     def sequence(*rows: int) -> list[np.ndarray]:
-        reader = SequenceReader(plan, p, memory, hard=False, noise=None)
+        reader = SequenceCallback(setting, p, memory, hard=False, noise=None)
         return [reader.read(np.array([0]), np.array([t]), states[[r]])[0] for t, r in enumerate(rows)]
 
-    start = StepReader(plan, p, memory)
+    start = SearchCallback(setting, p, memory)
     feedback = start.start().take(np.array([0, 0]))
     contexts = []
     for t, rows in enumerate(([0, 1], [2, 2])):
@@ -209,14 +209,14 @@ def test_a_step_reader_follows_its_rows() -> None:
 
 
 def test_noise_is_that_of_the_step() -> None:
-    plan, p = reading_plan(normalize="monotonic")
+    setting, p = setting_of(normalize="monotonic")
     values = np.random.default_rng(3).normal(size=(4, 6))
-    keys = plan.scoring.keys(p, Rows(values, np.arange(4)), plan.sizes)
+    keys = setting.scoring.keys(p, Rows(values, np.arange(4)), setting.sizes)
     memory = padded_memory(values, keys, np.array([4]))
 
     def read(seed: int, step: int | None) -> np.ndarray:
         noise = Dropout(0.0, seed, step, np.dtype(np.float64))
-        reader = SequenceReader(plan, p, memory, hard=False, noise=noise)
+        reader = SequenceCallback(setting, p, memory, hard=False, noise=noise)
         rows = [reader.read(np.array([0]), np.array([t]), np.ones((1, 4)))[1] for t in range(2)]
         return np.concatenate(rows)
 
@@ -226,10 +226,12 @@ def test_noise_is_that_of_the_step() -> None:
 
 
 def test_a_batch_without_sentences() -> None:
-    plan, p = reading_plan()
+    setting, p = setting_of()
     rows = Rows(np.zeros((0, 6)), np.zeros(0, np.int64))
-    keys = plan.scoring.keys(p, rows, plan.sizes)
-    reader = SequenceReader(plan, p, padded_memory(rows.memory, keys, np.zeros(0, np.int64)), hard=False, noise=None)
+    keys = setting.scoring.keys(p, rows, setting.sizes)
+    reader = SequenceCallback(
+        setting, p, padded_memory(rows.memory, keys, np.zeros(0, np.int64)), hard=False, noise=None
+    )
     gradients = {name: np.ones_like(array) for name, array in p.items()}
     assert reader.backward().finish(rows, keys, gradients).shape == (0, 6)
     assert not any(array.any() for array in gradients.values())

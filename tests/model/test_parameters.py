@@ -1,4 +1,4 @@
-"""Parameters: one flat buffer of named views, the shapes of every model, and initial values."""
+"""The shapes of every model's parameters, and their initial values."""
 
 from __future__ import annotations
 
@@ -10,58 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from dhyan import ModelConfig, scorings
-from dhyan.model.parameters import Arrays, cell_shapes, initial_parameters, parameter_shapes
+from dhyan.model.parameters import initial_parameters, parameter_shapes
 from dhyan.ops.layers import CELLS, GATES
 
 CONFIG = ModelConfig(source_size=30, target_size=20, embedding=12, hidden=16, layers=2, max_source=11)
-
-
-def test_arrays_are_views_into_one_buffer() -> None:
-    arrays = Arrays({"a": (2, 3), "b.c": (17,), "b.d": (), "e": (0, 4), "f": (16,)}, np.float32)
-    assert {name: array.shape for name, array in arrays.items()} == {
-        "a": (2, 3), "b.c": (17,), "b.d": (), "e": (0, 4), "f": (16,),
-    }  # fmt: skip
-    assert arrays.flat.ndim == 1 and arrays.flat.dtype == np.float32
-    gaps = np.ones(len(arrays.flat), bool)
-    for number, array in enumerate(arrays.values(), 1):
-        array[...] = number
-        assert array.base is not None and (array.size == 0 or np.shares_memory(array, arrays.flat))
-        offset = (array.ctypes.data - arrays.flat.ctypes.data) // 4
-        assert array.size == 0 or (offset % 16 == 0 and (arrays.flat[offset : offset + array.size] == number).all())
-        assert gaps[offset : offset + array.size].all(), "two arrays overlap"
-        gaps[offset : offset + array.size] = False
-    assert not arrays.flat[gaps].any() and gaps.any()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_parameter_starts_on_a_cache_line(dtype: type) -> None:
     for array in initial_parameters(CONFIG, 0, dtype).values():
         assert array.ctypes.data % 64 == 0 and array.flags.c_contiguous
-
-
-def test_like_has_the_same_names_and_shapes_and_other_memory() -> None:
-    arrays = Arrays({"a": (2, 3), "b": (5,)}, np.float64)
-    other = arrays.like()
-    assert list(other) == list(arrays) and other.flat.dtype == np.float64
-    assert all(other[name].shape == arrays[name].shape for name in arrays)
-    assert not np.shares_memory(other.flat, arrays.flat)
-
-
-def test_a_group_is_what_stands_under_its_prefix() -> None:
-    arrays = Arrays({"layer.1.w": (2,), "layer.10.w": (3,), "layer.1.b": (4,), "layer": (5,)}, np.float32)
-    group = arrays.group("layer.1")
-    assert {name: array.shape for name, array in group.items()} == {"w": (2,), "b": (4,)}
-    group["w"][...] = 7
-    assert (arrays["layer.1.w"] == 7).all()
-    assert arrays.group("nothing") == {}
-
-
-@pytest.mark.parametrize("cell, gates", [("rnn", 1), ("lstm", 4), ("gru", 3)])
-def test_shapes_of_a_cell(cell: str, gates: int) -> None:
-    width = gates * 5
-    assert cell_shapes(cell, 3, 5) == {
-        "weight_ih": (3, width), "weight_hh": (5, width), "bias_ih": (width,), "bias_hh": (width,),
-    }  # fmt: skip
 
 
 def test_shapes_follow_the_choices() -> None:
@@ -199,13 +157,6 @@ def test_options_change_what_is_there_and_nothing_else() -> None:
         dict(embedding_dropout=0.5),
     ):
         assert parameter_shapes(dataclasses.replace(CONFIG, **other)) == plain
-
-
-def test_arrays_beside_others() -> None:
-    arrays = Arrays({"a.x": (2,), "b": (3,)}, np.float32)
-    both = arrays.beside({"b": np.ones(4), "a.y": np.ones(1)})
-    assert both["a.x"] is arrays["a.x"] and both["b"].shape == (4,) and both.flat is arrays.flat
-    assert set(both.group("a")) == {"x", "y"} and set(arrays.group("a")) == {"x"} and arrays["b"].shape == (3,)
 
 
 @pytest.mark.parametrize("hidden", [10**6, 10**10, 10**30])

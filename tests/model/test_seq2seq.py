@@ -419,6 +419,19 @@ def test_initial_loss_is_that_of_a_guess() -> None:
     assert 0.7 * np.log(400) < loss < 1.4 * np.log(400)
 
 
+@pytest.mark.parametrize("window", [2**62, 2**63, 2**64])
+def test_a_window_wider_than_the_source_is_none(window: int) -> None:
+    config = config_of(attention="additive", order="luong")
+    batch, results = batch_of(config, (5, 3), (4, 4)), []
+    for radius in (None, window):
+        model = Seq2Seq(dataclasses.replace(config, window=radius), dtype="float64")
+        loss, cache = model.forward(batch)
+        ids, _ = model.greedy(batch.source, batch.source_lengths, 5)
+        results.append([loss, ids, *model.backward(cache).values()])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 # ------------------------------------------------------------------------------------------------ bad input
 
 

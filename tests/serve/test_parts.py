@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 from dhyan.errors import DataError
+from dhyan.search.beam import beam_search
+from dhyan.search.options import SearchOptions
 from dhyan.serve.ask import OPTIONS, Ask, Refused, parse, parse_form, parse_json, shown
 from dhyan.serve.work import Watched, names_of, read_examples
 from dhyan.text.vocabulary import BEGIN
-from dhyan.translate.options import SearchOptions
-from dhyan.translate.search import beam_search
 from helpers.serving import SENTENCE, make_translator
 
 MODELS = ["a", "b"]

@@ -1,4 +1,4 @@
-"""Errors of exp and tanh in units of the last place, for the tests and for bench/exhaustive.py."""
+"""Errors of exp and tanh in units of the last place, as the tests measure them."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import dhyan
@@ -11,10 +12,11 @@ import pytest
 from dhyan import ModelConfig, Seq2Seq
 from dhyan.cli import main
 from dhyan.errors import CheckpointError, DataError
+from dhyan.search.beam import beam_search
+from dhyan.text import lexicon
 from dhyan.text.lexicon import KEPT, Lexicon
 from dhyan.text.vocabulary import END, UNKNOWN
 from dhyan.training import checkpoint
-from dhyan.translate.search import beam_search
 
 B, V = 12, 40
 
@@ -202,7 +204,8 @@ def test_a_lexicon_of_other_vocabularies_is_refused(
     for made in (lines, lines.translate(str.maketrans("aA", "zZ"))):
         (tmp_path / "pairs.tsv").write_text(made)
         pairs = str(tmp_path / "pairs.tsv")
-        assert main(["train", pairs, pairs, "--out", model, "--embedding", "4", "--hidden", "4", "--updates", "1"]) == 0
+        small = ["--embedding", "4", "--hidden", "4", "--updates", "1", "--overwrite"]
+        assert main(["train", pairs, pairs, "--out", model, *small]) == 0
         if made is lines:
             assert main(["shortlist", model, pairs]) == 0
             assert main(["evaluate", model, pairs, "--shortlist", "2"]) == 0
@@ -238,3 +241,29 @@ def test_no_folder_is_made_for_a_shortlist(tmp_path: Path, capsys: pytest.Captur
     assert main(["shortlist", str(tmp_path / "missing"), str(tmp_path / "pairs.tsv")]) == 1
     assert "missing: no such model folder" in capsys.readouterr().err
     assert not (tmp_path / "missing").exists()
+
+
+def test_a_lexicon_of_many_chunks_is_that_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    sources = [rng.integers(4, 60, rng.integers(0, 9)).tolist() for _ in range(200)]
+    targets = [rng.integers(4, 50, rng.integers(0, 9)).tolist() for _ in range(200)]
+    whole = Lexicon.learn(sources, targets, 60, 50)
+    monkeypatch.setattr(lexicon, "CHUNK", 40)
+    parts = Lexicon.learn(sources, targets, 60, 50)
+    assert parts.best.tobytes() == whole.best.tobytes() and parts.common.tobytes() == whole.common.tobytes()
+
+
+def test_memory_of_learning_grows_with_the_words_and_not_with_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same sentences eight times over: no array holds every pair of positions of the corpus."""
+    rng = np.random.default_rng(9)
+    monkeypatch.setattr(lexicon, "CHUNK", 1 << 15)
+    sources = rng.integers(4, 300, (300, 20)).tolist()
+
+    def most(times: int) -> int:
+        tracemalloc.start()
+        Lexicon.learn(sources * times, sources * times, 300, 300)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    assert most(8) < 1.1 * most(2)

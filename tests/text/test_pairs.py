@@ -313,17 +313,61 @@ def test_parse_links():
 def test_two_source_columns_become_characters_and_tags(write):
     (pair,) = read_pairs(write("fijar\tpos=V,per=1, num=PL\tfijaríamos\n"), columns="1,2:3")
     assert pair.source == "fijar\tpos=V,per=1, num=PL" and pair.target == "fijaríamos" and pair.links is None
-    assert pair.source_tokens == ("f", "i", "j", "a", "r", "pos=V", "per=1", "num=PL")
+    assert pair.source_tokens == ("f", "i", "j", "a", "r", "[pos=V]", "[per=1]", "[num=PL]")
     assert pair.source_input == pair.source_tokens == two_column_tokens(pair.source)
     assert Pair("a", "b").source_input == "a"
 
 
 def test_two_column_tokens():
-    assert two_column_tokens("e\u0301\tA,,B,") == ("é", "A", "B")
-    assert two_column_tokens("ﬁ\tＡ", "nfkc") == ("f", "i", "A")
-    assert two_column_tokens("e\u0301\tA", "none") == ("e", "\u0301", "A")
+    assert two_column_tokens("e\u0301\tA,,B,") == ("é", "[A]", "[B]")
+    assert two_column_tokens("ﬁ\tＡ", "nfkc") == ("f", "i", "[A]")
+    assert two_column_tokens("e\u0301\tA", "none") == ("e", "\u0301", "[A]")
     for text in ("fijar", "fijar\t", "\tV", "a\tb\tc"):
         refused("expected two filled ones", two_column_tokens, text)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "tags"),
+    [
+        ("N;GEN;SG", ["N", "GEN", "SG"]),
+        ("V;COND;NOM(2,PL)", ["V", "COND", "NOM", "2", "PL"]),
+        ("V;ARGNO(1;SG);;", ["V", "ARGNO", "1", "SG"]),
+        ("pos=N,case=ON+ABL", ["pos=N", "case=ON+ABL"]),
+    ],
+)
+def test_bundles_of_unimorph_are_split_into_features(bundle, tags):
+    assert two_column_tokens(f"ev\t{bundle}") == ("e", "v", *(f"[{tag}]" for tag in tags))
+
+
+def test_a_tag_is_never_a_letter_unless_an_old_model_reads_it():
+    assert two_column_tokens("Na\tN,3") == ("N", "a", "[N]", "[3]")
+    assert two_column_tokens("Na\tN,3;PL", tags="commas") == ("N", "a", "N", "3;PL")
+    with pytest.raises(ValueError, match=r"tags is 'comas', expected one of: commas, features"):
+        two_column_tokens("a\tb", tags="comas")
+
+
+def test_one_malformed_row_among_links_is_a_bad_line(write):
+    """A typo must not drop the links of the whole file without a word."""
+    rows = ["a b\tx y\t0-0 1-1"] * 6
+    path = write("\n".join([*rows[:3], "a b\tx y\t0-0 1_1", *rows[3:]]) + "\n")
+    message = r":4: '1_1' in the third column is no gold link i-j or i\?j, as most of the other lines hold there$"
+    with pytest.raises(DataError, match=message):
+        read_pairs(path)
+    skipped: list[str] = []
+    pairs = read_pairs(path, bad_lines="skip", skipped=skipped)
+    assert len(pairs) == 6 and all(pair.links == ((0, 0, True), (1, 1, True)) for pair in pairs) and len(skipped) == 1
+
+
+def test_a_third_column_that_holds_no_links_is_said_to_be_left_aside(write):
+    notes: list[str] = []
+    path = write("a\tx\t0-0\nb\ty\tcited 2021\nc\tz\t0.7\n")
+    assert [pair.links for pair in read_pairs(path, notes=notes)] == [None] * 3
+    assert notes == [f"{path}: the third column is left aside: line 2 holds 'cited 2021', which is no gold link i-j"]
+
+
+def test_dates_in_the_third_column_say_how_to_leave_it_out(write):
+    with pytest.raises(DataError, match=r"source token 2021, .* holds something else, leave it out \(cut -f1,2\)"):
+        read_pairs(write("a b c\td e\t2021-05\n"))
 
 
 def test_other_columns(write):

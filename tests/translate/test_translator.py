@@ -7,11 +7,11 @@ from dhyan.errors import DataError
 from dhyan.model.config import ModelConfig
 from dhyan.model.seq2seq import Seq2Seq
 from dhyan.report.evaluation import evaluate
+from dhyan.search.options import SearchOptions
 from dhyan.text.batch import Batch
 from dhyan.text.pairs import Pair
 from dhyan.text.vocabulary import Vocabulary
 from dhyan.training.optimizer import Adam
-from dhyan.translate.options import SearchOptions
 from dhyan.translate.translation import SOURCE_END, Translation
 from dhyan.translate.translator import Translator, load
 

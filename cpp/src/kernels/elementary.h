@@ -16,24 +16,28 @@ namespace {
 #define DHYAN_INLINE inline __attribute__((always_inline))
 #endif
 
-// What a vector type is made of: its element, and the integer vector of the same width.
+// What a vector type is made of: its element, and the integer vectors of the same width.
 template <class V>
 struct Elements;
 template <>
 struct Elements<float> {
   using Scalar = float;
   using Bits = std::int32_t;
+  using Unsigned = std::uint32_t;
 };
 template <>
 struct Elements<double> {
   using Scalar = double;
   using Bits = std::int64_t;
+  using Unsigned = std::uint64_t;
 };
 
 template <class V>
 using ScalarOf = typename Elements<V>::Scalar;
 template <class V>
 using BitsOf = typename Elements<V>::Bits;
+template <class V>
+using UnsignedOf = typename Elements<V>::Unsigned;
 
 template <class V>
 DHYAN_INLINE V splat(ScalarOf<V> x) {
@@ -107,11 +111,12 @@ DHYAN_INLINE ExpParts<V> exp_parts(V x, V low) {
   return e;
 }
 
-// 2^n for a number whose low bits are n, -bias < n <= bias.
+// 2^n for a number whose low bits are n, -bias < n <= bias. Unsigned: the shift drops what is above n, and of a number
+// without such bits, as NaN, it makes any.
 template <class V>
 DHYAN_INLINE V power_of_two(V shifted) {
   using C = ExpConstants<ScalarOf<V>>;
-  return bit_cast<V>((bit_cast<BitsOf<V>>(shifted) + C::bias) << C::mantissa);
+  return bit_cast<V>((bit_cast<UnsignedOf<V>>(shifted) + C::bias) << C::mantissa);
 }
 
 // exp(x + low) for every x, to subnormal results and infinity. Two factors of 2^(n/2), since 2^n itself may not exist.

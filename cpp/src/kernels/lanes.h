@@ -39,11 +39,13 @@ template <>
 struct Elements<Vec<float>> {
   using Scalar = float;
   using Bits = Vec<std::int32_t>;
+  using Unsigned = Vec<std::uint32_t>;
 };
 template <>
 struct Elements<Vec<double>> {
   using Scalar = double;
   using Bits = Vec<std::int64_t>;
+  using Unsigned = Vec<std::uint64_t>;
 };
 
 template <class T>

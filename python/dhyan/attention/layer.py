@@ -12,8 +12,8 @@ from dhyan.checks import check_dtype, check_mask, check_shape
 from .attend import Read, checked_lengths
 from .read import NO_FEEDBACK, Feedback, PaddedMemory, ReadCache, Sums, read_backward, read_forward
 from .scoring import Parameters, Rows, Sizes
-from .setting import Plan
-from .windows import AnyWindow, Centre, PredictiveWindow, Restriction, Window, ranges, window_from
+from .setting import Setting
+from .windows import AnyWindow, Attendable, Centre, PredictiveWindow, Window, ranges, window_from
 
 
 class Gradients(NamedTuple):
@@ -28,7 +28,7 @@ class Gradients(NamedTuple):
 class AttentionCache:
     """What Attention.backward reads; it may be used again and gives the same bits."""
 
-    plan: Plan
+    setting: Setting
     parameters: Parameters
     memory: PaddedMemory
     rows: Rows
@@ -92,11 +92,11 @@ class Attention:
         if dtype is None or self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise TypeError(f"Attention: dtype is {dtype}, expected float32 or float64")
         sizes = Sizes(query_size, key_size, units, heads, most, normalized)
-        self.plan = Plan(score, sizes, window_from(window), normalize, temperature)
+        self.setting = Setting(score, sizes, window_from(window), normalize, temperature)
         self._parameters: Parameters = {}
-        for index, (name, shape) in enumerate(self.plan.shapes().items()):
-            rng = np.random.Generator(np.random.Philox(key=[seed, index]))
-            self._parameters[name] = self.plan.initial(name, shape, rng).astype(self.dtype)
+        for index, (name, shape, initial) in enumerate(self.setting.parameters()):
+            self._parameters[name] = np.empty(shape, self.dtype)
+            initial(self._parameters[name], np.random.Generator(np.random.Philox(key=[seed, index])))
 
     def parameters(self) -> Parameters:
         """Name -> array; writing to the arrays changes the scoring."""
@@ -124,9 +124,9 @@ class Attention:
         feed weights back, and monotonic, start a new alignment with row 0. need_weights=False keeps nothing of
         (B, T, S) where the fused op can do without; weights is then None.
         """
-        plan, where = self.plan, "Attention.forward"
-        self._check(query, "query", plan.sizes.query, "Q")
-        self._check(memory, "memory", plan.sizes.memory, "D")
+        setting, where = self.setting, "Attention.forward"
+        self._check(query, "query", setting.sizes.query, "Q")
+        self._check(memory, "memory", setting.sizes.memory, "D")
         if len(query) != len(memory):
             raise ValueError(f"{where}: memory has shape {memory.shape}, expected (B={len(query)}, S, D)")
         (B, T, _), S = query.shape, memory.shape[1]
@@ -134,28 +134,28 @@ class Attention:
         if mask is not None:
             check_mask(where, mask, (B, T, S))
         self._check_alignment(alignment, (B, T, S))
-        if hard and plan.normalize != "monotonic":
-            raise ValueError(f"{where}: hard is True with normalize {plan.normalize!r}, expected 'monotonic'")
-        window = plan.window if isinstance(plan.window, Window) else None
-        may = Restriction(length, *ranges(length, T, S, window=window, causal=causal, position=position), mask)
+        if hard and setting.normalize != "monotonic":
+            raise ValueError(f"{where}: hard is True with normalize {setting.normalize!r}, expected 'monotonic'")
+        window = setting.window if isinstance(setting.window, Window) else None
+        may = Attendable(length, *ranges(length, T, S, window=window, causal=causal, position=position), mask)
         p = self._parameters
         visible = may.visible(S)
-        if isinstance(plan.window, PredictiveWindow):  # what lies outside every predicted window is not seen either
-            visible = Centre.of(plan.window, p, query, length, S).cut(may).visible(S)
+        if isinstance(setting.window, PredictiveWindow):  # what lies outside every predicted window is not seen either
+            visible = Centre.of(setting.window, p, query, length, S).cut(may).visible(S)
         rows = Rows(memory[visible], np.nonzero(visible)[1])
-        keys = plan.scoring.keys(p, rows, plan.sizes)
+        keys = setting.scoring.keys(p, rows, setting.sizes)
         padded = None
         if keys is not None:
             padded = np.zeros((B, S, keys.shape[1]), self.dtype)
             padded[visible] = keys
         prepared = PaddedMemory(memory, padded, length)
         contexts, weights, steps = [], [], []
-        feedback = Feedback.zeros(plan, B, S, self.dtype)
-        keep = need_weights or plan.needs_feedback
-        for first, last in _row_groups(plan, T):
+        feedback = Feedback.zeros(setting, B, S, self.dtype)
+        keep = need_weights or setting.needs_feedback
+        for first, last in _row_groups(setting, T):
             part = None if alignment is None else alignment[:, first:last]
             context, w, feedback, step = read_forward(
-                plan,
+                setting,
                 p,
                 prepared,
                 query[:, first:last],
@@ -169,13 +169,13 @@ class Attention:
             weights.append(w)
             steps.append(step)
         context = contexts[0] if len(contexts) == 1 else np.concatenate(contexts, 1)
-        shapes = (context.shape, (B, plan.sizes.heads, T, S))
-        cache = AttentionCache(plan, p, prepared, rows, keys, visible, steps, shapes, hard)
+        shapes = (context.shape, (B, setting.sizes.heads, T, S))
+        cache = AttentionCache(setting, p, prepared, rows, keys, visible, steps, shapes, hard)
         if not keep:
             return Read(context, None), cache
         kept = [w for w in weights if w is not None]
         joined = kept[0] if len(kept) == 1 else np.concatenate(kept, 2)
-        return Read(context, joined[:, 0] if plan.sizes.heads == 1 else joined), cache
+        return Read(context, joined[:, 0] if setting.sizes.heads == 1 else joined), cache
 
     def backward(self, dcontext: np.ndarray, cache: AttentionCache, dweights: np.ndarray | None = None) -> Gradients:
         """Gradients from dcontext (B, T, D) and, where given, dweights (of the weights' shape).
@@ -186,26 +186,26 @@ class Attention:
         where = "Attention.backward"
         if not isinstance(cache, AttentionCache):
             raise TypeError(f"{where}: cache is of type {type(cache).__name__}, expected that of forward")
-        if cache.plan != self.plan or cache.memory.values.dtype != self.dtype:
+        if cache.setting != self.setting or cache.memory.values.dtype != self.dtype:
             raise ValueError(f"{where}: the cache comes from an attention of another configuration")
         if cache.hard:
             raise ValueError(f"{where}: the cache is of a hard alignment, which has no gradient")
-        plan, p, (context_shape, weights_shape) = self.plan, cache.parameters, cache.shapes
+        setting, p, (context_shape, weights_shape) = self.setting, cache.parameters, cache.shapes
         _check_gradient(where, "dcontext", dcontext, context_shape, self.dtype)
         if dweights is not None:
-            shape = weights_shape if plan.sizes.heads > 1 else (weights_shape[0], *weights_shape[2:])
+            shape = weights_shape if setting.sizes.heads > 1 else (weights_shape[0], *weights_shape[2:])
             _check_gradient(where, "dweights", dweights, shape, self.dtype)
             dweights = dweights.reshape(weights_shape)
-        sums = Sums(plan, p, cache.memory)
+        sums = Sums(setting, p, cache.memory)
         dafter = NO_FEEDBACK
-        groups = _row_groups(plan, context_shape[1])
+        groups = _row_groups(setting, context_shape[1])
         dquery = []
         for (first, last), step in zip(reversed(groups), reversed(cache.steps), strict=True):
             part = None if dweights is None else dweights[:, :, first:last]
-            d, dafter = read_backward(plan, p, cache.memory, dcontext[:, first:last], part, dafter, step, sums)
+            d, dafter = read_backward(setting, p, cache.memory, dcontext[:, first:last], part, dafter, step, sums)
             dquery.append(d)
         if cache.keys is not None:
-            sums.finish(plan, p, cache.rows, cache.keys, cache.visible)
+            sums.finish(setting, p, cache.rows, cache.keys, cache.visible)
         whole = dquery[0] if len(dquery) == 1 else np.concatenate(dquery[::-1], 1)
         return Gradients(whole, sums.values, sums.gradients)
 
@@ -217,18 +217,20 @@ class Attention:
 
     def _check_alignment(self, alignment: Any, shape: tuple[int, ...]) -> None:
         where = "Attention.forward"
-        if (self.plan.name == "oracle") != (alignment is not None):
+        if (self.setting.name == "oracle") != (alignment is not None):
             got, expected = ("none", "one") if alignment is None else ("one", "none")
-            raise ValueError(f"{where}: scoring {self.plan.name!r} got {got} alignment (B, T, S), expected {expected}")
+            raise ValueError(
+                f"{where}: scoring {self.setting.name!r} got {got} alignment (B, T, S), expected {expected}"
+            )
         if alignment is not None:
             _check_gradient(where, "alignment", alignment, shape, self.dtype)
             if not np.isfinite(alignment).all():
                 raise ValueError(f"{where}: alignment holds NaN or infinity, expected weights")
 
 
-def _row_groups(plan: Plan, T: int) -> list[tuple[int, int]]:
+def _row_groups(setting: Setting, T: int) -> list[tuple[int, int]]:
     """Rows that are read in one go: all of them, or one after the other where the scores depend on earlier weights."""
-    return [(t, t + 1) for t in range(T)] if plan.scoring.feedback and T else [(0, T)]
+    return [(t, t + 1) for t in range(T)] if setting.scoring.feedback and T else [(0, T)]
 
 
 def _check_gradient(where: str, name: str, x: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:

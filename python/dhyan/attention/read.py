@@ -17,9 +17,10 @@ import numpy as np
 
 from dhyan import ops
 
+from .normalizers import NORMALIZERS, Normalizer
 from .scoring import KeysGradient, Parameters, Rows, split_heads, unit_vectors, unit_vectors_backward
-from .setting import Plan
-from .windows import Centre, PredictiveWindow, Restriction
+from .setting import Setting
+from .windows import Attendable, Centre, PredictiveWindow
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +46,12 @@ class Feedback(NamedTuple):
     alignment: np.ndarray | None
 
     @classmethod
-    def zeros(cls, plan: Plan, B: int, S: int, dtype: np.dtype) -> Feedback:
+    def zeros(cls, setting: Setting, B: int, S: int, dtype: np.dtype) -> Feedback:
         """Before the first row."""
-        kind = plan.scoring.feedback
+        kind = setting.scoring.feedback
         alignment = None
-        if plan.normalize == "monotonic":
-            alignment = np.zeros((B, plan.sizes.heads, S), dtype)
+        if setting.normalizer.feedback:
+            alignment = np.zeros((B, setting.sizes.heads, S), dtype)
             alignment[:, :, :1] = 1
         last, total = (np.zeros((B, S), dtype) if kind == which else None for which in ("last", "sum"))
         return cls(last, total, alignment)
@@ -93,9 +94,9 @@ NO_FEEDBACK = Feedback(None, None, None)
 class Sums:
     """The gradients of one backward pass as they add up, row after row."""
 
-    def __init__(self, plan: Plan, p: Parameters, memory: PaddedMemory) -> None:
+    def __init__(self, setting: Setting, p: Parameters, memory: PaddedMemory) -> None:
         self.gradients = {name: np.zeros_like(array) for name, array in p.items()}
-        self.into = plan.scoring.gradient_targets(self.gradients, plan.sizes)
+        self.into = setting.scoring.gradient_targets(self.gradients, setting.sizes)
         for array in (self.into.query, self.into.w):
             if array is not None:
                 array[...] = 0
@@ -112,12 +113,12 @@ class Sums:
                 whole[order] = rows
                 setattr(self, name, whole)
 
-    def finish(self, plan: Plan, p: Parameters, rows: Rows, keys: np.ndarray, visible: np.ndarray) -> None:
+    def finish(self, setting: Setting, p: Parameters, rows: Rows, keys: np.ndarray, visible: np.ndarray) -> None:
         """Through the keys into memory and parameters; rows and keys are those of `visible` (B, S)."""
         if self.keys is None:
             return
-        c = KeysGradient(p, rows, keys, self.keys[visible], self.log_scale, self.gradients, plan.sizes, self.into)
-        more = plan.scoring.keys_backward(c)
+        c = KeysGradient(p, rows, keys, self.keys[visible], self.log_scale, self.gradients, setting.sizes, self.into)
+        more = setting.scoring.keys_backward(c)
         if more is not None:
             self.values[visible] += more
 
@@ -128,7 +129,7 @@ class ReadCache:
 
     query: np.ndarray
     projected: np.ndarray | None
-    may: Restriction
+    may: Attendable
     heads: list[HeadCache]
     weights: np.ndarray | None
     before: Feedback
@@ -136,11 +137,11 @@ class ReadCache:
 
 
 def read_forward(
-    plan: Plan,
+    setting: Setting,
     p: Parameters,
     memory: PaddedMemory,
     query: np.ndarray,
-    may: Restriction,
+    may: Attendable,
     before: Feedback,
     *,
     hard: bool = False,
@@ -156,26 +157,26 @@ def read_forward(
     empty = may.empty_rows(S)
     if empty.any():  # what such a row holds must reach nothing, NaN included
         query = np.where(empty[:, :, None], query.dtype.type(0), query)
-    if plan.scoring.scorer_is_rule:
-        given = _rule_weights(plan, may, S, query.dtype, alignment)
+    if setting.scoring.scorer_is_rule:
+        given = _rule_weights(setting, may, S, query.dtype, alignment)
         context = ops.context_forward(given, memory.values)
         cache = ReadCache(query, None, may, [], given[:, None], before, None)
         return context, given[:, None], before, cache
     assert memory.keys is not None
-    n, scorer = plan.sizes.heads, plan.scorer(p)
-    projected = query if scorer.query is None else _rows_forward(query, scorer.query)
+    n, scorer = setting.sizes.heads, setting.scorer(p)
+    projected = query if scorer.query is None else ops.linear_forward(query, scorer.query)
     q = _unit(projected, n) if scorer.normalize_query else projected
     k = memory.keys
-    if plan.scoring.feedback:
-        k = k + plan.scoring.feedback_keys(p, _fed_back(plan, before))
+    if setting.scoring.feedback:
+        k = k + setting.scoring.feedback_keys(p, _fed_back(setting, before))
     centre = None
-    if isinstance(plan.window, PredictiveWindow):
-        centre = Centre.of(plan.window, p, query, memory.lengths, S)
+    if isinstance(setting.window, PredictiveWindow):
+        centre = Centre.of(setting.window, p, query, memory.lengths, S)
         may = centre.cut(may)
     contexts, heads = [], []
     for i in range(n):
         inputs = HeadInputs(
-            plan.normalize,
+            setting.normalize,
             _cut(q, i, n),
             _cut(k, i, n),
             _cut(memory.values, i, n),
@@ -193,7 +194,7 @@ def read_forward(
     rows = [head.weights for head in heads if head.weights is not None]
     weights = np.stack(rows, 1) if rows else None  # made where asked for, and where the backward pass needs them
     after = before
-    if plan.needs_feedback and query.shape[1]:
+    if setting.needs_feedback and query.shape[1]:
         assert weights is not None
         after = before.after(weights)
     context = contexts[0] if n == 1 else np.concatenate(contexts, 2)
@@ -201,7 +202,7 @@ def read_forward(
 
 
 def read_backward(
-    plan: Plan,
+    setting: Setting,
     p: Parameters,
     memory: PaddedMemory,
     dcontext: np.ndarray,
@@ -215,16 +216,16 @@ def read_backward(
 
     rows: which sentences of `sums` these are.
     """
-    if plan.needs_feedback and cache.query.shape[1]:
+    if setting.needs_feedback and cache.query.shape[1]:
         assert cache.weights is not None
         dweights = dafter.into_weights(dweights, cache.weights.shape, cache.weights.dtype)
-    if plan.scoring.scorer_is_rule:
+    if setting.scoring.scorer_is_rule:
         assert cache.weights is not None
         _, dvalues = ops.context_backward(dcontext, cache.weights[:, 0], memory.values)
         sums.values[rows] += dvalues
         return np.zeros_like(cache.query), dafter
     assert sums.keys is not None
-    n, scorer = plan.sizes.heads, plan.scorer(p)
+    n, scorer = setting.sizes.heads, setting.scorer(p)
     dq = np.empty_like(cache.projected)
     dcentre = np.zeros(cache.query.shape[:2])
     dalignment = None if cache.before.alignment is None else np.empty_like(cache.before.alignment)
@@ -245,9 +246,9 @@ def read_backward(
             sums.log_scale += float((head.inputs.q.astype(np.float64) * d.q).sum())
     sums.keys[rows] += dkeys
     dbefore = Feedback(None, dafter.total, dalignment)
-    if plan.scoring.feedback:
-        fed = plan.scoring.feedback_backward(p, _fed_back(plan, cache.before), dkeys, sums.gradients)
-        if plan.scoring.feedback == "last":
+    if setting.scoring.feedback:
+        fed = setting.scoring.feedback_backward(p, _fed_back(setting, cache.before), dkeys, sums.gradients)
+        if setting.scoring.feedback == "last":
             dbefore = dbefore._replace(last=fed)
         else:
             dbefore = dbefore._replace(total=fed if dafter.total is None else dafter.total + fed)
@@ -256,7 +257,7 @@ def read_backward(
         dq = _unit_backward(dq, cache.projected, n)
     dquery = dq
     if scorer.query is not None:
-        dquery, dmatrix = _rows_backward(dq, cache.query, scorer.query)
+        dquery, dmatrix, _ = ops.linear_backward(dq, cache.query, scorer.query)
         assert sums.into.query is not None
         sums.into.query[...] += dmatrix
     if cache.centre is not None:
@@ -273,15 +274,6 @@ def _cut(x: np.ndarray, i: int, n: int) -> np.ndarray:
     return x[..., i * width : (i + 1) * width]
 
 
-def _rows_forward(x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    return ops.linear_forward(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[1])
-
-
-def _rows_backward(dy: np.ndarray, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    dx, dw, _ = ops.linear_backward(dy.reshape(-1, w.shape[1]), x.reshape(-1, w.shape[0]), w)
-    return dx.reshape(x.shape), dw
-
-
 def _unit(x: np.ndarray, n: int) -> np.ndarray:
     return unit_vectors(split_heads(x, n)).reshape(x.shape)
 
@@ -291,19 +283,21 @@ def _unit_backward(dq: np.ndarray, plain: np.ndarray, n: int) -> np.ndarray:
     return unit_vectors_backward(split_heads(dq, n), unit, split_heads(plain, n)).reshape(dq.shape)
 
 
-def _fed_back(plan: Plan, before: Feedback) -> np.ndarray:
+def _fed_back(setting: Setting, before: Feedback) -> np.ndarray:
     """The earlier weights (B, S) that the scoring asks for."""
-    fed = before.last if plan.scoring.feedback == "last" else before.total
+    fed = before.last if setting.scoring.feedback == "last" else before.total
     assert fed is not None
     return fed
 
 
-def _rule_weights(plan: Plan, may: Restriction, S: int, dtype: np.dtype, alignment: np.ndarray | None) -> np.ndarray:
+def _rule_weights(
+    setting: Setting, may: Attendable, S: int, dtype: np.dtype, alignment: np.ndarray | None
+) -> np.ndarray:
     allowed = may.allowed(S)
-    rule = plan.scoring.scorer({}, plan.sizes).term
+    rule = setting.scoring.scorer({}, setting.sizes).term
     if rule == "given":
         if alignment is None:
-            raise ValueError(f"attention {plan.name!r} reads a given alignment (B, T, S), got none")
+            raise ValueError(f"attention {setting.name!r} reads a given alignment (B, T, S), got none")
         return np.where(allowed, alignment, 0).astype(dtype, copy=False)
     if rule == "mean":
         counts = allowed.sum(2, keepdims=True)
@@ -326,11 +320,16 @@ class HeadInputs:
     v: np.ndarray
     w: np.ndarray | None  # None: product scores
     scale: float
-    may: Restriction
+    may: Attendable
     centre: Centre | None = None
     threshold: np.ndarray | None = None
     noise: np.ndarray | None = None
     previous: np.ndarray | None = None
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """The registered normaliser."""
+        return NORMALIZERS.find(self.normalize)
 
     @property
     def term(self) -> Any:
@@ -375,17 +374,23 @@ def head_forward(x: HeadInputs, *, hard: bool = False, need_weights: bool = True
         )
         return context, HeadCache(x, weights, fused)
     scores = ops.score_forward(x.q, x.k, x.w, term=x.term, scale=x.scale)
-    if x.normalize == "monotonic":
+    if x.normalizer.feedback:
         scores = scores + x.threshold
         if x.noise is not None:
             scores = scores + x.noise
-        normal = ops.monotonic_forward(scores, previous=x.previous, hard=hard, **x.where)
-    elif x.normalize == "sparsemax":
-        normal = ops.sparsemax_forward(scores, **x.where)
+        normal = x.normalizer.forward(scores, previous=x.previous, hard=hard, **x.where)
     else:
-        normal = ops.softmax_forward(scores, **x.where)
+        normal = x.normalizer.forward(scores, **x.where)
     weights = normal if x.centre is None else normal * x.centre.gaussian
     return ops.context_forward(weights, x.v), HeadCache(x, weights, None, scores, normal)
+
+
+def _exact_sum(x: np.ndarray) -> float:
+    """The sum, rounded once; NaN or infinity where it is no finite number."""
+    try:
+        return math.fsum(x)
+    except (OverflowError, ValueError):
+        return float(x.sum())
 
 
 def head_backward(cache: HeadCache, dcontext: np.ndarray, dweights: np.ndarray | None) -> HeadGradients:
@@ -406,13 +411,12 @@ def head_backward(cache: HeadCache, dcontext: np.ndarray, dweights: np.ndarray |
         dcentre = np.cumsum(seen * cache.weights * x.centre.slope, 2)[:, :, -1:].sum(2)
         dfinal = seen * x.centre.gaussian
     dprevious, dthreshold = None, 0.0
-    if x.normalize == "monotonic":
-        dscores, dprevious = ops.monotonic_backward(dfinal, cache.scores, cache.normal, previous=x.previous, **x.where)
+    if x.normalizer.feedback:
+        dscores, dprevious = x.normalizer.backward(dfinal, cache.scores, cache.normal, previous=x.previous, **x.where)
         # Position by position, then exactly, for the same reason.
-        dthreshold = math.fsum(dscores.sum((0, 1), dtype=np.float64))
-    elif x.normalize == "sparsemax":
-        dscores = ops.sparsemax_backward(dfinal, cache.normal)
+        with np.errstate(invalid="ignore", over="ignore"):  # infinite gradients of both signs: NaN, as in dscores
+            dthreshold = _exact_sum(dscores.sum((0, 1), dtype=np.float64))
     else:
-        dscores = ops.softmax_backward(dfinal, cache.normal)
+        dscores = x.normalizer.backward(dfinal, cache.normal)
     dq, dk, dw = ops.score_backward(dscores, x.q, x.k, x.w, term=x.term, scale=x.scale)
     return HeadGradients(dq, dk, dv, dw, dprevious, dthreshold, dcentre)

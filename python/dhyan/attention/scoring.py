@@ -1,16 +1,26 @@
-"""What a scoring is: its parameters, its keys, its term, and the gradient of that. The registered ones: `scorings`."""
+"""What a scoring is: its parameters, its keys, its term, and the gradient of that; the bases and the registry.
+
+A scoring of your own is a subclass of `Scoring`, or of one of its two simple forms, `ProductScoring` and `RuleScoring`,
+under the decorator `dhyan.register_scoring`. Those of this package are in `scorings`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
+from dhyan.registry import Registry
+
 Parameters = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
+Initial = Callable[[np.ndarray, np.random.Generator], None]  # fills an array with its initial value
 
-registry: dict[str, Scoring] = {}
+AnyScoring = TypeVar("AnyScoring", bound="Scoring")
+
+registry: Registry[Scoring] = Registry("attention", "dhyan.scorings")
 
 
 @dataclass(frozen=True)
@@ -138,9 +148,68 @@ class Scoring:
         raise NotImplementedError
 
 
-def register(cls: type[Scoring]) -> type[Scoring]:
-    """Make a scoring known under its name."""
-    registry[cls.name] = cls()
+class RuleScoring(Scoring):
+    """Weights by a rule over the range: nothing is scored, nothing flows into a query."""
+
+    scorer_is_rule = True
+    rule = ""
+
+    def keys(self, p: Parameters, rows: Rows, sizes: Sizes) -> None:
+        return None
+
+    def scorer(self, p: Parameters, sizes: Sizes) -> Scorer:
+        return Scorer(self.rule)
+
+
+class ProductScoring(Scoring):
+    """score = scale * q . k on the memory as it is.
+
+    A bidirectional memory is twice as wide as the decoder's state; the sum of its two directions is then the key,
+    which keeps these scorings free of parameters.
+    """
+
+    content = True
+
+    def check(self, sizes: Sizes) -> None:
+        if sizes.memory not in (sizes.query, 2 * sizes.query):
+            raise ValueError(
+                f"attention {self.name!r} compares a query of width {sizes.query} with a memory of width "
+                f"{sizes.memory}, expected {sizes.query} or {2 * sizes.query} (both directions)"
+            )
+
+    def keys(self, p: Parameters, rows: Rows, sizes: Sizes) -> np.ndarray:
+        memory = rows.memory
+        if sizes.memory == sizes.query:
+            return memory
+        return memory[:, : sizes.query] + memory[:, sizes.query :]
+
+    def scorer(self, p: Parameters, sizes: Sizes) -> Scorer:
+        return Scorer("product")
+
+    def keys_backward(self, c: KeysGradient) -> np.ndarray:
+        return c.dkeys if c.sizes.memory == c.sizes.query else np.concatenate([c.dkeys, c.dkeys], 1)
+
+
+def register_scoring(cls: type[AnyScoring]) -> type[AnyScoring]:
+    """A decorator that makes a scoring known under its `name`: to `Attention`, `ModelConfig` and `dhyan train`.
+
+        @dhyan.register_scoring
+        class Halved(ProductScoring):
+            name = "halved"
+
+            def scorer(self, p, sizes):
+                return Scorer("product", scale=0.5)
+
+    For the command line, and wherever a model folder is loaded, the class has to be imported: install it with an entry
+    point of the group "dhyan.scorings" that has the scoring's name, `halved = "my_package.my_module"`.
+
+    Errors: TypeError for what is no subclass of Scoring; ValueError for one without a name, and for a name in use.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Scoring)):
+        raise TypeError(f"register_scoring: got {cls!r}, expected a subclass of Scoring")
+    if not cls.name or not isinstance(cls.name, str):
+        raise ValueError(f"register_scoring: {cls.__qualname__}.name is {cls.name!r}, expected the scoring's name")
+    registry.add(cls.name, cls())
     return cls
 
 

@@ -4,8 +4,8 @@ A scoring is one class. It says which of the core's two terms it is (product: q 
 rule replaces them, which parameters it has, how keys are made from the memory once per sentence, and the gradient of
 that. Masking, softmax, context and the decoder loop are the same for all.
 
-To add one: subclass Scoring, set `name`, implement what differs, and decorate it with @register. Tests, gradient
-checks, the benches and the README's table list it from there.
+To add one: subclass Scoring, set `name`, implement what differs, and decorate it with @register_scoring. Tests,
+gradient checks, the benches and the README's table list it from there.
 
 Rows: N_s source positions of all sentences one after another. Q width of the query, D of the memory, U of the keys.
 """
@@ -17,18 +17,19 @@ from dataclasses import replace
 import numpy as np
 
 from dhyan import ops
-from dhyan.errors import unknown_name
 
 from .scoring import (
     KeysGradient,
     Parameters,
+    ProductScoring,
     Rows,
+    RuleScoring,
     Scorer,
     ScorerGradients,
     Scoring,
     Shapes,
     Sizes,
-    register,
+    register_scoring,
     registry,
     split_heads,
     unit_vectors,
@@ -36,21 +37,8 @@ from .scoring import (
 )
 
 
-class _Rule(Scoring):
-    """Weights by a rule over the range: nothing is scored, nothing flows into a query."""
-
-    scorer_is_rule = True
-    rule = ""
-
-    def keys(self, p: Parameters, rows: Rows, sizes: Sizes) -> None:
-        return None
-
-    def scorer(self, p: Parameters, sizes: Sizes) -> Scorer:
-        return Scorer(self.rule)
-
-
-@register
-class NoAttention(_Rule):
+@register_scoring
+class NoAttention(RuleScoring):
     """Weight 1 on the last position of the range: the encoder-decoder without attention (Sutskever 2014, Cho 2014)."""
 
     name = "none"
@@ -58,8 +46,8 @@ class NoAttention(_Rule):
     rule = "last"
 
 
-@register
-class Uniform(_Rule):
+@register_scoring
+class Uniform(RuleScoring):
     """The mean over the range: attention that has learned nothing."""
 
     name = "uniform"
@@ -67,8 +55,8 @@ class Uniform(_Rule):
     rule = "mean"
 
 
-@register
-class Oracle(_Rule):
+@register_scoring
+class Oracle(RuleScoring):
     """The weights are given: gold links, equal weight per linked source. What attention could do at best."""
 
     name = "oracle"
@@ -76,45 +64,16 @@ class Oracle(_Rule):
     rule = "given"
 
 
-class _Product(Scoring):
-    """score = scale * q . k on the memory as it is.
-
-    A bidirectional memory is twice as wide as the decoder's state; the sum of its two directions is then the key,
-    which keeps these scorings free of parameters.
-    """
-
-    content = True
-
-    def check(self, sizes: Sizes) -> None:
-        if sizes.memory not in (sizes.query, 2 * sizes.query):
-            raise ValueError(
-                f"attention {self.name!r} compares a query of width {sizes.query} with a memory of width "
-                f"{sizes.memory}, expected {sizes.query} or {2 * sizes.query} (both directions)"
-            )
-
-    def keys(self, p: Parameters, rows: Rows, sizes: Sizes) -> np.ndarray:
-        memory = rows.memory
-        if sizes.memory == sizes.query:
-            return memory
-        return memory[:, : sizes.query] + memory[:, sizes.query :]
-
-    def scorer(self, p: Parameters, sizes: Sizes) -> Scorer:
-        return Scorer("product")
-
-    def keys_backward(self, c: KeysGradient) -> np.ndarray:
-        return c.dkeys if c.sizes.memory == c.sizes.query else np.concatenate([c.dkeys, c.dkeys], 1)
-
-
-@register
-class Dot(_Product):
+@register_scoring
+class Dot(ProductScoring):
     """score = q . k (Luong 2015)."""
 
     name = "dot"
     source = "Luong 2015"
 
 
-@register
-class ScaledDot(_Product):
+@register_scoring
+class ScaledDot(ProductScoring):
     """score = q . k / sqrt(H), H the width of a head (Vaswani 2017)."""
 
     name = "scaled_dot"
@@ -124,7 +83,7 @@ class ScaledDot(_Product):
         return Scorer("product", scale=(sizes.query // sizes.heads) ** -0.5)
 
 
-@register
+@register_scoring
 class General(Scoring):
     """score = q W k (Luong 2015): W is folded into the keys once per sentence."""
 
@@ -147,7 +106,7 @@ class General(Scoring):
         return dmemory
 
 
-@register
+@register_scoring
 class Additive(Scoring):
     """score = v . tanh(q W + m U + b) (Bahdanau 2014); normalized: g v / |v| in place of v (Raffel 2017)."""
 
@@ -189,7 +148,7 @@ class Additive(Scoring):
         return None if c.dmemory is not None else dmemory
 
 
-@register
+@register_scoring
 class Concat(Scoring):
     """score = v . tanh([q; m] W) (Luong 2015): one matrix over both, no bias."""
 
@@ -218,8 +177,8 @@ class Concat(Scoring):
         return None if c.dmemory is not None else dmemory
 
 
-@register
-class Cosine(_Product):
+@register_scoring
+class Cosine(ProductScoring):
     """score = exp(log_sharpness) cos(q, k) (content addressing of Graves 2014); a zero vector scores 0."""
 
     name = "cosine"
@@ -246,7 +205,7 @@ class Cosine(_Product):
         return super().keys_backward(replace(c, dkeys=dplain))
 
 
-@register
+@register_scoring
 class Location(Scoring):
     """score[s] = (q W)[s]: the query alone says where to look (Luong 2015), up to position max_source.
 
@@ -282,7 +241,7 @@ class Location(Scoring):
         return None
 
 
-@register
+@register_scoring
 class LocationSensitive(Additive):
     """score = v . tanh(q W + m U + b + f F), f = filters * the weights of the row before (Chorowski 2015).
 
@@ -329,7 +288,7 @@ class LocationSensitive(Additive):
         return around[:, :-1].reshape(-1, self.width)
 
 
-@register
+@register_scoring
 class Coverage(Additive):
     """score = v . tanh(q W + m U + b + c_s w_c), c = the sum of the weights of all rows before (See 2017, eq. 11)."""
 
@@ -356,12 +315,10 @@ class Coverage(Additive):
 
 
 def scorings() -> list[str]:
-    """The registered names."""
-    return list(registry)
+    """The registered names, those of installed packages among them (entry points of the group "dhyan.scorings")."""
+    return registry.names()
 
 
 def scoring(name: str) -> Scoring:
     """The scoring of that name. ValueError for an unknown one, nearest names first."""
-    if not isinstance(name, str) or name not in registry:  # a list of a configuration file has no hash
-        raise unknown_name("attention", name, registry)
-    return registry[name]
+    return registry.find(name)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dhyan.errors import unknown_name
-
-from .scoring import Parameters, Scorer, Scoring, Shapes, Sizes
+from .normalizers import NORMALIZERS, Normalizer
+from .scoring import Initial, Parameters, Scorer, Scoring, Sizes
 from .scorings import scoring
 from .windows import RATE, AnyWindow, PredictiveWindow
 
-NORMALIZERS = ("softmax", "sparsemax", "monotonic")
-
 
 @dataclass(frozen=True)
-class Plan:
+class Setting:
     """One checked combination; ValueError where its parts do not fit.
 
     Parameters beside the scoring's own: window_query (Q, U), window_v (U) of a PredictiveWindow; threshold (1,) of the
@@ -32,8 +30,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         where, chosen, sizes = f"attention {self.name!r}", self.scoring, self.sizes
-        if self.normalize not in NORMALIZERS:
-            raise unknown_name("attention: normalize", self.normalize, NORMALIZERS)
+        normalizer = self.normalizer
         if isinstance(self.temperature, bool) or not isinstance(self.temperature, int | float):
             raise TypeError(f"{where}: temperature is {self.temperature!r}, expected a number")
         if not 0 < self.temperature < math.inf:
@@ -46,8 +43,8 @@ class Plan:
         if sizes.heads > 1:
             self._check_heads(where)
         if self.window is not None:
-            if self.normalize == "monotonic":
-                raise ValueError(f"{where}: a window with normalize 'monotonic', expected one of them")
+            if normalizer.feedback:
+                raise ValueError(f"{where}: a window with normalize {self.normalize!r}, expected one of them")
             if isinstance(self.window, PredictiveWindow) and not chosen.content:
                 raise ValueError(f"{where}: a predictive window needs a scoring of the content, expected window = None")
         if chosen.scorer_is_rule and self.normalize != "softmax":
@@ -67,12 +64,17 @@ class Plan:
         return scoring(self.name)
 
     @property
+    def normalizer(self) -> Normalizer:
+        """The registered normaliser."""
+        return NORMALIZERS.find(self.normalize)
+
+    @property
     def step_by_step(self) -> bool:
-        """True where the core's decoder loop cannot read: it then asks `reader` step by step."""
+        """True where the core's decoder loop cannot read: it then calls back step by step, see `model.feedback`."""
         return (
             self.scoring.feedback != ""
             or self.scoring.step_by_step
-            or self.normalize == "monotonic"
+            or not self.normalizer.in_core
             or self.sizes.heads > 1
             or isinstance(self.window, PredictiveWindow)
         )
@@ -80,28 +82,29 @@ class Plan:
     @property
     def needs_feedback(self) -> bool:
         """True where a row depends on the weights of earlier rows."""
-        return self.scoring.feedback != "" or self.normalize == "monotonic"
+        return self.scoring.feedback != "" or self.normalizer.feedback
 
-    def shapes(self) -> Shapes:
-        """Parameter name -> shape."""
+    def parameters(self) -> Iterator[tuple[str, tuple[int, ...], Initial]]:
+        """Name, shape and initial value of each parameter."""
         shapes = dict(self.scoring.shapes(self.sizes))
         if isinstance(self.window, PredictiveWindow):
             shapes["window_query"] = (self.sizes.query, self.sizes.units)
             shapes["window_v"] = (self.sizes.units,)
-        if self.normalize == "monotonic":
-            shapes["threshold"] = (1,)
-        return shapes
+        for name, shape in shapes.items():
+            yield name, shape, self._initial(name)
+        if self.normalize == "monotonic":  # at first attention rather moves on than stops (Raffel 2017)
+            yield "threshold", (1,), lambda array, rng: array.fill(-1.0)
+
+    def _initial(self, name: str) -> Initial:
+        def fill(array: np.ndarray, rng: np.random.Generator) -> None:
+            array[...] = self.scoring.initial(name, array.shape, rng)
+
+        return fill
 
     def rates(self) -> dict[str, float]:
         """Parameter -> the share of an optimiser's step that it moves by, where that is not all of it."""
         slow = ("window_query", "window_v") if isinstance(self.window, PredictiveWindow) else ()
         return dict.fromkeys(slow, RATE)
-
-    def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        """The initial value of one parameter."""
-        if name == "threshold":
-            return np.full(shape, -1.0)  # at first attention rather moves on than stops (Raffel 2017)
-        return self.scoring.initial(name, shape, rng)
 
     def scorer(self, p: Parameters) -> Scorer:
         """The term with its parameters; a temperature divides the scores."""

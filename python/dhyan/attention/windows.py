@@ -5,6 +5,7 @@ predicted centre of local-p attention (Luong 2015), forward and the gradient thr
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +94,7 @@ def ranges(
 
 
 @dataclass(frozen=True, eq=False)
-class Restriction:
+class Attendable:
     """What the T rows of B sentences may attend: begin <= s < end, and the mask where there is one.
 
     lengths (B,): the sentences' own lengths; begin, end (B, T) int64; mask bool, broadcastable to (B, T, S), or None.
@@ -104,12 +105,12 @@ class Restriction:
     end: np.ndarray
     mask: np.ndarray | None = None
 
-    def rows(self, first: int, last: int) -> Restriction:
+    def rows(self, first: int, last: int) -> Attendable:
         """That of rows first to last - 1."""
         mask = self.mask
         if mask is not None and mask.ndim >= 2 and mask.shape[-2] > 1:
             mask = mask[..., first:last, :]
-        return Restriction(self.lengths, self.begin[:, first:last], self.end[:, first:last], mask)
+        return Attendable(self.lengths, self.begin[:, first:last], self.end[:, first:last], mask)
 
     def allowed(self, S: int) -> np.ndarray:
         """(B, T, S): True where row t may attend s."""
@@ -157,33 +158,30 @@ class Centre:
     @classmethod
     def of(cls, window: PredictiveWindow, p: Parameters, query: np.ndarray, lengths: np.ndarray, S: int) -> Centre:
         """The centres of these queries (B, T, Q) in sentences of these lengths."""
-        B, T, Q = query.shape
-        hidden = np.tanh(ops.linear_forward(query.reshape(-1, Q), p["window_query"])).reshape(B, T, len(p["window_v"]))
+        hidden = np.tanh(ops.linear_forward(query, p["window_query"]))
         logit = (hidden.astype(np.float64) * p["window_v"]).sum(2)
         share = 0.5 * (1 + np.tanh(0.5 * logit))  # the sigmoid, without overflow
         centre = share * lengths[:, None]
-        sigma = window.radius / 2
+        sigma = min(window.radius, sys.maxsize) / 2  # a wider Gaussian is the same: 1 everywhere
         away = np.arange(S) - centre[:, :, None]
         gaussian, slope = np.exp(-(away**2) / (2 * sigma**2)), away / sigma**2
         return cls(centre, share, hidden, lengths, window.radius, gaussian.astype(query.dtype), slope)
 
-    def cut(self, may: Restriction) -> Restriction:
+    def cut(self, may: Attendable) -> Attendable:
         """Only |s - p| <= radius; a centre that is not finite cuts nothing and shows as NaN in its row."""
-        known = np.isfinite(self.centre)
-        p = np.where(known, self.centre, 0)
-        low = np.where(known, np.ceil(p - self.radius), 0).astype(np.int64)
-        high = np.where(known, np.floor(p + self.radius) + 1, self.gaussian.shape[2]).astype(np.int64)
+        known, S = np.isfinite(self.centre), self.gaussian.shape[2]
+        p, radius = np.where(known, self.centre, 0), min(self.radius, S)  # a wider one reaches no further
+        low = np.where(known, np.ceil(p - radius), 0).astype(np.int64)
+        high = np.where(known, np.floor(p + radius) + 1, S).astype(np.int64)
         begin = np.maximum(may.begin, low)
         end = np.maximum(np.minimum(may.end, high), 0)
-        return Restriction(may.lengths, np.minimum(begin, end), end, may.mask)
+        return Attendable(may.lengths, np.minimum(begin, end), end, may.mask)
 
     def backward(self, p: Parameters, dcentre: np.ndarray, query: np.ndarray, gradients: Parameters) -> np.ndarray:
         """dquery (B, T, Q) from dcentre (B, T); adds the gradients of window_query and window_v."""
         dlogit = dcentre * self.lengths[:, None] * self.share * (1 - self.share)
         dhidden = dlogit[:, :, None] * p["window_v"] * (1 - self.hidden.astype(np.float64) ** 2)
         gradients["window_v"] += (dlogit[:, :, None] * self.hidden).sum((0, 1)).astype(query.dtype)
-        rows = query.reshape(-1, query.shape[2])
-        narrow = dhidden.astype(query.dtype).reshape(len(rows), dhidden.shape[2])
-        dquery, dmatrix, _ = ops.linear_backward(narrow, rows, p["window_query"])
+        dquery, dmatrix, _ = ops.linear_backward(dhidden.astype(query.dtype), query, p["window_query"])
         gradients["window_query"] += dmatrix
-        return dquery.reshape(query.shape)
+        return dquery

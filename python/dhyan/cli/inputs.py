@@ -13,12 +13,12 @@ from typing import Any
 from dhyan import metrics
 from dhyan.errors import DataError, unknown_name
 from dhyan.model.seq2seq import ROUNDED_WEIGHTS
+from dhyan.search.options import SearchOptions
 from dhyan.text.config import DataConfig
 from dhyan.text.copies import copies_of
 from dhyan.text.lexicon import KEPT
 from dhyan.text.pairs import BAD_LINES, Pair, check_links, read_pairs, scan_file
 from dhyan.training.folder import load_tables
-from dhyan.translate.options import SearchOptions
 from dhyan.translate.translator import Translator, load
 from dhyan.translate.unknown import read_dictionary
 
@@ -27,8 +27,13 @@ from .parser import UsageError, search_options
 
 def read(source: str, target: str | None, data: DataConfig) -> list[Pair]:
     """The pairs of a TSV file, or of a source and a target file; bad lines that are skipped are noted."""
-    skipped: list[str] = []
-    pairs = read_pairs(source, target, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, **data.counted)
+    skipped, notes = list[str](), list[str]()
+    pairs = read_pairs(
+        source, target, columns=data.columns, tags=data.tags, bad_lines=data.bad_lines, skipped=skipped, notes=notes,
+        **data.counted,
+    )  # fmt: skip
+    for line in notes:
+        note(line)
     note_skipped(source, skipped)
     return pairs
 
@@ -130,7 +135,7 @@ def note(message: str) -> None:
     print(f"dhyan: {message}", file=sys.stderr)
 
 
-class Wishes:
+class Constraints:
     """The prefix and the phrases of line after line. Errors: DataError naming file and line, or the option.
 
     What a model that copies can write depends on the line too: it is checked with it, and left out of blank ones.

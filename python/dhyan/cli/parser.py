@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 from dhyan.errors import nearest_first
 from dhyan.options import Option, Options
 from dhyan.report.options import CHOICES
+from dhyan.search.options import SearchOptions
 from dhyan.training.config import TABLES
-from dhyan.translate.options import SearchOptions
 
 COMMANDS = {
     "demo": "train on the built-in Hindi-English corpus without and with attention, and show both",
@@ -139,7 +139,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     add_ensemble(own["translate"])
     add_search(own["translate"], nbest=True)
     _add_speed(own["translate"])
-    add_wishes(own["translate"])
+    add_constraints(own["translate"])
     _add_model(own["evaluate"], ", or a file of outputs, one a line")
     _add_pairs(own["evaluate"], "test")
     own["evaluate"].add_argument("--tokenize", default="13a", metavar="NAME", help="sacreBLEU's tokenizer (13a)")
@@ -170,7 +170,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--source", nargs=2, metavar=("TRAIN", "VALID"), help="instead: one source sentence a line")
     parser.add_argument("--target", nargs=2, metavar=("TRAIN", "VALID"), help="and one target sentence a line")
-    parser.add_argument("--out", metavar="DIR", help="the model folder to write, over an older one; required")
+    parser.add_argument("--out", metavar="DIR", help="the model folder to write; required")
+    parser.add_argument("--overwrite", action="store_true", help="replace the model that --out holds")
     parser.add_argument("--config", metavar="FILE.toml", help="tables [model], [train], [data]; options win over it")
     parser.add_argument("--print-config", action="store_true", help="print the whole configuration as TOML and exit")
     parser.add_argument("--resume", action="store_true", help="go on where a stopped run of --out stands")
@@ -302,8 +303,8 @@ def add_search(parser: argparse.ArgumentParser, *, nbest: bool = False) -> None:
             group.add_argument(flag, dest=key, type=kind, default=default, metavar=metavar, help=text)
 
 
-def add_wishes(parser: argparse.ArgumentParser) -> None:
-    """--prefix, --include and their files, see `dhyan.cli.wishes`."""
+def add_constraints(parser: argparse.ArgumentParser) -> None:
+    """--prefix, --include and their files, see `inputs.Constraints`."""
     group = parser.add_argument_group("what outputs hold")
     prefixes = group.add_mutually_exclusive_group()
     prefixes.add_argument("--prefix", metavar="TEXT", help="every output begins with this text")

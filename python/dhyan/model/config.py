@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dhyan.options import Options, option
 
 if TYPE_CHECKING:
-    from dhyan.attention.setting import Plan
+    from dhyan.attention.setting import Setting
     from dhyan.attention.windows import AnyWindow
 
 ORDERS = ("bahdanau", "luong")
@@ -26,9 +27,9 @@ def _cells() -> tuple[str, ...]:
 
 
 def _normalizers() -> tuple[str, ...]:
-    from dhyan.attention.setting import NORMALIZERS
+    from dhyan.attention.normalizers import NORMALIZERS
 
-    return NORMALIZERS
+    return tuple(NORMALIZERS)
 
 
 def _scorings() -> str:
@@ -57,7 +58,7 @@ class ModelConfig(Options):
 
     dropout and its kinds variational, recurrent_dropout, embedding_dropout: see `dropout`. residual: from the second
     layer on, what a layer reads is added to its output. layer_norm: of the sums inside the cells (Ba et al. 2016). tie:
-    which embeddings share one table, see `tying`.
+    which embeddings share one table, see `parameters`.
 
     Errors: ValueError for values out of range, unknown names, parts that do not fit; TypeError for wrong types.
     """
@@ -118,27 +119,27 @@ class ModelConfig(Options):
                 f"{where}: tie is 'all' with source {self.source!r}, {got}, expected tokens of equal sizes"
             )
         # How long a source can be may not be known yet: train finds it, and a model asks for it.
-        self._plan(max(self.max_source, 1))
+        self._setting(max(self.max_source, 1))
 
-    def _plan(self, max_source: int) -> Plan:
+    def _setting(self, max_source: int) -> Setting:
         from dhyan.attention.scoring import Sizes
-        from dhyan.attention.setting import Plan
+        from dhyan.attention.setting import Setting
 
         sizes = Sizes(self.hidden, self.memory_size, self.hidden, self.heads, max_source, self.normalized)
         assert not isinstance(self.window, int | str)
-        return Plan(self.attention, sizes, self.window, self.normalize, self.temperature)
+        return Setting(self.attention, sizes, self.window, self.normalize, self.temperature)
 
     @cached_property
-    def plan(self) -> Plan:
+    def setting(self) -> Setting:
         """How the decoder reads. ValueError for the scoring "location" while max_source is 0."""
-        return self._plan(self.max_source)
+        return self._setting(self.max_source)
 
     @property
     def radius(self) -> int:
-        """The radius of a Window, -1 without one."""
+        """The radius of a Window, -1 without one; at most what 64 bits hold: a wider one reaches no further."""
         from dhyan.attention.windows import Window
 
-        return self.window.radius if isinstance(self.window, Window) else -1
+        return min(self.window.radius, sys.maxsize) if isinstance(self.window, Window) else -1
 
     def to_dict(self) -> dict[str, Any]:
         """Field name -> plain value: a window is its radius or "predictive:RADIUS"."""

@@ -14,6 +14,7 @@ without a gradient to the weights: neither infinity nor NaN comes of a weight th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +23,15 @@ from dhyan import ops
 from dhyan.checks import check_ids
 from dhyan.text.vocabulary import UNKNOWN
 
+from .arrays import Parameter, linear, under
+from .config import ModelConfig
+
 LEAST = 2.0**-100  # far below any weight that matters, and its inverse still fits float32
 
 
-# ---------------------------------------------------------------- ids
+def copy_parameters(config: ModelConfig) -> Iterator[Parameter]:
+    """copy.weight (E, 1), copy.bias (1): the gate, of a model that copies."""
+    return under("copy", linear(config.embedding, 1) if config.copy else ())
 
 
 def check_copies(copies: object, source: np.ndarray, lengths: np.ndarray, size: int) -> np.ndarray:

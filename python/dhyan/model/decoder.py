@@ -5,6 +5,7 @@ Rows: N = sum of the decoder steps of all sentences, N_s = sum of the source len
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,22 +15,44 @@ from dhyan import ops
 from dhyan.attention.scoring import KeysGradient, Rows, Scorer
 from dhyan.ops import decoder as core_ops
 
+from .arrays import Arrays, Parameter, linear, under
+from .cells import CELLS
 from .config import ModelConfig
 from .dropout import Dropout, apply
-from .feedback import SequenceReader, padded_memory
-from .parameters import Arrays
+from .feedback import SequenceCallback, padded_memory
 
 
-def core_parameters(config: ModelConfig, p: Arrays, reader: Any = None) -> dict[str, Any]:
-    """The dictionary that the binding reads; reader: what reads in the place of the core (`reader`), or None."""
-    plan = config.plan
-    scorer = Scorer("read") if plan.step_by_step else plan.scorer(p.group("attention"))
+def decoder_parameters(config: ModelConfig) -> Iterator[Parameter]:
+    """initial.* of the first states, attention.*, decoder.LAYER.* of the cells, readout.*; not the embedding."""
+    c, cell = config, CELLS.find(config.cell)
+    E, H, D = c.embedding, c.hidden, c.memory_size
+    yield from under("initial", linear(H, c.layers * H * cell.states))
+    yield from under("attention", c.setting.parameters())
+    width = E + (D if c.order == "bahdanau" else E if c.input_feeding else 0)
+    for layer in range(c.layers):
+        yield from under(f"decoder.{layer}", cell.parameters(width, H, layer_norm=c.layer_norm))
+        width = H
+    yield from under("readout", linear(H + D + (E if c.order == "bahdanau" else 0), E))
+
+
+def _core_arrays(config: ModelConfig, arrays: Arrays) -> dict[str, Any]:
+    """Parameters or their gradients by the names that the binding reads or writes, those of the attention left out."""
+    return {
+        "cells": [ops.cell_arrays(arrays.group(f"decoder.{layer}")) for layer in range(config.layers)],
+        "readout": arrays["readout.weight"],
+        "readout_bias": arrays["readout.bias"],
+    }
+
+
+def core_parameters(config: ModelConfig, p: Arrays, callback: Any = None) -> dict[str, Any]:
+    """The dictionary that the binding reads; callback: what reads in place of the core, or None."""
+    setting = config.setting
+    scorer = Scorer("read") if setting.step_by_step else setting.scorer(p.group("attention"))
     return {
         "cell": config.cell,
         "order": config.order,
         "input_feeding": config.input_feeding,
         "residual": config.residual,
-        "cells": [ops.cell_arrays(p.group(f"decoder.{layer}")) for layer in range(config.layers)],
         "term": scorer.term,
         "query": scorer.query,
         "w": scorer.w,
@@ -37,9 +60,8 @@ def core_parameters(config: ModelConfig, p: Arrays, reader: Any = None) -> dict[
         "normalize_query": scorer.normalize_query,
         "sparsemax": config.normalize == "sparsemax",
         "radius": config.radius,
-        "reader": reader,
-        "readout": p["readout.weight"],
-        "readout_bias": p["readout.bias"],
+        "reader": callback,
+        **_core_arrays(config, p),
     }
 
 
@@ -67,11 +89,11 @@ def _rows(values: np.ndarray, lengths: np.ndarray) -> Rows:
     return Rows(values, lambda: np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths))
 
 
-def read_memory(
+def make_keys(
     config: ModelConfig, p: Arrays, values: np.ndarray, lengths: np.ndarray, alignment: np.ndarray | None
 ) -> Memory:
     """Keys made once per sentence from the encoder's states. ValueError where the oracle lacks its alignment."""
-    plan = config.plan
+    setting = config.setting
     if config.attention == "oracle":
         if alignment is None:
             raise ValueError("Seq2Seq: attention 'oracle' reads a given alignment (B, T, S), got none")
@@ -92,17 +114,17 @@ def read_memory(
         alignment = whole
     else:
         alignment = None
-    keys = plan.scoring.keys(p.group("attention"), _rows(values, lengths), plan.sizes)
+    keys = setting.scoring.keys(p.group("attention"), _rows(values, lengths), setting.sizes)
     return Memory(values, keys, lengths, alignment)
 
 
 def initial_states(config: ModelConfig, p: Arrays, final: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, Any]:
     """h0, c0 (L, B, H) = tanh(final W + b), c0 for the lstm only; and what initial_states_backward reads."""
     states = np.tanh(ops.linear_forward(final, p["initial.weight"], p["initial.bias"]))
-    kinds = 2 if config.cell == "lstm" else 1
+    kinds = CELLS.find(config.cell).states
     parts = states.reshape(len(final), kinds, config.layers, config.hidden).transpose(1, 2, 0, 3)
     h0 = np.ascontiguousarray(parts[0])
-    c0 = np.ascontiguousarray(parts[1]) if config.cell == "lstm" else None
+    c0 = np.ascontiguousarray(parts[1]) if kinds == 2 else None
     return h0, c0, (final, states)
 
 
@@ -164,17 +186,17 @@ def decoder_forward(
     if config.layers > 1:
         between = dropout.rows("decoder layers", steps, config.hidden, config.layers - 1)
     within = dropout.state("decoder", (config.layers, len(steps), config.hidden))
-    reader = None
-    if config.plan.step_by_step:
+    callback = None
+    if config.setting.step_by_step:
         padded = padded_memory(memory.values, memory.keys, memory.lengths)
-        reader = SequenceReader(
-            config.plan,
+        callback = SequenceCallback(
+            config.setting,
             p.group("attention"),
             padded,
-            hard=hard and config.normalize == "monotonic",
-            noise=dropout if config.normalize == "monotonic" else None,
+            hard=hard and config.setting.normalizer.feedback,
+            noise=dropout if config.setting.normalizer.feedback else None,
         )
-    parameters = core_parameters(config, p, reader)
+    parameters = core_parameters(config, p, callback)
     readout, weights, core = core_ops.decoder_forward(parameters, memory.core, y, index, steps, h0, c0, between, within)
     cache = DecoderCache(core, parameters, memory, ids, y, index, mask, between, within, h0, c0, states)
     return readout, weights, cache
@@ -189,31 +211,25 @@ def decoder_backward(
     gradients: Arrays,
 ) -> tuple[np.ndarray, np.ndarray]:
     """dmemory (N_s, D) and dfinal (B, H); writes the decoder's and the attention's gradients."""
-    plan, c = config.plan, cache
+    setting, c = config.setting, cache
     own = gradients.group("attention")
-    into = plan.scoring.gradient_targets(own, plan.sizes)
-    parameters, reader = c.parameters, None
-    if plan.step_by_step:
-        reader = c.parameters["reader"].backward()
-        parameters = {**c.parameters, "reader": reader}
-    written = {
-        "cells": [ops.cell_arrays(gradients.group(f"decoder.{layer}")) for layer in range(config.layers)],
-        "query": into.query,
-        "w": into.w,
-        "readout": gradients["readout.weight"],
-        "readout_bias": gradients["readout.bias"],
-    }
+    into = setting.scoring.gradient_targets(own, setting.sizes)
+    parameters, callback = c.parameters, None
+    if setting.step_by_step:
+        callback = c.parameters["reader"].backward()
+        parameters = {**c.parameters, "reader": callback}
+    written = {"query": into.query, "w": into.w, **_core_arrays(config, gradients)}
     dy, dh0, dc0, dkeys, dvalues, log_scale = core_ops.decoder_backward(
         c.core, parameters, c.memory.core, c.y, c.index, c.h0, c.c0, c.between, c.within, dreadout, dweights, written
     )
     dy = apply(dy, c.mask)
     ops.embedding_backward(dy, c.ids, config.target_size, out=gradients["target_embedding"])
-    if reader is not None:
-        dvalues = reader.finish(c.memory.rows, c.memory.keys, own)
+    if callback is not None:
+        dvalues = callback.finish(c.memory.rows, c.memory.keys, own)
     elif c.memory.keys is not None:
-        more = plan.scoring.keys_backward(
+        more = setting.scoring.keys_backward(
             KeysGradient(
-                p.group("attention"), c.memory.rows, c.memory.keys, dkeys, log_scale, own, plan.sizes, into, dvalues
+                p.group("attention"), c.memory.rows, c.memory.keys, dkeys, log_scale, own, setting.sizes, into, dvalues
             )
         )
         if more is not None:

@@ -5,6 +5,7 @@ Everything works on rows: the tokens of all sentences one after another, N_s = s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,10 @@ import numpy as np
 from dhyan import ops
 from dhyan.checks import check_ids
 
+from .arrays import Arrays, Parameter, under
+from .cells import CELLS
 from .config import ModelConfig
 from .dropout import Dropout, apply
-from .parameters import Arrays
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,16 @@ class EncoderCache:
 
 def _directions(config: ModelConfig) -> tuple[str, ...]:
     return ("forward", "backward") if config.bidirectional else ("forward",)
+
+
+def encoder_parameters(config: ModelConfig) -> Iterator[Parameter]:
+    """encoder.LAYER.DIRECTION.NAME of its cells; the embedding is the model's."""
+    cell, width = CELLS.find(config.cell), config.embedding if config.source == "tokens" else config.source_size
+    for layer in range(config.layers):
+        for direction in _directions(config):
+            own = cell.parameters(width, config.hidden, layer_norm=config.layer_norm)
+            yield from under(f"encoder.{layer}.{direction}", own)
+        width = config.memory_size
 
 
 def encoder_forward(

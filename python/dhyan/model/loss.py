@@ -4,13 +4,24 @@ gold links, and against reading a position twice); with the gradients of all of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from dhyan import ops
 from dhyan.text.vocabulary import UNKNOWN
 
+from .arrays import Arrays, Parameter, linear, under
+from .config import ModelConfig
 from .copying import copy_backward, copy_forward, copy_loss
-from .parameters import Arrays
+
+
+def output_parameters(config: ModelConfig) -> Iterator[Parameter]:
+    """output.weight (E, V), where no embedding is read as it, output.bias (V)."""
+    weight, bias = under("output", linear(config.embedding, config.target_size))
+    if config.tie == "none":
+        yield weight
+    yield bias
 
 
 class OutputLoss:

@@ -14,10 +14,10 @@ import numpy as np
 
 from dhyan import ops
 
+from .arrays import Arrays
 from .config import ModelConfig
 from .decoder import Memory, decoder_forward
 from .dropout import Dropout, apply
-from .parameters import Arrays
 
 _LOGITS = 1 << 22  # most of them at a time
 
@@ -37,9 +37,9 @@ def mixed_tokens(
     Which are replaced is a function of (seed, step). Errors: ValueError without a step and for rates outside [0, 1).
     """
     if dropout.step is None:
-        raise ValueError(f"Seq2Seq.forward: sampling is {rate} without a step, which chooses what is sampled")
+        raise ValueError(f"Seq2Seq.forward: scheduled_sampling is {rate} without a step, which chooses what is sampled")
     if not 0 <= rate < 1:
-        raise ValueError(f"Seq2Seq.forward: sampling is {rate}, expected 0 <= sampling < 1")
+        raise ValueError(f"Seq2Seq.forward: scheduled_sampling is {rate}, expected 0 <= scheduled_sampling < 1")
     kept = dropout.mask("scheduled sampling", read.shape, rate)
     if kept is None:
         return read

@@ -10,17 +10,19 @@ import numpy as np
 from dhyan import ops
 from dhyan.checks import check_ids
 from dhyan.errors import NumericError, unknown_name
+from dhyan.search.beam import Hypothesis, greedy_search
 from dhyan.text.batch import Batch
 from dhyan.text.vocabulary import BEGIN, END, PAD, UNKNOWN
 
 from . import decoder
 from . import steps as stepping
+from .arrays import Arrays
 from .config import ModelConfig
 from .copying import CopyCache, check_copies
 from .dropout import Dropout, apply
 from .encoder import EncoderCache, encoder_backward, encoder_forward
 from .loss import CopyLoss, OutputLoss, coverage_loss, guided_loss
-from .parameters import Arrays, initial_parameters, tied_gradients, untied
+from .parameters import initial_parameters, tied_gradients, untied
 from .rounding import round_to_bfloat16, round_to_bytes
 from .scheduled_sampling import mixed_tokens
 from .steps import DecoderState
@@ -78,7 +80,7 @@ class Seq2Seq:
         self._frozen: Arrays | None = None  # what _layers makes, kept
 
     def _layers(self) -> Arrays:
-        """The parameters under the names that the layers read: see `tying`."""
+        """The parameters under the names that the layers read: see `parameters`."""
         return untied(self.config, self._parameters) if self._frozen is None else self._frozen
 
     def freeze(self, weights: str | None = None) -> None:
@@ -134,29 +136,35 @@ class Seq2Seq:
         smoothing: float = 0.0,
         guided: float = 0.0,
         coverage: float = 0.0,
-        sampling: float = 0.0,
+        scheduled_sampling: float = 0.0,
     ) -> tuple[float, ModelCache]:
         """(loss, cache): the mean negative log-likelihood per target token, in nats.
 
         step: the training step that chooses the dropout masks, a function of (seed, step); None is no dropout.
         smoothing: label smoothing in [0, 1). guided, coverage: weights of two further losses on the attention weights
-        that are added, see `alignment_loss`; guided compares them with batch.alignment.
-        sampling: the share of target tokens that are read as the model itself would write them, see `scheduled`.
+        that are added, see `loss`; guided compares them with batch.alignment.
+        scheduled_sampling: the share of target tokens read as the model would write them, see the module of that name.
         Errors: IndexError for ids outside the vocabularies, with position; ValueError for an alignment that is missing.
         """
         with ops.products(self.bf16 and step is not None):
-            return self._forward(batch, step, smoothing, guided, coverage, sampling)
+            return self._forward(batch, step, smoothing, guided, coverage, scheduled_sampling)
 
     def _forward(
-        self, batch: Batch, step: int | None, smoothing: float, guided: float, coverage: float, sampling: float
+        self,
+        batch: Batch,
+        step: int | None,
+        smoothing: float,
+        guided: float,
+        coverage: float,
+        scheduled_sampling: float,
     ) -> tuple[float, ModelCache]:
         c = self.config
         p, dropout = self._layers(), Dropout.of(c, self.seed, step, self.dtype)
         memory, final, encoder_cache = self._encode(p, batch.source, batch.source_lengths, dropout, batch.alignment)
         copies = self._copies(batch)
         read, targets, steps = self._target_rows(batch, copies)
-        if sampling:
-            read = mixed_tokens(c, p, memory, final, read, steps, dropout, sampling)
+        if scheduled_sampling:
+            read = mixed_tokens(c, p, memory, final, read, steps, dropout, scheduled_sampling)
         readout, weights, decoder_cache = decoder.decoder_forward(c, p, memory, final, read, steps, dropout)
         mask = dropout.rows("readout", steps, c.embedding)
         readout = apply(readout, mask)
@@ -268,33 +276,29 @@ class Seq2Seq:
         """
         if max_length < 1:
             raise ValueError(f"Seq2Seq.greedy: max_length is {max_length}, expected at least 1")
-        source_lengths = np.asarray(source_lengths)
-        state = self.start(source, source_lengths, alignment, shortlist, copies)
-        if state.reader is not None or state.copier is not None:
-            return self._greedy_steps(state, len(source_lengths), np.shape(source)[1], max_length)
-        limit = np.full(len(source_lengths), max_length, np.int64)
+        lengths, S = np.asarray(source_lengths), np.shape(source)[1]
+        state = self.start(source, lengths, alignment, shortlist, copies)
+        if state.callback is not None or state.copier is not None:
+            return self._padded(greedy_search(self, state, lengths, max_length), S)
+        limit = np.full(len(lengths), max_length, np.int64)
         ids, weights, used = state.stepper.greedy(state.h, state.c, BEGIN, END, PAD, limit)
         if (ids < 0).any():
-            raise _nan(int((ids < 0).any(0).argmax()))
-        padded = np.zeros((len(ids), used, np.shape(source)[1]), self.dtype)
+            step = int((ids < 0).any(0).argmax()) + 1
+            raise NumericError(f"greedy: the model gave NaN at step {step}, expected log-probabilities")
+        padded = np.zeros((len(ids), used, S), self.dtype)
         padded[:, :, : weights.shape[2]] = weights[:, :used]
         return ids[:, :used], padded
 
-    def _greedy_steps(self, state: DecoderState, B: int, S: int, max_length: int) -> tuple[np.ndarray, np.ndarray]:
-        """greedy, step by step: for attention that the core's loop does not read by itself, and for copying."""
-        ids, weights = np.full((B, max_length), PAD, np.int64), np.zeros((B, max_length, S), self.dtype)
-        sentence, tokens, used = np.arange(B), np.full(B, BEGIN, np.int64), 0
-        while len(sentence) and used < max_length:
-            log_probabilities, read, state = self.advance(state, tokens, sentence)
-            if np.isnan(log_probabilities).any():
-                raise _nan(used)
-            tokens = log_probabilities.argmax(1)
-            ids[sentence, used] = tokens
-            weights[sentence, used, : read.shape[1]] = read
-            used += 1
-            running = np.flatnonzero(tokens != END)
-            sentence, tokens, state = sentence[running], tokens[running], state.select(running)
-        return ids[:, :used], weights[:, :used]
+    def _padded(self, hypotheses: list[Hypothesis], S: int) -> tuple[np.ndarray, np.ndarray]:
+        """ids (B, T), end symbol included, then pad; weights (B, T, S)."""
+        T = max((len(h.ids) + h.finished for h in hypotheses), default=0)
+        ids, weights = np.full((len(hypotheses), T), PAD, np.int64), np.zeros((len(hypotheses), T, S), self.dtype)
+        for b, h in enumerate(hypotheses):
+            n, own = h.weights.shape
+            ids[b, :n], weights[b, :n, :own] = h.ids, h.weights
+            if h.end_weights is not None:
+                ids[b, n], weights[b, n, :own] = END, h.end_weights
+        return ids, weights
 
     def start(
         self,
@@ -307,7 +311,7 @@ class Seq2Seq:
         """Encode the sentences; the state before the first decoder step, one row a sentence.
 
         alignment (B, T, S): what the scoring "oracle" reads by; ValueError where it is missing. shortlist (B, V) bool:
-        the tokens that a sentence may choose, for speed (`shortlist.Lexicon` makes it); they share the probability.
+        the tokens that a sentence may choose, for speed (`text.lexicon.Lexicon` makes it); they share the probability.
         copies (B, S): the source tokens as target ids, which a model that copies needs; it may copy any of them.
         """
         none = Dropout(0.0, self.seed, None, self.dtype)
@@ -350,7 +354,7 @@ class Seq2Seq:
     ) -> tuple[decoder.Memory, np.ndarray, EncoderCache]:
         self._check_source(source)
         rows, final, cache = encoder_forward(self.config, p, source, lengths, dropout)
-        return decoder.read_memory(self.config, p, rows, lengths, alignment), final, cache
+        return decoder.make_keys(self.config, p, rows, lengths, alignment), final, cache
 
     def _check_source(self, source: np.ndarray) -> None:
         c = self.config
@@ -392,7 +396,3 @@ class Seq2Seq:
         lines = [f"{name:32s} {array.shape!s:>16s} {array.size:>12,d}" for name, array in self._parameters.items()]
         total = sum(array.size for array in self._parameters.values())
         return "\n".join([*lines, f"{'total':32s} {'':>16s} {total:>12,d}"])
-
-
-def _nan(step: int) -> NumericError:
-    return NumericError(f"greedy: the model gave NaN at step {step + 1}, expected log-probabilities")

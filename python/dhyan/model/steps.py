@@ -11,18 +11,18 @@ from dhyan.attention.read import NO_FEEDBACK, Feedback
 from dhyan.ops import decoder as core_ops
 from dhyan.text.vocabulary import BEGIN, END
 
+from .arrays import Arrays
 from .config import ModelConfig
 from .copying import Copier, largest
 from .decoder import Memory, core_parameters, initial_states
-from .feedback import StepReader, padded_memory
-from .parameters import Arrays
+from .feedback import SearchCallback, padded_memory
 
 
 @dataclass(frozen=True)
 class DecoderState:
     """Where N hypotheses stand: their hidden states; the sentences they read are shared and never copied.
 
-    h, c (L, N, H); readout (N, E); position (N,) decoder steps made; reader and what its rows feed back, where the
+    h, c (L, N, H); readout (N, E); position (N,) decoder steps made; callback and what its rows feed back, where the
     core does not read by itself; copier, where the model copies.
     """
 
@@ -31,7 +31,7 @@ class DecoderState:
     c: np.ndarray | None
     readout: np.ndarray
     position: np.ndarray
-    reader: StepReader | None = None
+    callback: SearchCallback | None = None
     feedback: Feedback = NO_FEEDBACK
     copier: Copier | None = None
 
@@ -39,7 +39,7 @@ class DecoderState:
         """The states of these rows (M,), in this order; a row may be repeated or left out."""
         c = None if self.c is None else self.c[:, rows]
         h, readout, position = self.h[:, rows], self.readout[rows], self.position[rows]
-        return DecoderState(self.stepper, h, c, readout, position, self.reader, self.feedback.take(rows), self.copier)
+        return DecoderState(self.stepper, h, c, readout, position, self.callback, self.feedback.take(rows), self.copier)
 
 
 def step_weights(config: ModelConfig, p: Arrays, *, shrunk: bool = False) -> Any:
@@ -78,13 +78,13 @@ def start(
     if copies is not None:
         w, b = p["copy.weight"].copy(), p["copy.bias"].copy()
         state = replace(state, copier=Copier(w, b, copies, config.target_size))
-    if not config.plan.step_by_step:
+    if not config.setting.step_by_step:
         return state
     own = p.group("attention")
     if weights is None:  # as the stepper's: training on must not change a search under way
         own = {name: array.copy() for name, array in own.items()}
-    reader = StepReader(config.plan, own, padded_memory(memory.values, memory.keys, memory.lengths))
-    return replace(state, reader=reader, feedback=reader.start())
+    callback = SearchCallback(config.setting, own, padded_memory(memory.values, memory.keys, memory.lengths))
+    return replace(state, callback=callback, feedback=callback.start())
 
 
 def advance(
@@ -120,7 +120,7 @@ def beam(
     (B, beam, T) with the end symbol, weights (B, beam, T, S), sums, steps (0: no hypothesis) and finished (B, beam),
     and the first step that gave NaN, 0 without one.
     """
-    if state.reader is not None or state.copier is not None:
+    if state.callback is not None or state.copier is not None:
         return None
     found: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
     found = state.stepper.beam(state.h, state.c, BEGIN, END, beam, nbest, limits, norm)
@@ -130,12 +130,12 @@ def beam(
 def _advance(
     state: DecoderState, tokens: np.ndarray, sentence: np.ndarray, top: int
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray, DecoderState]:
-    reader = None if state.reader is None else state.reader.after(state.feedback)
+    callback = None if state.callback is None else state.callback.after(state.feedback)
     if state.copier is not None:
         tokens = state.copier.read(tokens)
     *found, weights, h, c, readout = state.stepper.step(
-        tokens, sentence, state.position, state.h, state.c, state.readout, reader, top
+        tokens, sentence, state.position, state.h, state.c, state.readout, callback, top
     )
-    feedback = state.feedback if reader is None else reader.feedback
-    after = DecoderState(state.stepper, h, c, readout, state.position + 1, state.reader, feedback, state.copier)
+    feedback = state.feedback if callback is None else callback.feedback
+    after = DecoderState(state.stepper, h, c, readout, state.position + 1, state.callback, feedback, state.copier)
     return tuple(found), weights, after

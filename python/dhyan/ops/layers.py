@@ -9,6 +9,7 @@ with N = sum of the lengths.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -80,9 +81,14 @@ def _id_error(op: str, ids: np.ndarray, V: int) -> IndexError:
     return IndexError(f"{op}: the id at {position} is {ids[position]}, expected 0 <= id < {V}")
 
 
+def _rows(x: np.ndarray) -> np.ndarray:
+    """x (..., I) as (M, I), also where I is 0."""
+    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
 def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
     """y (..., O) = x (..., I) @ w (I, O) + b (O). A row's bits do not depend on the rows beside it."""
-    rows = x.reshape(-1, x.shape[-1]) if x.ndim != 2 else x
+    rows = _rows(x)
     return _core.linear_forward(rows, w, b).reshape(*x.shape[:-1], w.shape[-1])
 
 
@@ -98,8 +104,9 @@ def linear_backward(
     """(dx, dw, db) of y = x @ w + b: dx = dy w^T, dw = x^T dy, db = the sum of dy over all leading axes.
 
     dw, db: arrays to write to, made here if None. add_to (M, I): an array that dx is added to, returned in its place.
+    ValueError where one of the three shares memory with another array of the call.
     """
-    rows = x.reshape(-1, x.shape[-1])
+    rows = _rows(x)
     dw = np.empty(w.shape, w.dtype) if dw is None else dw
     db = np.empty(w.shape[1:], w.dtype) if db is None else db
     dx = _core.linear_backward(dy.reshape(rows.shape[0], dy.shape[-1]), rows, w, dw, db, add_to)
@@ -195,7 +202,7 @@ def recurrent_rows_backward(
     """recurrent_backward on rows; gradients: arrays to write into, made here if None. dx is that of the rows of x."""
     if gradients is None:
         names = (*CELL_PARAMETERS, *CELL_GAINS)[: len(cache.parameters)]
-        gradients = {n: np.empty_like(p) for n, p in zip(names, cache.parameters, strict=True)}
+        gradients = {n: np.empty(p.shape, p.dtype) for n, p in zip(names, cache.parameters, strict=True)}
     written = cell_arrays(gradients)
     dx, dh0, dc0 = _core.recurrent_backward(
         cache.core, cache.x, cache.index, cache.parameters, cache.h0, cache.c0, cache.state_mask, doutput, dfinal_h,

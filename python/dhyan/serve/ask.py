@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from dhyan.errors import nearest_first
 from dhyan.options import Form
-from dhyan.translate.options import MORE, SearchOptions
+from dhyan.search.options import MORE, SearchOptions
 
 MAX_BODY = 1_048_576  # bytes of a request's body; as long as a line of a text file may be
 

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from dhyan.plot.card import asset, digest, escaped, language
-from dhyan.translate.options import SearchOptions
+from dhyan.search.options import SearchOptions
 
 from .ask import OPTIONS, Ask, Option
 from .work import Served

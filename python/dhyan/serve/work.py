@@ -21,9 +21,9 @@ import numpy as np
 from dhyan.errors import DataError
 from dhyan.plot.card import card_html, language
 from dhyan.plot.drawing import label
+from dhyan.search.beam import Hypothesis
 from dhyan.text.pairs import scan_file
 from dhyan.training.folder import short_names
-from dhyan.translate.search import Hypothesis
 from dhyan.translate.translation import SOURCE_END, Translation, weight_rows
 from dhyan.translate.translator import Translator
 

@@ -7,16 +7,18 @@ from typing import Any
 
 from dhyan.options import Options, option
 
-from .pairs import BAD_LINES
+from .pairs import BAD_LINES, TAGS
 from .vocabulary import KINDS, LEVELS, NORMALIZATIONS
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Options):
     """How text becomes ids. levels: char, word or subword. columns: of a TSV, source and target, "1:2" or "1,2:3".
+    tags: how the second of two source columns is split, see `two_column_tokens`.
     max_length: longer sentences (tokens) are left out of training and refused in translation.
     source_vocabulary, target_vocabulary: most ids kept, 0 is all; of subwords their number, 0 chooses it by the data.
-    normalization: Unicode form of every text, see `vocab.normalize`. subword_model, byte_fallback: `SubwordVocabulary`.
+    normalization: Unicode form of every text, see `vocabulary.normalize`.
+    subword_model, byte_fallback: see `SubwordVocabulary`.
     """
 
     source_level: str = option("word", "char, word or subword", choices=LEVELS)
@@ -24,6 +26,7 @@ class DataConfig(Options):
     columns: str = option(
         "1:2", "source and target column of a TSV, such as 1:2; 1,2:3 joins two sources", expected="a text such as 1:2"
     )
+    tags: str = option("features", "how the second of two source columns is split", choices=TAGS, command=False)
     bad_lines: str = option("error", "error, or skip and count", choices=BAD_LINES)
     source_vocabulary: int = option(0, "most source tokens kept, or subwords; 0: all, or as data allow")
     target_vocabulary: int = option(0, "the same of the target")

@@ -7,8 +7,9 @@ IBM model 1 (Brown et al. 1993); shortlists as in Jean et al. 2015.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from dhyan.errors import CheckpointError
 from .vocabulary import END, UNKNOWN
 
 ITERATIONS = 5
+CHUNK = 1 << 20  # pairs of positions at once: memory grows with the distinct pairs of words, not with the corpus
 KEPT = 100  # candidates kept for a source token, and of frequent target tokens: what a shortlist may be made of
 
 
@@ -43,20 +45,25 @@ class Lexicon:
             for number, row in enumerate(rows):
                 if row and not 0 <= min(row) <= max(row) < size:
                     raise IndexError(f"Lexicon.learn: {name} {number} holds an id outside 0 <= id < {size}")
-        source_ids, target_ids, places = _occurrences(sources, targets)
-        pairs, pair = np.unique(source_ids * target_size + target_ids, return_inverse=True)
-        of_source = pairs // target_size
+        pairs = _types(sources, targets, target_size)
+        begins = np.searchsorted(pairs, np.arange(source_size + 1) * target_size)  # where each source id's pairs begin
         p = np.ones(len(pairs))
         for _ in range(ITERATIONS):
-            share = p[pair]
-            share /= np.bincount(places, share)[places] if len(places) else 1
-            counts = np.bincount(pair, share, minlength=len(pairs))
-            p = counts / np.bincount(of_source, counts, minlength=source_size)[of_source]
-        order = np.lexsort((pairs, -p, of_source))
-        rank = np.arange(len(order)) - np.searchsorted(of_source[order], of_source[order])
-        kept = order[rank < KEPT]
+            counts = np.zeros(len(pairs))
+            for chunk in _chunks(sources, targets):
+                source_ids, target_ids, places = _occurrences(*chunk)
+                own, pair = _distinct(source_ids * target_size + target_ids)
+                where = np.searchsorted(pairs, own)
+                share = p[where][pair]
+                share /= np.bincount(places, share)[places]
+                counts[where] += np.bincount(pair, share, minlength=len(own))
+            for first, last in pairwise(begins):
+                counts[first:last] /= counts[first:last].sum()
+            p = counts
         best = np.full((source_size, KEPT), -1)
-        best[of_source[kept], rank[rank < KEPT]] = pairs[kept] % target_size
+        for i, (first, last) in enumerate(pairwise(begins)):
+            order = np.argsort(-p[first:last], kind="stable")[:KEPT]
+            best[i, : len(order)] = pairs[first:last][order] % target_size
         seen = np.bincount(np.fromiter((i for row in targets for i in row), np.int64), minlength=target_size)
         frequent = np.argsort(-seen, kind="stable")[:KEPT]
         return cls(best, frequent[seen[frequent] > 0])
@@ -99,16 +106,61 @@ class Lexicon:
         return cls(best, common)
 
 
+def _chunks(
+    sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+) -> Iterator[tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]]:
+    """Runs of sentence pairs with some CHUNK pairs of positions: what is looked at in one go."""
+    first = size = 0
+    for i, (s, t) in enumerate(zip(sources, targets, strict=True)):
+        size += (len(s) + 1) * len(t)
+        if size >= CHUNK or (i == len(sources) - 1 and size):
+            yield sources[first : i + 1], targets[first : i + 1]
+            first, size = i + 1, 0
+
+
+def _types(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], target_size: int) -> np.ndarray:
+    """The distinct pairs of a source and a target id that stand in one sentence pair, as source * V_t + target, sorted.
+
+    Chunks of about equal size are merged, so that each id is sorted a few times however long the corpus is.
+    """
+    merged: list[np.ndarray] = []
+    for chunk in _chunks(sources, targets):
+        source_ids, target_ids, _ = _occurrences(*chunk)
+        merged.append(_sorted(source_ids * target_size + target_ids))
+        while len(merged) > 1 and len(merged[-2]) <= 2 * len(merged[-1]):
+            merged[-2:] = [_sorted(np.concatenate(merged[-2:]))]
+    while len(merged) > 1:
+        merged[-2:] = [_sorted(np.concatenate(merged[-2:]))]
+    return merged[0] if merged else np.zeros(0, np.int64)
+
+
 def _occurrences(
     sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Source id, target id and target position of every pair of positions that stand in one sentence pair."""
-    source_ids, target_ids, places, first = [], [], [], 0
-    for s, t in zip(sources, targets, strict=True):
-        row = np.array([*s, END], np.int64)
-        source_ids.append(np.tile(row, len(t)))
-        target_ids.append(np.repeat(np.array(t, np.int64), len(row)))
-        places.append(np.repeat(np.arange(first, first + len(t)), len(row)))
-        first += len(t)
-    none = [np.zeros(0, np.int64)]
-    return np.concatenate(source_ids or none), np.concatenate(target_ids or none), np.concatenate(places or none)
+    source = np.fromiter((i for row in sources for i in (*row, END)), np.int64)
+    target = np.fromiter((i for row in targets for i in row), np.int64)
+    lengths = np.array([len(row) + 1 for row in sources], np.int64)
+    steps = np.array([len(row) for row in targets], np.int64)
+    first = np.repeat(np.cumsum(lengths) - lengths, steps)  # of the source, for every target position
+    lengths = np.repeat(lengths, steps)
+    places = np.repeat(np.arange(len(target)), lengths)
+    within = np.arange(len(places)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return source[first[places] + within], target[places], places
+
+
+def _sorted(keys: np.ndarray) -> np.ndarray:
+    """np.unique without its hash table, which many distinct numbers make ten times as slow (measured, NumPy 2.4)."""
+    keys = np.sort(keys)
+    return keys[np.diff(keys, prepend=-1) != 0]
+
+
+def _distinct(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """np.unique with the inverse, for keys below 2^63 / len(keys): sorting numbers is seven times as fast as sorting
+    their positions (measured, NumPy 2.4), so a key carries its position along."""
+    order = np.sort(keys * len(keys) + np.arange(len(keys)))
+    of_key, position = order // len(keys), order % len(keys)
+    is_first = np.diff(of_key, prepend=-1) != 0
+    inverse = np.empty(len(keys), np.int64)
+    inverse[position] = np.cumsum(is_first) - 1
+    return of_key[is_first], inverse

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, cast
 
-from dhyan.errors import DataError
+from dhyan.errors import DataError, unknown_name
 
 from .vocabulary import check_level, normalize, tokenize
 
@@ -31,6 +31,10 @@ MAX_LINE_BYTES = 1 << 20
 
 Links = tuple[tuple[int, int, bool], ...]
 
+TAGS = ("features", "commas")  # how the second of two source columns is split
+LINK_SHARE = 0.5  # of the filled third columns: where more than this are gold links, one that is none is a mistake
+
+_BETWEEN_TAGS = re.compile(r"[,;()]")
 _LINK = re.compile(r"([0-9]+)([-?])([0-9]+)")
 _COLUMNS = re.compile(r"([1-9][0-9]{0,3})(?:,([1-9][0-9]{0,3}))?:([1-9][0-9]{0,3})")
 _MAX_LINK_DIGITS = 9
@@ -69,18 +73,26 @@ class Line:
     problem: str | None = None
 
 
-def two_column_tokens(text: str, normalization: str = "nfc") -> tuple[str, ...]:
-    """Tokens of ``first TAB second``: the characters of the first column, then the second split at commas.
+def two_column_tokens(text: str, normalization: str = "nfc", tags: str = "features") -> tuple[str, ...]:
+    """Tokens of ``first TAB second``: the characters of the first column, then the tags of the second.
 
-    This is the form of inflection data: ``fijar TAB pos=V,per=1`` gives f i j a r pos=V per=1. Both columns are
-    normalised (`vocab.normalize`) and stripped; empty tags are left out. The same function serves training files
-    (``--columns 1,2:3``) and a line to translate. Errors: DataError unless there are two filled columns.
+    This is the form of inflection data: ``fijar TAB pos=V,per=1`` gives f i j a r [pos=V] [per=1], and UniMorph's
+    ``ev TAB N;NOM(2,PL)`` gives e v [N] [NOM] [2] [PL]: tags stand between commas, semicolons and round brackets. A tag
+    is written in square brackets, so that it is never the same token as a letter. tags="commas" is what models of
+    version 0.1 learned from: split at commas only, without brackets. Both columns are normalised (`normalize`) and
+    stripped; empty tags are left out. The same function serves training files (``--columns 1,2:3``) and a line to
+    translate.
+
+    Errors: DataError unless there are two filled columns; ValueError for another name of tags.
     """
+    if tags not in TAGS:
+        raise unknown_name("tags", tags, TAGS)
     columns = [column.strip() for column in normalize(text, normalization).split("\t")]
     if len(columns) != 2 or not all(columns):
         raise DataError(f"source {_short(text)} has {len(columns)} columns, expected two filled ones and one TAB")
-    tags = tuple(tag.strip() for tag in columns[1].split(",") if tag.strip())
-    return (*columns[0], *tags)
+    if tags == "commas":
+        return (*columns[0], *(tag.strip() for tag in columns[1].split(",") if tag.strip()))
+    return (*columns[0], *(f"[{tag.strip()}]" for tag in _BETWEEN_TAGS.split(columns[1]) if tag.strip()))
 
 
 def parse_links(text: str) -> Links | None:
@@ -146,15 +158,19 @@ def read_pairs(
     skipped: list[str] | None = None,
     levels: tuple[str, str] = ("word", "word"),
     normalization: str = "nfc",
+    tags: str = "features",
+    notes: list[str] | None = None,
 ) -> list[Pair]:
     """Pairs from one TSV file, or line by line from a source and a target file.
 
     columns: ``SOURCE:TARGET`` or ``SOURCE,SOURCE:TARGET``, counted from 1 (TSV only); further columns are ignored.
     Fields are stripped of surrounding white space; there is no quoting. With columns ``1:2`` (or ``2:1``, which
-    swaps them) the third column is read as gold links if it has an item and all its items, in every row, are links
-    (``parse_links``); rows without that column then have ``links=None``.
+    swaps them) the third column is read as gold links (``parse_links``) where more than half of those that are filled
+    are links; one that is not is then a bad line. Otherwise it is left aside, which is said in ``notes``. Rows without
+    that column have ``links=None``.
     levels: in whose tokens the links of source and target count, ``char`` or ``word`` (words also for ``subword``).
-    normalization: the Unicode form (`vocab.normalize`) of two joined sources, and in which links count tokens.
+    normalization: the Unicode form (`normalize`) of two joined sources, and in which links count tokens. tags: how the
+    second of two sources is split, see `two_column_tokens`. notes: what a user should know is appended to it.
 
     Errors: DataError for an unusable file, line, empty side, missing column, unequal line counts or a link outside
     the sentence; ValueError for a malformed columns, bad_lines, level or normalization.
@@ -164,7 +180,7 @@ def read_pairs(
     if target_path is not None:
         pairs = _join_files(path, target_path, keep)
     else:
-        pairs = _split_rows(path, _parse_columns(columns), counted, keep)
+        pairs = _split_rows(path, _parse_columns(columns), counted, keep, tags, notes)
     if not pairs:
         raise DataError(f"{path}: no usable pair ({keep.count} bad lines skipped)")
     return pairs
@@ -333,11 +349,18 @@ def _parse_columns(columns: str) -> tuple[tuple[int, ...], int]:
     return tuple(int(column) - 1 for column in match.groups()[:2] if column), int(match[3]) - 1
 
 
-def _split_rows(path: str | Path, columns: tuple[tuple[int, ...], int], counted: _Tokens, keep: _Policy) -> list[Pair]:
+def _split_rows(
+    path: str | Path,
+    columns: tuple[tuple[int, ...], int],
+    counted: _Tokens,
+    keep: _Policy,
+    tags: str,
+    notes: list[str] | None,
+) -> list[Pair]:
     source_columns, target_column = columns
     has_link_column = sorted((*source_columns, target_column)) == [0, 1]
     rows: list[Pair] = []
-    notes: list[str | None] = []
+    third: list[str | None] = []
     for line in scan_file(path):
         if not keep(line.problem, path, line.number):
             continue
@@ -345,14 +368,25 @@ def _split_rows(path: str | Path, columns: tuple[tuple[int, ...], int], counted:
         if not keep(_problem_of_fields(fields, source_columns, target_column), path, line.number):
             continue
         source = "\t".join(fields[column] for column in source_columns)
-        tokens = two_column_tokens(source, counted.normalization) if len(source_columns) == 2 else None
+        tokens = two_column_tokens(source, counted.normalization, tags) if len(source_columns) == 2 else None
         rows.append(Pair(source, fields[target_column], None, tokens, line.number))
-        notes.append(fields[2] if has_link_column and len(fields) > 2 else None)
-    links = _links_of(notes)
-    if links is None:
+        third.append(fields[2] if has_link_column and len(fields) > 2 else None)
+    links = [None if text is None else parse_links(text) for text in third]
+    filled = [i for i, text in enumerate(third) if text]
+    if sum(links[i] is not None for i in filled) <= LINK_SHARE * len(filled):
+        if filled and notes is not None:
+            i = next(i for i in filled if links[i] is None)
+            notes.append(
+                f"{path}: the third column is left aside: line {rows[i].line} holds {_short(third[i] or '')}, which is "
+                "no gold link i-j"
+            )
         return rows
-    is_swapped = source_columns == (1,)
-    return list(_attach_links(rows, links, is_swapped, counted, path, keep))
+    linked = (
+        (pair, row)
+        for pair, row, text in zip(rows, links, third, strict=True)
+        if keep(_problem_of_third(text) if row is None and text else None, path, pair.line or 0)
+    )
+    return list(_attach_links(linked, source_columns == (1,), counted, path, keep))
 
 
 def _problem_of_fields(fields: list[str], source_columns: tuple[int, ...], target_column: int) -> str | None:
@@ -368,22 +402,19 @@ def _problem_of_fields(fields: list[str], source_columns: tuple[int, ...], targe
     return None
 
 
-def _links_of(notes: list[str | None]) -> list[Links | None] | None:
-    """Links of every row, or None where the third column is something else."""
-    links = [None if note is None else parse_links(note) for note in notes]
-    is_links = all((note is None) == (row is None) for note, row in zip(notes, links, strict=True))
-    return links if is_links and any(links) else None
+def _problem_of_third(text: str) -> str:
+    item = next(item for item in text.split() if _LINK.fullmatch(item) is None)
+    return f"{_short(item)} in the third column is no gold link i-j or i?j, as most of the other lines hold there"
 
 
 def _attach_links(
-    pairs: Iterable[Pair],
-    links: Iterable[Links | None],
+    linked: Iterable[tuple[Pair, Links | None]],
     is_swapped: bool,
     tokens: _Tokens,
     path: str | Path,
     keep: _Policy,
 ) -> Iterator[Pair]:
-    for pair, row in zip(pairs, links, strict=True):
+    for pair, row in linked:
         if row is not None and is_swapped:
             row = tuple((target, source, sure) for source, target, sure in row)
         if row is None or keep(_problem_of_links(row, pair, tokens), path, pair.line or 0):
@@ -395,7 +426,10 @@ def _problem_of_links(links: Links, pair: Pair, tokens: _Tokens) -> str | None:
     for source, target, _ in links:
         for side, index, size in (("source", source, sizes[0]), ("target", target, sizes[1])):
             if not 0 <= index < size:
-                return f"a link names {side} token {index}, but the {side} has {size} tokens (counted from 0)"
+                return (
+                    f"a link names {side} token {index}, but the {side} has {size} tokens (counted from 0); where the "
+                    "third column holds something else, leave it out (cut -f1,2)"
+                )
     return None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dhyan import ops
 from dhyan.errors import NumericError
-from dhyan.model.parameters import Arrays
+from dhyan.model.arrays import Arrays
 from dhyan.model.seq2seq import Seq2Seq
 
 
@@ -31,7 +31,7 @@ class Optimizer(ABC):
         self.lr = lr
         self.steps = 0
         parameters = model.parameters()
-        self._slow = [(parameters[f"attention.{name}"], rate) for name, rate in model.config.plan.rates().items()]
+        self._slow = [(parameters[f"attention.{name}"], rate) for name, rate in model.config.setting.rates().items()]
 
     @property
     def lr(self) -> float:

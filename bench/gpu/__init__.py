@@ -1,0 +1,3 @@
+"""The CUDA side on a GPU: checked, then timed beside PyTorch."""
+
+import paths as paths

@@ -1,0 +1,1 @@
+"""Whole tasks: trained, tested, and set beside published figures."""
