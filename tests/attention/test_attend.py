@@ -399,8 +399,8 @@ def test_wrong_types_of_options(options: dict[str, Any]) -> None:
     "words, options",
     [
         (r"lengths and mask", dict(lengths=np.array([5, 3]), mask=np.ones(5, bool))),
-        (r"lengths hold -1", dict(lengths=np.array([5, -1]))),
-        (r"lengths hold 3 to 6.*S=5", dict(lengths=np.array([6, 3]))),
+        (r"lengths\[1\] is -1", dict(lengths=np.array([5, -1]))),
+        (r"lengths\[0\] is 6, expected 0 to S=5", dict(lengths=np.array([6, 3]))),
         (r"lengths has shape \(3,\)", dict(lengths=np.array([5, 3, 1]))),
         (r"lengths has shape \(1, 2\)", dict(lengths=np.array([[5, 3]]))),
         (r"mask has shape \(4,\)", dict(mask=np.ones(4, bool))),

@@ -8,7 +8,7 @@ import json
 import pytest
 from dhyan import SearchOptions, corpus, load
 from dhyan.cli import main
-from dhyan.cli.parser import SEARCH_OPTIONS, parse, search_options
+from dhyan.cli.parser import parse, search_options
 
 TEXT = "मैं खाना खा रहा हूँ\nमैं सेब खा रहा हूँ\n\nलड़की सो रही है\n"
 
@@ -50,12 +50,13 @@ def fails(capsys, code, message, *arguments):
 
 def test_every_field_has_an_option(capsys):
     fields = {field.name for field in dataclasses.fields(SearchOptions)}
-    assert {field for field, _, _ in SEARCH_OPTIONS.values()} | {"nbest"} == fields
+    assert set(SearchOptions.flags().values()) == fields
     for command in ("translate", "evaluate", "report"):
         assert main([command, "--help"]) == 0
         out = capsys.readouterr().out
-        assert all(option in out for option in SEARCH_OPTIONS)
-    for option, (field, kind, _) in SEARCH_OPTIONS.items():
+        assert all(option in out for option in SearchOptions.flags() if option != "--nbest" or command == "translate")
+    for option, field in SearchOptions.flags().items():
+        kind = SearchOptions.options()[field].kind
         value = {"length_form": "gnmt", "top_p": "0.5", "beam": "1"}.get(field, "3")
         needs = ["--sample"] if field in ("temperature", "top_k", "top_p", "seed") else []
         arguments = parse(["translate", "x", *needs, option, *([] if kind is bool else [value])])

@@ -78,6 +78,7 @@ NAMES = [
     (DataConfig, "target_level", "words", "word"),
     (DataConfig, "source_level", "subwords", "subword"),
     (DataConfig, "bad_lines", "skipped", "skip"),
+    (DataConfig, "tags", "comma", "commas"),
     (DataConfig, "normalization", "nfcc", "nfc"),
     (DataConfig, "subword_model", "unigrams", "unigram"),
 ]

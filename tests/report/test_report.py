@@ -511,4 +511,4 @@ def test_bad_lines_can_be_skipped(folder, tmp_path, capsys):
 def test_the_choices_of_the_command_are_those_of_the_report():
     from dhyan.cli.parser import CHOICES
 
-    assert CHOICES == choice.CHOICES
+    assert CHOICES is choice.CHOICES

@@ -35,9 +35,9 @@ def test_every_option_of_the_search_can_be_given():
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.key)
 def test_every_option_is_held_to_its_range(option):
-    good = {bool: (True, False), str: option.choices}.get(option.kind, (option.low, option.high))
+    good = {bool: (True, False), str: option.choices}.get(option.kind, (option.form.low, option.form.high))
     bad = [None, [1], {}, "x", 10**400, float("nan"), float("inf"), -1, -0.5]
-    bad += {bool: [0, 1, "true"], str: [True, 0, ""]}.get(option.kind, [option.high + 1, True, "1"])
+    bad += {bool: [0, 1, "true"], str: [True, 0, ""]}.get(option.kind, [option.form.high + 1, True, "1"])
     for value in good:
         assert option.check(value) == value and type(option.check(value)) is option.kind
     for value in bad:

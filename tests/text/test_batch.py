@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from dhyan.text.batch import Batch, check_ids, make_batches, pad
+from dhyan.text.batch import Batch, make_batches, pad
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -127,15 +127,6 @@ def test_negative_ids_are_an_index_error():
     arrays["target"][1, 2] = -7
     with pytest.raises(IndexError, match=r"Batch: target\[1, 2\] is -7, expected 0 <= id$"):
         Batch(**arrays)
-
-
-def test_check_ids():
-    ids = np.array([[0, 4], [3, 5]])
-    check_ids(ids, 6, "source")
-    with pytest.raises(IndexError, match=r"^Model: source\[1, 1\] is 5, expected 0 <= id < 5$"):
-        check_ids(ids, 5, "source", "Model")
-    with pytest.raises(IndexError, match=r"source\[0\] is -1"):
-        check_ids(np.array([-1]), 5, "source")
 
 
 def test_pad():

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dhyan import ops
+from dhyan.checks import check_lengths
 from dhyan.errors import unknown_name
 from dhyan.ops import devices
 
@@ -184,11 +185,5 @@ def checked_lengths(op: str, B: int, S: int, lengths: Any, mask: Any, position: 
         raise ValueError(f"{op}: position is {position}, expected at least 0")
     if lengths is None:
         return np.full(B, S, np.int64)
-    if not isinstance(lengths, np.ndarray) or lengths.dtype != np.int64:
-        got = lengths.dtype if isinstance(lengths, np.ndarray) else type(lengths).__name__
-        raise TypeError(f"{op}: lengths has type {got}, expected an int64 array")
-    if lengths.shape != (B,):
-        raise ValueError(f"{op}: lengths has shape {lengths.shape}, expected (B={B},)")
-    if B and (lengths.min() < 0 or lengths.max() > S):
-        raise ValueError(f"{op}: lengths hold {lengths.min()} to {lengths.max()}, expected 0 to S={S}")
+    check_lengths(op, lengths, B, S)
     return lengths

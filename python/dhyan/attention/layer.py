@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dhyan.checks import check_dtype, check_mask, check_shape
+
 from .attend import Read, checked_lengths
 from .read import NO_FEEDBACK, Feedback, PaddedMemory, ReadCache, Sums, read_backward, read_forward
 from .scoring import Parameters, Rows, Sizes
@@ -130,7 +132,7 @@ class Attention:
         (B, T, _), S = query.shape, memory.shape[1]
         length = checked_lengths(where, B, S, lengths, mask, position)
         if mask is not None:
-            _check_mask(where, mask, (B, T, S))
+            check_mask(where, mask, (B, T, S))
         self._check_alignment(alignment, (B, T, S))
         if hard and setting.normalize != "monotonic":
             raise ValueError(f"{where}: hard is True with normalize {setting.normalize!r}, expected 'monotonic'")
@@ -208,9 +210,7 @@ class Attention:
         return Gradients(whole, sums.values, sums.gradients)
 
     def _check(self, x: Any, name: str, width: int, letter: str) -> None:
-        if not isinstance(x, np.ndarray) or x.dtype != self.dtype:
-            got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
-            raise TypeError(f"Attention.forward: {name} has type {got}, expected a {self.dtype} array")
+        check_dtype("Attention.forward", name, x, self.dtype)
         if x.ndim != 3 or x.shape[2] != width:
             axes = f"(B, {'T' if name == 'query' else 'S'}, {letter}={width})"
             raise ValueError(f"Attention.forward: {name} has shape {x.shape}, expected {axes}")
@@ -233,18 +233,6 @@ def _row_groups(setting: Setting, T: int) -> list[tuple[int, int]]:
     return [(t, t + 1) for t in range(T)] if setting.scoring.feedback and T else [(0, T)]
 
 
-def _check_mask(where: str, mask: Any, shape: tuple[int, ...]) -> None:
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-        got = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise TypeError(f"{where}: mask has type {got}, expected a bool array")
-    fits = mask.ndim <= 3 and all(n in (1, full) for n, full in zip(mask.shape[::-1], shape[::-1], strict=False))
-    if not fits:
-        raise ValueError(f"{where}: mask has shape {mask.shape}, expected one that broadcasts to (B, T, S) = {shape}")
-
-
 def _check_gradient(where: str, name: str, x: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    if not isinstance(x, np.ndarray) or x.dtype != dtype:
-        got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
-        raise TypeError(f"{where}: {name} has type {got}, expected a {dtype} array")
-    if x.shape != shape:
-        raise ValueError(f"{where}: {name} has shape {x.shape}, expected {shape}")
+    check_dtype(where, name, x, dtype)
+    check_shape(where, name, x, shape)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dhyan import ops
+from dhyan.errors import check_integer
 
 from .scoring import Parameters
 
@@ -19,10 +20,7 @@ from .scoring import Parameters
 def _check_radius(name: str, radius: Any, least: int) -> None:
     if isinstance(radius, float) and math.isnan(radius):
         raise ValueError(f"{name}: radius is nan, expected an integer, at least {least}")
-    if isinstance(radius, bool) or not isinstance(radius, int):
-        raise TypeError(f"{name}: radius is {radius!r}, expected an integer")
-    if radius < least:
-        raise ValueError(f"{name}: radius is {radius}, expected at least {least}")
+    check_integer(name, "radius", radius, least)
 
 
 @dataclass(frozen=True)

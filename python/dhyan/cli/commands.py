@@ -43,7 +43,7 @@ from .inputs import (
     search_of,
     speed_of,
 )
-from .parser import TRAIN_OPTIONS, UsageError
+from .parser import UsageError
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -127,14 +127,10 @@ def _configuration(options: argparse.Namespace) -> tuple[ModelConfig, TrainConfi
         _build(tables, where)
     except (ValueError, TypeError) as error:
         raise DataError(str(error)) from None
-    given = {key: getattr(options, key) for _, key, _, _ in TRAIN_OPTIONS.values()}
-    merged = {
-        table: {
-            **tables.get(table, {}),
-            **{k: given[k] for t, k, _, _ in TRAIN_OPTIONS.values() if t == table and given[k] is not None},
-        }
-        for table in TABLES
-    }
+    merged = {}
+    for name, table in TABLES.items():
+        given = {key: getattr(options, key) for key in table.flags().values()}
+        merged[name] = tables.get(name, {}) | {key: value for key, value in given.items() if value is not None}
     try:
         return _build(merged, "train")
     except (ValueError, TypeError) as error:

@@ -17,7 +17,7 @@ from dhyan.search.options import SearchOptions
 from dhyan.text.config import DataConfig
 from dhyan.text.copies import copies_of
 from dhyan.text.lexicon import KEPT
-from dhyan.text.pairs import Pair, check_links, read_pairs, scan_file
+from dhyan.text.pairs import BAD_LINES, Pair, check_links, read_pairs, scan_file
 from dhyan.training.folder import load_tables
 from dhyan.translate.translator import Translator, load
 from dhyan.translate.unknown import read_dictionary
@@ -124,8 +124,10 @@ def replacement_of(options: argparse.Namespace, translator: Translator) -> bool 
 
 def check_bad_lines(options: argparse.Namespace) -> None:
     """UsageError for a --bad-lines that is neither error nor skip."""
-    if options.bad_lines not in ("error", "skip"):
-        raise UsageError(f"{options.command}: --bad-lines is {options.bad_lines!r}, expected one of: error, skip")
+    if options.bad_lines not in BAD_LINES:
+        raise UsageError(
+            f"{options.command}: --bad-lines is {options.bad_lines!r}, expected one of: {', '.join(BAD_LINES)}"
+        )
 
 
 def note(message: str) -> None:

@@ -6,12 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from dhyan.errors import nearest_first
-
-if TYPE_CHECKING:
-    from dhyan.search.options import SearchOptions
+from dhyan.options import Option, Options
+from dhyan.report.options import CHOICES
+from dhyan.search.options import SearchOptions
+from dhyan.training.config import TABLES
 
 COMMANDS = {
     "demo": "train on the built-in Hindi-English corpus without and with attention, and show both",
@@ -24,108 +25,6 @@ COMMANDS = {
     "align": "word alignments of given pairs, Pharaoh format",
     "shortlist": "learn which target tokens follow from which source tokens, for --shortlist of translate and evaluate",
     "info": "versions, instruction sets, threads, CUDA",
-}
-
-SCORINGS = (  # dhyan.scorings(), which would import numpy to print a help text
-    "none", "uniform", "oracle", "dot", "scaled_dot", "general", "additive", "concat", "cosine", "location",
-    "location_sensitive", "coverage",
-)  # fmt: skip
-
-CHOICES = ("failures", "worst", "longest", "best", "first")  # those of dhyan.report
-
-
-def radius(text: str) -> int | str:
-    """A number where it is one; what other texts mean, the configuration knows."""
-    try:
-        return int(text)
-    except ValueError:
-        return text
-
-
-# Option of train -> (table, key, type). No defaults here: what is not given comes from --config or config.py.
-TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
-    "--source-level": ("data", "source_level", str, "char, word or subword"),
-    "--target-level": ("data", "target_level", str, "char, word or subword"),
-    "--columns": ("data", "columns", str, "source and target column of a TSV, such as 1:2; 1,2:3 joins two sources"),
-    "--bad-lines": ("data", "bad_lines", str, "error, or skip and count"),
-    "--source-vocabulary": (
-        "data",
-        "source_vocabulary",
-        int,
-        "most source tokens kept, or subwords; 0: all, or as data allow",
-    ),
-    "--target-vocabulary": ("data", "target_vocabulary", int, "the same of the target"),
-    "--min-count": ("data", "min_count", int, "rarer tokens become unknown"),
-    "--normalization": ("data", "normalization", str, "Unicode form of every text: nfc, nfkc or none"),
-    "--subword-model": ("data", "subword_model", str, "how subwords are learned: unigram or bpe"),
-    "--byte-fallback": ("data", "byte_fallback", bool, "subwords: unseen characters enter as bytes, not as unknown"),
-    "--max-length": ("data", "max_length", int, "longer sentences (tokens) are left out"),
-    "--attention": ("model", "attention", str, f"a scoring: {', '.join(SCORINGS)}"),
-    "--cell": ("model", "cell", str, "lstm, gru or rnn"),
-    "--order": ("model", "order", str, "bahdanau or luong"),
-    "--embedding": ("model", "embedding", int, "width E of the embeddings"),
-    "--hidden": ("model", "hidden", int, "width H of the hidden states"),
-    "--layers": ("model", "layers", int, "layers of encoder and decoder"),
-    "--layer-norm": ("model", "layer_norm", bool, "normalise the sums inside recurrent cells"),
-    "--residual": ("model", "residual", bool, "from the second layer on, add what a layer reads to its output"),
-    "--tie": (
-        "model",
-        "tie",
-        str,
-        "one table for words: none, output (target embedding and output layer), all (source too)",
-    ),
-    "--dropout": ("model", "dropout", float, "share of values dropped, 0 <= p < 1"),
-    "--variational": ("model", "variational", bool, "dropout by one mask a sentence"),
-    "--recurrent-dropout": ("model", "recurrent_dropout", float, "the same of recurrent states, one mask a sentence"),
-    "--embedding-dropout": ("model", "embedding_dropout", float, "share of word types dropped, at all their places"),
-    "--window": (
-        "model",
-        "window",
-        radius,
-        "read only this near to min(t, length - 1); predictive:RADIUS: near to a learned place",
-    ),
-    "--normalize": ("model", "normalize", str, "how scores become weights: softmax, sparsemax or monotonic"),
-    "--heads": ("model", "heads", int, "attention heads, each on its own slice of states and memory"),
-    "--temperature": ("model", "temperature", float, "divides every score before they become weights"),
-    "--normalized": ("model", "normalized", bool, "additive scores with g v / |v| in place of v"),
-    "--copy": ("model", "copy", bool, "may copy source words where the attention looks (pointer-generator)"),
-    "--max-source": ("model", "max_source", int, "positions the scoring location knows; 0: the longest source"),
-    "--batch": ("train", "batch", int, "sentences per update"),
-    "--epochs": ("train", "epochs", int, "most passes over the training data"),
-    "--updates": ("train", "updates", int, "most updates; 0 is no limit"),
-    "--optimizer": ("train", "optimizer", str, "adamw, adam or sgd"),
-    "--lr": ("train", "lr", float, "learning rate"),
-    "--lr-decay": ("train", "lr_decay", float, "what the plateau schedule multiplies it with"),
-    "--schedule": ("train", "schedule", str, "of the learning rate: plateau, cosine, inverse_sqrt or constant"),
-    "--warmup": ("train", "warmup", int, "updates until the learning rate is reached"),
-    "--clip": ("train", "clip", float, "global gradient norm; 0 is no limit"),
-    "--beta1": ("train", "beta1", float, "decay of Adam's mean of gradients"),
-    "--beta2": ("train", "beta2", float, "decay of Adam's mean of their squares"),
-    "--momentum": ("train", "momentum", float, "of sgd"),
-    "--weight-decay": (
-        "train",
-        "weight_decay",
-        float,
-        "decoupled from the gradient (adamw), or an L2 penalty (adam, sgd)",
-    ),
-    "--patience": ("train", "patience", int, "stop after so many validations without a better one"),
-    "--average": ("train", "average", int, "validate and keep the mean of the weights after the last N epochs; 0: off"),
-    "--select": ("train", "select", str, "what the best model is chosen by: error, loss, bleu, chrf or exact"),
-    "--validate-every": ("train", "validate_every", int, "validate and save after every N updates too; 0: off"),
-    "--time": ("train", "time", float, "stop after so many minutes; 0 is no limit"),
-    "--label-smoothing": ("train", "label_smoothing", float, "share of probability spread over the vocabulary"),
-    "--scheduled-sampling": (
-        "train",
-        "scheduled_sampling",
-        float,
-        "share of target tokens read as the model writes them",
-    ),
-    "--sampling-ramp": ("train", "sampling_ramp", int, "updates until that share is reached"),
-    "--guided": ("train", "guided", float, "weight of the loss towards the gold links of the third column"),
-    "--coverage": ("train", "coverage", float, "weight of the loss against reading a position twice"),
-    "--from": ("train", "fine_tune", str, "a model folder to start from: its weights, vocabularies and [model]"),
-    "--precision": ("train", "precision", str, "float32, float64, or bf16: products in bfloat16 where the CPU can"),
-    "--seed": ("train", "seed", int, "of weights, batches and dropout"),
 }
 
 
@@ -228,7 +127,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     }
     own["demo"].add_argument("--out", default="dhyan-demo", metavar="DIR", help="where to write (dhyan-demo)")
     _add_train(own["train"])
-    own["train"].fill = _show_defaults
+    own["train"].fill = _show_help
     own["train"].description = "Train a model on parallel text. In brackets: the defaults, and the tables of --config."
     _add_model(own["translate"])
     own["translate"].add_argument(
@@ -278,23 +177,37 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on where a stopped run of --out stands")
     titles = {"data": "text, [data]", "model": "model, [model]", "train": "training, [train]"}
     groups = {table: parser.add_argument_group(title) for table, title in titles.items()}
-    for option, (table, key, kind, text) in TRAIN_OPTIONS.items():
-        if kind is bool:
-            groups[table].add_argument(option, dest=key, action=argparse.BooleanOptionalAction, help=text)
-        else:
-            name = "DIR" if option == "--from" else "NAME" if kind is str else kind.__name__.upper()
-            groups[table].add_argument(option, dest=key, type=kind, metavar=name, help=text)
+    for table, group in groups.items():
+        for flag, key, known in _offered(TABLES[table]):
+            if known.kind is bool:
+                group.add_argument(flag, dest=key, action=argparse.BooleanOptionalAction)
+            else:
+                group.add_argument(flag, dest=key, type=known.kind, metavar=_metavar(known, _NUMBERS))
 
 
-def _show_defaults(parser: argparse.ArgumentParser) -> None:
-    """Add to the texts of train's options what holds where none is given."""
-    from dhyan.training.config import TABLES
+_NUMBERS = {int: "INT", float: "FLOAT"}
 
-    tables = {key: table for table, key, _, _ in TRAIN_OPTIONS.values()}
+
+def _offered(table: type[Options]) -> list[tuple[str, str, Option]]:
+    """(option, field, what it may be) of a table, in its order. They set no defaults: those of the table hold."""
+    options = table.options()
+    return [(flag, key, options[key]) for flag, key in table.flags().items()]
+
+
+def _metavar(known: Option, numbers: dict[Any, str]) -> str:
+    return known.metavar or numbers.get(known.kind, "NAME")
+
+
+def _show_help(parser: argparse.ArgumentParser) -> None:
+    """The texts of train's options, with what holds where none is given."""
+    known = {key: option for table in TABLES.values() for _, key, option in _offered(table)}
     for action in parser._actions:
-        value = getattr(TABLES[tables[action.dest]], action.dest) if action.dest in tables else None
-        if not (value is None or value is False or value == ""):
-            action.help = f"{action.help} ({value:g})" if isinstance(value, float) else f"{action.help} ({value})"
+        if action.dest in known:
+            action.help = _help(known[action.dest])
+
+
+def _help(known: Option) -> str:
+    return f"{known.text} ({known.shown_default})" if known.shown_default else known.text
 
 
 def _add_speed(parser: argparse.ArgumentParser) -> None:
@@ -376,35 +289,18 @@ def at_least_1(text: str) -> int:
     return value
 
 
-# Option -> (field of SearchOptions, type, help). No defaults here: those of SearchOptions hold.
-SEARCH_OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
-    "--beam": ("beam", at_least_1, "hypotheses kept (5); 1 is greedy"),
-    "--max-length": ("max_length", at_least_1, "most tokens of an output, the end symbol counted (from the source)"),
-    "--min-length": ("min_length", int, "fewest tokens of an output (0)"),
-    "--length-penalty": ("length_penalty", float, "A: log-probability / length^A (1); 0 favours short outputs"),
-    "--length-form": ("length_form", str, "power, or gnmt: / ((5 + length) / 6)^A (power)"),
-    "--coverage-penalty": ("coverage_penalty", float, "B: prefer outputs that read all of the source, 0.2 say (0)"),
-    "--no-repeat-ngram": ("no_repeat_ngram", int, "no N tokens in a row stand in an output twice (0: they may)"),
-    "--no-unknown": ("no_unknown", bool, "never write the unknown symbol"),
-    "--sample": ("sample", bool, "draw outputs at random instead of searching for the likeliest"),
-    "--temperature": ("temperature", float, "with --sample: below 1 likelier tokens, above 1 more variety (1)"),
-    "--top-k": ("top_k", int, "with --sample: draw from the K likeliest tokens (0: all)"),
-    "--top-p": ("top_p", float, "with --sample: draw from the likeliest tokens of total probability P (1)"),
-    "--seed": ("seed", int, "with --sample: the same seed and sentence, the same output (0)"),
-}
-
-
 def add_search(parser: argparse.ArgumentParser, *, nbest: bool = False) -> None:
-    """The options of SEARCH_OPTIONS; nbest: --nbest too, where the command writes more than one output."""
+    """The options of `SearchOptions`; nbest: --nbest too, where the command writes more than one output."""
     group = parser.add_argument_group("decoding")
-    for option, (field, kind, text) in SEARCH_OPTIONS.items():
-        if kind is bool:
-            group.add_argument(option, dest=field, action="store_true", default=None, help=text)
-        else:
-            metavar = "P" if kind is float else "NAME" if kind is str else "N"
-            group.add_argument(option, dest=field, type=kind, metavar=metavar, help=text)
-        if nbest and option == "--beam":
-            group.add_argument("--nbest", type=at_least_1, default=1, metavar="N", help="write N outputs a line (1)")
+    for flag, key, known in _offered(SearchOptions):
+        text = _help(known)
+        if known.kind is bool:
+            group.add_argument(flag, dest=key, action="store_true", default=None, help=text)
+        elif nbest or key != "nbest":
+            kind = at_least_1 if known.kind is int and known.low == 1 else known.kind
+            metavar = _metavar(known, {int: "N", float: "P"})
+            default = known.default if key == "nbest" else None  # the command asks how many to write
+            group.add_argument(flag, dest=key, type=kind, default=default, metavar=metavar, help=text)
 
 
 def add_constraints(parser: argparse.ArgumentParser) -> None:
@@ -429,12 +325,10 @@ def add_ensemble(parser: argparse.ArgumentParser) -> None:
 
 def search_options(options: argparse.Namespace) -> SearchOptions:
     """What the command line says of decoding. Errors: ValueError."""
-    from dhyan.search.options import SearchOptions
-
-    given = {field: getattr(options, field) for field, _, _ in SEARCH_OPTIONS.values()}
-    nbest = getattr(options, "nbest", 1)
+    given = {field: getattr(options, field, None) for field in SearchOptions.flags().values()}
+    nbest = given["nbest"] or SearchOptions.nbest
     if given["beam"] is None and not given["sample"]:
         given["beam"] = max(SearchOptions.beam, nbest)
     elif given["beam"] is not None and nbest > given["beam"] and not given["sample"]:
         raise ValueError(f"--nbest is {nbest}, expected at most --beam {given['beam']}")
-    return SearchOptions.of(nbest=nbest, **given)
+    return SearchOptions.of(**given)

@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dhyan.attention.normalizers import NORMALIZERS
-from dhyan.attention.scoring import Sizes
-from dhyan.attention.setting import Setting
-from dhyan.attention.windows import AnyWindow, Window, window_from, window_to
-from dhyan.errors import check_integer, check_number, unknown_name
-from dhyan.ops.layers import CELLS
-from dhyan.options import Options
+from dhyan.options import Options, option
+
+if TYPE_CHECKING:
+    from dhyan.attention.setting import Setting
+    from dhyan.attention.windows import AnyWindow
 
 ORDERS = ("bahdanau", "luong")
 SOURCES = ("tokens", "features")
 TIES = ("none", "output", "all")
 MOST_LAYERS = 64  # a damaged configuration must not make us list a billion parameters
+
+
+# What stands in modules that load numpy is asked for when it is needed: the command line reads this table.
+def _cells() -> tuple[str, ...]:
+    from dhyan.ops.layers import CELLS
+
+    return CELLS
+
+
+def _normalizers() -> tuple[str, ...]:
+    from dhyan.attention.normalizers import NORMALIZERS
+
+    return tuple(NORMALIZERS)
+
+
+def _scorings() -> str:
+    from dhyan.attention.scorings import scorings
+
+    return f"a scoring: {', '.join(scorings())}"
+
+
+def radius(text: str) -> int | str:
+    """A number where it is one; what other texts mean, `window_from` knows."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,53 +63,44 @@ class ModelConfig(Options):
     Errors: ValueError for values out of range, unknown names, parts that do not fit; TypeError for wrong types.
     """
 
-    source_size: int
-    target_size: int
-    embedding: int = 128
-    hidden: int = 256
-    layers: int = 1
-    cell: str = "lstm"
-    bidirectional: bool = True
-    attention: str = "additive"
-    order: str = "bahdanau"
-    input_feeding: bool = True
-    dropout: float = 0.2
-    window: AnyWindow | int | str | None = None
-    normalize: str = "softmax"
-    heads: int = 1
-    source: str = "tokens"
-    temperature: float = 1.0
-    normalized: bool = False
-    max_source: int = 0
-    variational: bool = False
-    recurrent_dropout: float = 0.0
-    embedding_dropout: float = 0.0
-    residual: bool = False
-    tie: str = "none"
-    layer_norm: bool = False
-    copy: bool = False
+    source_size: int = option(kind=int, low=1, help="size of the source vocabulary, or width F", command=False)
+    target_size: int = option(kind=int, low=4, help="size of the target vocabulary", command=False)
+    source: str = option("tokens", "what is read: tokens, or feature vectors", choices=SOURCES, command=False)
+    attention: str = option("additive", _scorings)
+    cell: str = option("lstm", "lstm, gru or rnn", choices=_cells)
+    order: str = option("bahdanau", "bahdanau or luong", choices=ORDERS)
+    bidirectional: bool = option(True, "the encoder reads from both ends", command=False)
+    input_feeding: bool = option(True, "the attentional state enters the next step (luong)", command=False)
+    embedding: int = option(128, "width E of the embeddings", low=1)
+    hidden: int = option(256, "width H of the hidden states", low=1)
+    layers: int = option(1, "layers of encoder and decoder", low=1, most=MOST_LAYERS)
+    layer_norm: bool = option(False, "normalise the sums inside recurrent cells")
+    residual: bool = option(False, "from the second layer on, add what a layer reads to its output")
+    tie: str = option(
+        "none", "one table for words: none, output (target embedding and output layer), all (source too)", choices=TIES
+    )
+    dropout: float = option(0.2, "share of values dropped, 0 <= p < 1", high=1)
+    variational: bool = option(False, "dropout by one mask a sentence")
+    recurrent_dropout: float = option(0.0, "the same of recurrent states, one mask a sentence", high=1)
+    embedding_dropout: float = option(0.0, "share of word types dropped, at all their places", high=1)
+    window: AnyWindow | int | str | None = option(
+        None, "read only this near to min(t, length - 1); predictive:RADIUS: near to a learned place",
+        kind=radius, metavar="RADIUS",
+    )  # fmt: skip
+    normalize: str = option(
+        "softmax", "how scores become weights: softmax, sparsemax or monotonic", choices=_normalizers
+    )
+    heads: int = option(1, "attention heads, each on its own slice of states and memory", low=1)
+    temperature: float = option(1.0, "divides every score before they become weights", open_low=True)
+    normalized: bool = option(False, "additive scores with g v / |v| in place of v")
+    copy: bool = option(False, "may copy source words where the attention looks (pointer-generator)")
+    max_source: int = option(0, "positions the scoring location knows; 0: the longest source")
 
     def __post_init__(self) -> None:
+        from dhyan.attention.windows import window_from
+
         where = "ModelConfig"
-        check_integer(where, "source_size", self.source_size)
-        check_integer(where, "target_size", self.target_size, 4)
-        for name in ("embedding", "hidden", "layers"):
-            check_integer(where, name, getattr(self, name))
-        if self.layers > MOST_LAYERS:
-            raise ValueError(f"{where}: layers is {self.layers}, expected at most {MOST_LAYERS}")
-        for name in ("bidirectional", "input_feeding", "normalized", "variational", "residual", "layer_norm", "copy"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{where}: {name} is {getattr(self, name)!r}, expected true or false")
-        for name in ("dropout", "recurrent_dropout", "embedding_dropout"):
-            check_number(where, name, getattr(self, name), 0, 1)
-        for name, valid in (
-            ("cell", CELLS), ("order", ORDERS), ("normalize", tuple(NORMALIZERS)), ("source", SOURCES), ("tie", TIES),
-        ):  # fmt: skip
-            if getattr(self, name) not in valid:
-                raise unknown_name(f"{where}: {name}", getattr(self, name), valid)
-        check_number(where, "temperature", self.temperature, 0, math.inf, open_low=True)
-        check_integer(where, "heads", self.heads)
-        check_integer(where, "max_source", self.max_source, 0)
+        self.check(where)
         if self.copy and self.source != "tokens":
             raise ValueError(f"{where}: copy is true with source {self.source!r}, expected 'tokens': words to copy")
         if self.copy and self.attention == "none":
@@ -107,6 +122,9 @@ class ModelConfig(Options):
         self._setting(max(self.max_source, 1))
 
     def _setting(self, max_source: int) -> Setting:
+        from dhyan.attention.scoring import Sizes
+        from dhyan.attention.setting import Setting
+
         sizes = Sizes(self.hidden, self.memory_size, self.hidden, self.heads, max_source, self.normalized)
         assert not isinstance(self.window, int | str)
         return Setting(self.attention, sizes, self.window, self.normalize, self.temperature)
@@ -119,10 +137,14 @@ class ModelConfig(Options):
     @property
     def radius(self) -> int:
         """The radius of a Window, -1 without one; at most what 64 bits hold: a wider one reaches no further."""
+        from dhyan.attention.windows import Window
+
         return min(self.window.radius, sys.maxsize) if isinstance(self.window, Window) else -1
 
     def to_dict(self) -> dict[str, Any]:
         """Field name -> plain value: a window is its radius or "predictive:RADIUS"."""
+        from dhyan.attention.windows import window_to
+
         assert not isinstance(self.window, int | str)
         return {**super().to_dict(), "window": window_to(self.window)}
 

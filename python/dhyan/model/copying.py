@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dhyan import ops
-from dhyan.text.batch import check_ids
+from dhyan.checks import check_ids
 from dhyan.text.vocabulary import UNKNOWN
 
 from .arrays import Parameter, linear, under
@@ -44,7 +44,7 @@ def check_copies(copies: object, source: np.ndarray, lengths: np.ndarray, size: 
     if copies.shape != source.shape:
         raise ValueError(f"Seq2Seq: copies has shape {copies.shape}, expected {source.shape} to match source")
     inside = np.arange(source.shape[1]) < lengths[:, None]
-    check_ids(np.where(inside, copies, 0), size + source.shape[1], "copies", "Seq2Seq")
+    check_ids("Seq2Seq", "copies", np.where(inside, copies, 0), size + source.shape[1])
     return np.where(inside, copies, -1)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dhyan import ops
-from dhyan.text.batch import check_ids
+from dhyan.checks import check_ids
 
 from .arrays import Arrays, Parameter, under
 from .cells import CELLS
@@ -60,7 +60,7 @@ def encoder_forward(
     if config.source == "tokens":
         ids = source[valid]
         if ids.size and (ids.min() < 0 or ids.max() >= config.source_size):
-            check_ids(np.where(valid, source, 0), config.source_size, "source", "Seq2Seq")
+            check_ids("Seq2Seq", "source", np.where(valid, source, 0), config.source_size)
         mask = dropout.embedded("source embedding", ids, config.source_size, lengths, config.embedding)
         if mask is None and (once := ops.distinct(ids, config.source_size)):
             ids, index = once

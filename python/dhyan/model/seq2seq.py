@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from dhyan import ops
+from dhyan.checks import check_ids
 from dhyan.errors import NumericError, unknown_name
 from dhyan.search.beam import Hypothesis, greedy_search
-from dhyan.text.batch import Batch, check_ids
+from dhyan.text.batch import Batch
 from dhyan.text.vocabulary import BEGIN, END, PAD, UNKNOWN
 
 from . import decoder
@@ -387,7 +388,7 @@ class Seq2Seq:
             if copies is not None:  # a word of the source may be read and predicted
                 inside &= ~(batch.target[:, :, None] == copies[:, None]).any(2)
                 read = np.where(read < size, read, UNKNOWN)
-            check_ids(np.where(inside, batch.target, 0), size, "target", "Seq2Seq")
+            check_ids("Seq2Seq", "target", np.where(inside, batch.target, 0), size)
         return read, predicted, steps
 
     def summary(self) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dhyan import _core
+from dhyan.checks import check_dtype, check_lengths
 
 CELLS = ("rnn", "lstm", "gru")
 CELL_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -55,9 +56,8 @@ def embedding_backward(dout: np.ndarray, ids: np.ndarray, V: int, *, out: np.nda
 
 
 def _flat_ids(op: str, ids: object) -> np.ndarray:
-    if not isinstance(ids, np.ndarray) or ids.dtype != np.int64:
-        got = ids.dtype if isinstance(ids, np.ndarray) else type(ids).__name__
-        raise TypeError(f"{op}: ids has type {got}, expected an int64 array")
+    check_dtype(op, "ids", ids, np.int64)
+    assert isinstance(ids, np.ndarray)
     return ids.flatten()  # a copy: what is refused is named as it was
 
 
@@ -279,13 +279,5 @@ def bidirectional_rows_backward(
 
 def tokens_mask(lengths: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
     """(B, S) bool, True on the first lengths[b] positions; shape = (B, S). ValueError for lengths outside 0..S."""
-    B, S = shape
-    if not isinstance(lengths, np.ndarray) or lengths.dtype != np.int64:
-        got = lengths.dtype if isinstance(lengths, np.ndarray) else type(lengths).__name__
-        raise TypeError(f"{where}: lengths has type {got}, expected an int64 array")
-    if lengths.shape != (B,):
-        raise ValueError(f"{where}: lengths has shape {lengths.shape}, expected (B={B},)")
-    if B and (lengths.min() < 0 or lengths.max() > S):
-        b = int(np.flatnonzero((lengths < 0) | (lengths > S))[0])
-        raise ValueError(f"{where}: lengths[{b}] is {lengths[b]}, expected 0 to {S}")
-    return np.arange(S) < lengths[:, None]
+    check_lengths(where, lengths, *shape)
+    return np.arange(shape[1]) < lengths[:, None]

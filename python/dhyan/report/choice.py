@@ -24,9 +24,9 @@ from dhyan.translate.translator import Translator
 from dhyan.translate.unknown import UNATTENTIVE
 
 from .evaluation import Measured, compare, measure
+from .options import CHOICES
 
 WEAK = 100  # fewer pairs than this, or none with a reference, and a figure says little
-CHOICES = ("failures", "worst", "longest", "best", "first")
 
 
 @dataclass(frozen=True)

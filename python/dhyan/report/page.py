@@ -24,6 +24,7 @@ from dhyan.translate.unknown import UNATTENTIVE
 
 from . import choice
 from .choice import Run, Sentences
+from .options import CHOICES
 
 DEFINITIONS = {
     "worst, best": "by edit distance to the reference over its tokens, then by the model's own score; without "
@@ -74,7 +75,7 @@ def report_html(
     test: Sentences,
     *,
     beam: int,
-    wanted: Sequence[str] = choice.CHOICES[:4],
+    wanted: Sequence[str] = CHOICES[:4],
     count: int = 4,
     numbers: Sequence[int] = (),
     p_values: Mapping[str, float] | None = None,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
-from dhyan.errors import check_integer, check_number, unknown_name
+from dhyan.errors import unknown_name
+from dhyan.options import Form, Options, option
 
 LENGTH_FORMS = ("power", "gnmt")
-MOST = 1 << 31  # every number of tokens or outputs is smaller
-MOST_LENGTH_PENALTY = 32  # length ** 32 is finite for every length below MOST
+BITS = 31  # of every number of tokens or outputs
+MOST_LENGTH_PENALTY = 32  # length ** 32 is finite for every length of so many bits
+MORE, SAMPLING = "More options", "Sampling"  # groups of the page's form
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions:
+class SearchOptions(Options):
     """Options of `beam_search`, `Translator.translate`, and of the commands that decode. The defaults are plain beam
     search; beam=1 is greedy.
 
@@ -38,50 +39,73 @@ class SearchOptions:
     Errors: ValueError for values out of range and options that do not go together; TypeError for wrong types.
     """
 
-    beam: int = 5
-    nbest: int = 1
-    max_length: int | None = None
-    min_length: int = 0
-    length_penalty: float = 1.0
-    length_form: str = "power"
-    coverage_penalty: float = 0.0
-    no_repeat_ngram: int = 0
-    no_unknown: bool = False
-    sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
+    beam: int = option(
+        5,
+        "hypotheses kept; 1 is greedy",
+        low=1,
+        bits=BITS,
+        form=Form("Beam", "hypotheses kept; 1 is greedy search", 1, 32),
+    )
+    nbest: int = option(
+        1, "write N outputs a line", low=1, bits=BITS, form=Form("Hypotheses shown", "at most the beam", 1, 32)
+    )
+    min_length: int = option(
+        0, "fewest tokens of an output", bits=BITS, form=Form("Shortest output", "in tokens", 0, 2000, group=MORE)
+    )
+    max_length: int | None = option(
+        None, "most tokens of an output, the end symbol counted; without it by the source", kind=int, low=1, bits=BITS,
+        form=Form("Longest output", "in tokens; empty: by the source", 1, 2000, group=MORE),
+    )  # fmt: skip
+    length_penalty: float = option(
+        1.0, "A: log-probability / length^A; 0 favours short outputs", high=MOST_LENGTH_PENALTY,
+        form=Form("Length penalty", "0 favours short outputs", 0, 10, 0.05),
+    )  # fmt: skip
+    length_form: str = option(
+        "power", "power, or gnmt: / ((5 + length) / 6)^A", choices=LENGTH_FORMS,
+        form=Form("Form of the length penalty", group=MORE),
+    )  # fmt: skip
+    coverage_penalty: float = option(
+        0.0, "B: prefer outputs that read all of the source, 0.2 say",
+        form=Form("Coverage penalty", "favours outputs that read all of the source", 0, 10, 0.05),
+    )  # fmt: skip
+    no_repeat_ngram: int = option(
+        0, "no N tokens in a row stand in an output twice; 0: they may", bits=BITS,
+        form=Form("No repeated n-gram", "of so many tokens; 0: any", 0, 20, group=MORE),
+    )  # fmt: skip
+    no_unknown: bool = option(
+        False, "never write the unknown symbol", form=Form("Never write the unknown symbol", group=MORE)
+    )
+    sample: bool = option(
+        False, "draw outputs at random instead of searching for the likeliest",
+        form=Form("Draw at random", "instead of searching", group=SAMPLING),
+    )  # fmt: skip
+    temperature: float = option(
+        1.0, "with --sample: below 1 likelier tokens, above 1 more variety", open_low=True,
+        form=Form("Temperature", "above 1: more variety", 0.05, 20, 0.05, SAMPLING),
+    )  # fmt: skip
+    top_k: int = option(
+        0, "with --sample: draw from the K likeliest tokens; 0: all", bits=BITS,
+        form=Form("Top k", "draw from the k likeliest; 0: all", 0, 1_000_000, group=SAMPLING),
+    )  # fmt: skip
+    top_p: float = option(
+        1.0, "with --sample: draw from the likeliest tokens of total probability P", high=1 + 1e-12, open_low=True,
+        form=Form("Top p", "from the likeliest of probability p", 0.05, 1, 0.05, SAMPLING),
+    )  # fmt: skip
+    seed: int = option(
+        0, "with --sample: the same seed and sentence, the same output", bits=63,
+        form=Form("Seed", "the same one, the same output", 0, 2**53 - 1, group=SAMPLING),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         where = "search"
-        for name in ("beam", "nbest"):
-            check_integer(where, name, getattr(self, name))
-        for name in ("min_length", "no_repeat_ngram", "top_k", "seed"):
-            check_integer(where, name, getattr(self, name), 0)
-        for name in ("no_unknown", "sample"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{where}: {name} is {getattr(self, name)!r}, expected true or false")
+        self.check(where)
         if self.nbest > self.beam and not self.sample:
             raise ValueError(f"{where}: nbest is {self.nbest}, expected at most the beam of {self.beam}")
-        if self.max_length is not None:
-            check_integer(where, "max_length", self.max_length)
-            if self.min_length >= self.max_length:
-                raise ValueError(
-                    f"{where}: min_length is {self.min_length}, expected less than max_length = {self.max_length}, "
-                    "which counts the end symbol"
-                )
-        for name in ("beam", "nbest", "min_length", "max_length", "no_repeat_ngram", "top_k"):
-            if (getattr(self, name) or 0) >= MOST:
-                raise ValueError(f"{where}: {name} is {getattr(self, name)}, expected less than 2**31")
-        check_number(where, "length_penalty", self.length_penalty, 0, MOST_LENGTH_PENALTY)
-        check_number(where, "coverage_penalty", self.coverage_penalty, 0, math.inf)
-        if self.length_form not in LENGTH_FORMS:
-            raise unknown_name(f"{where}: length_form", self.length_form, LENGTH_FORMS)
-        check_number(where, "temperature", self.temperature, 0, math.inf, open_low=True)
-        check_number(where, "top_p", self.top_p, 0, 1 + 1e-12, open_low=True)
-        if self.seed >= 1 << 63:
-            raise ValueError(f"{where}: seed is {self.seed}, expected less than 2**63")
+        if self.max_length is not None and self.min_length >= self.max_length:
+            raise ValueError(
+                f"{where}: min_length is {self.min_length}, expected less than max_length = {self.max_length}, "
+                "which counts the end symbol"
+            )
         if not self.sample:
             for name in ("temperature", "top_k", "top_p", "seed"):
                 if getattr(self, name) != getattr(SearchOptions, name):

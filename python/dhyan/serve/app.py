@@ -61,7 +61,7 @@ class _Site:
                 "key": o.key,
                 "default": o.default,
                 "expected": o.expected,
-                "what": ": ".join(filter(None, (o.name, o.hint))),
+                "what": ": ".join(filter(None, (o.form.name, o.form.hint))),
             }
             for o in OPTIONS
         ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
 from dhyan.errors import nearest_first
-from dhyan.search.options import LENGTH_FORMS, SearchOptions
+from dhyan.options import Form
+from dhyan.search.options import MORE, SearchOptions
 
 MAX_BODY = 1_048_576  # bytes of a request's body; as long as a line of a text file may be
 
@@ -24,20 +25,14 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Option:
-    """A field of `SearchOptions`, or a switch, as a request may give it: type, range or choices, and how it is shown.
-
-    kind: int, float, bool or str. default None: left to the search. group: where on the page.
+    """A field of `SearchOptions`, or a switch, as a request may give it: its kind (int, float, bool or str), choices,
+    and its range and place in the form.
     """
 
     key: str
-    kind: type
-    name: str
-    hint: str
-    low: float = 0
-    high: float = 1
-    step: float = 1
+    kind: Callable[[str], Any]
+    form: Form
     choices: tuple[str, ...] = ()
-    group: str = ""
 
     @property
     def default(self) -> Any:
@@ -53,7 +48,7 @@ class Option:
             good = isinstance(value, str) and value in self.choices
         else:
             number = isinstance(value, int if self.kind is int else int | float) and not isinstance(value, bool)
-            good = number and self.low <= value <= self.high  # NaN is in no range
+            good = number and self.form.low <= value <= self.form.high  # NaN is in no range
         if not good:
             raise Refused(400, f"translate: {self.key} is {shown(value)}, expected {self.expected}")
         return self.kind(value)
@@ -64,26 +59,20 @@ class Option:
             return "true or false"
         if self.kind is str:
             return f"one of: {', '.join(self.choices)}"
-        return f"{'an integer' if self.kind is int else 'a number'} from {self.low:g} to {self.high:.16g}"
+        return f"{'an integer' if self.kind is int else 'a number'} from {self.form.low:g} to {self.form.high:.16g}"
 
 
-_MORE, _SAMPLING = "More options", "Sampling"
-OPTIONS = (
-    Option("beam", int, "Beam", "hypotheses kept; 1 is greedy search", 1, 32),
-    Option("nbest", int, "Hypotheses shown", "at most the beam", 1, 32),
-    Option("length_penalty", float, "Length penalty", "0 favours short outputs", 0, 10, 0.05),
-    Option("coverage_penalty", float, "Coverage penalty", "favours outputs that read all of the source", 0, 10, 0.05),
-    Option("min_length", int, "Shortest output", "in tokens", 0, 2000, group=_MORE),
-    Option("max_length", int, "Longest output", "in tokens; empty: by the source", 1, 2000, group=_MORE),
-    Option("length_form", str, "Form of the length penalty", "", choices=LENGTH_FORMS, group=_MORE),
-    Option("no_repeat_ngram", int, "No repeated n-gram", "of so many tokens; 0: any", 0, 20, group=_MORE),
-    Option("no_unknown", bool, "Never write the unknown symbol", "", group=_MORE),
-    Option("replace_unknown", bool, "Replace unknown words", "by the source word they look at", group=_MORE),
-    Option("sample", bool, "Draw at random", "instead of searching", group=_SAMPLING),
-    Option("temperature", float, "Temperature", "above 1: more variety", 0.05, 20, 0.05, group=_SAMPLING),
-    Option("top_k", int, "Top k", "draw from the k likeliest; 0: all", 0, 1_000_000, group=_SAMPLING),
-    Option("top_p", float, "Top p", "from the likeliest of probability p", 0.05, 1, 0.05, group=_SAMPLING),
-    Option("seed", int, "Seed", "the same one, the same output", 0, 2**53 - 1, group=_SAMPLING),
+# By their groups on the page, the first without a name.
+OPTIONS = tuple(
+    sorted(
+        [
+            *(Option(key, o.kind, o.form, o.names) for key, o in SearchOptions.options().items() if o.form),
+            Option(
+                "replace_unknown", bool, Form("Replace unknown words", "by the source word they look at", group=MORE)
+            ),
+        ],
+        key=lambda option: option.form.group,
+    )
 )
 PHRASES, LONGEST_PHRASE = 16, 1000  # how many an output can be asked to hold, and their length in characters
 

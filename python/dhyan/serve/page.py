@@ -90,7 +90,7 @@ def _form(shown: Shown) -> str:
     search = SearchOptions() if shown.asked is None else shown.asked.search
     groups = {
         name: "".join(_control(option, getattr(search, option.key, False)) for option in options)
-        for name, options in groupby(OPTIONS, lambda option: option.group)
+        for name, options in groupby(OPTIONS, lambda option: option.form.group)
     }
     paces = "".join(f'<option value="{ms}">{name}</option>' for ms, name in PACES)
     pace = '<div class="control" id="pace-control" hidden><label for="pace">Show words</label>\n'
@@ -159,9 +159,9 @@ def _examples(shown: Shown) -> str:
 
 def _control(option: Option, value: Any) -> str:
     own = f'id="{option.key}" name="{option.key}"'
-    hint = f'<small id="{option.key}-hint">{option.hint}</small>' if option.hint else ""
+    hint = f'<small id="{option.key}-hint">{option.form.hint}</small>' if option.form.hint else ""
     own += f' aria-describedby="{option.key}-hint"' if hint else ""
-    name = f'<label for="{option.key}">{option.name}</label>'
+    name = f'<label for="{option.key}">{option.form.name}</label>'
     if option.kind is bool:
         return (
             f'<div class="control tick"><input type="checkbox" {own}{" checked" if value else ""}>{name}{hint}</div>\n'
@@ -170,7 +170,7 @@ def _control(option: Option, value: Any) -> str:
         choices = "".join(f"<option{' selected' if c == value else ''}>{c}</option>" for c in option.choices)
         return f'<div class="control">{name}\n<select {own}>{choices}</select>{hint}</div>\n'
     filled = "" if value is None else f"{value:.16g}"
-    limits = f'min="{option.low:g}" max="{option.high:.16g}" step="{option.step:g}" inputmode="decimal"'
+    limits = f'min="{option.form.low:g}" max="{option.form.high:.16g}" step="{option.form.step:g}" inputmode="decimal"'
     return f'<div class="control">{name}\n<input type="number" {own} value="{filled}" {limits}>{hint}</div>\n'
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dhyan.checks import check_ids
+
 from .vocabulary import BEGIN, END, PAD
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -58,8 +60,8 @@ class Batch:
         _check_lengths("source_lengths", self.source_lengths, "source", self.source.shape, 0)
         _check_lengths("target_lengths", self.target_lengths, "target", self.target.shape, 2)
         if self.source.ndim == 2:
-            check_ids(self.source, None, "source")
-        check_ids(self.target, None, "target")
+            check_ids("Batch", "source", self.source)
+        check_ids("Batch", "target", self.target)
         for name in ("source", "source_lengths", "target", "target_lengths"):
             object.__setattr__(self, name, np.require(getattr(self, name), requirements=["C", "A"]))
         if self.alignment is not None:
@@ -168,15 +170,6 @@ def alignment_of(
     return alignment / np.maximum(alignment.sum(2, keepdims=True), 1.0)
 
 
-def check_ids(ids: np.ndarray, size: int | None, name: str, where: str = "Batch") -> None:
-    """Raise IndexError at the first id outside 0 <= id < size (None: no upper bound), with its position."""
-    bad = ids < 0 if size is None else (ids < 0) | (ids >= size)
-    if bad.any():
-        position = tuple(int(i) for i in np.argwhere(bad)[0])
-        bound = "0 <= id" if size is None else f"0 <= id < {size}"
-        raise IndexError(f"{where}: {name}[{', '.join(map(str, position))}] is {ids[position]}, expected {bound}")
-
-
 def make_batches(
     lengths_source: Sequence[int] | np.ndarray,
     lengths_target: Sequence[int] | np.ndarray,
@@ -225,7 +218,7 @@ def _check_copies(copies: object, source: np.ndarray) -> None:
         raise ValueError(
             f"Batch: copies has shape {copies.shape}, expected {source.shape[:2]} to match source {source.shape}"
         )
-    check_ids(copies, None, "copies")
+    check_ids("Batch", "copies", copies)
 
 
 def _check_array(name: str, array: object, shape: str, rank: int, expected: str = "int64") -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dhyan.errors import check_integer, unknown_name
-from dhyan.options import Options
+from dhyan.options import Options, option
 
-from .pairs import TAGS
-from .subword import KINDS
-from .vocabulary import LEVELS, NORMALIZATIONS
+from .pairs import BAD_LINES, TAGS
+from .vocabulary import KINDS, LEVELS, NORMALIZATIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,43 +21,28 @@ class DataConfig(Options):
     subword_model, byte_fallback: see `SubwordVocabulary`.
     """
 
-    source_level: str = "word"
-    target_level: str = "word"
-    columns: str = "1:2"
-    tags: str = "features"
-    bad_lines: str = "error"
-    source_vocabulary: int = 0
-    target_vocabulary: int = 0
-    min_count: int = 1
-    max_length: int = 500
-    normalization: str = "nfc"
-    subword_model: str = "unigram"
-    byte_fallback: bool = False
+    source_level: str = option("word", "char, word or subword", choices=LEVELS)
+    target_level: str = option("word", "char, word or subword", choices=LEVELS)
+    columns: str = option(
+        "1:2", "source and target column of a TSV, such as 1:2; 1,2:3 joins two sources", expected="a text such as 1:2"
+    )
+    tags: str = option("features", "how the second of two source columns is split", choices=TAGS, command=False)
+    bad_lines: str = option("error", "error, or skip and count", choices=BAD_LINES)
+    source_vocabulary: int = option(0, "most source tokens kept, or subwords; 0: all, or as data allow")
+    target_vocabulary: int = option(0, "the same of the target")
+    min_count: int = option(1, "rarer tokens become unknown", low=1)
+    normalization: str = option("nfc", "Unicode form of every text: nfc, nfkc or none", choices=NORMALIZATIONS)
+    subword_model: str = option("unigram", "how subwords are learned: unigram or bpe", choices=KINDS)
+    byte_fallback: bool = option(False, "subwords: unseen characters enter as bytes, not as unknown")
+    max_length: int = option(500, "longer sentences (tokens) are left out", low=1)
 
     def __post_init__(self) -> None:
-        for name, valid in (
-            ("source_level", LEVELS),
-            ("target_level", LEVELS),
-            ("bad_lines", ("error", "skip")),
-            ("tags", TAGS),
-            ("normalization", NORMALIZATIONS),
-            ("subword_model", KINDS),
-        ):
-            if getattr(self, name) not in valid:
-                raise unknown_name(f"DataConfig: {name}", getattr(self, name), valid)
-        if not isinstance(self.byte_fallback, bool):
-            raise TypeError(f"DataConfig: byte_fallback is {self.byte_fallback!r}, expected true or false")
-        if not isinstance(self.columns, str):
-            raise TypeError(f"DataConfig: columns is {self.columns!r}, expected a text such as 1:2")
+        self.check("DataConfig")
         if self.source_level == "subword" and "," in self.columns:
             raise ValueError(
                 f"DataConfig: source_level is 'subword' with columns {self.columns!r}, expected one source column: two "
                 "are joined as characters and tags"
             )
-        for name in ("source_vocabulary", "target_vocabulary"):
-            check_integer("DataConfig", name, getattr(self, name), 0)
-        for name in ("min_count", "max_length"):
-            check_integer("DataConfig", name, getattr(self, name))
 
     @property
     def counted(self) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from dhyan.errors import DataError, unknown_name
 
 from .vocabulary import check_level, normalize, tokenize
 
+BAD_LINES = ("error", "skip")
+
 MAX_LINE_BYTES = 1 << 20
 
 Links = tuple[tuple[int, int, bool], ...]
@@ -256,7 +258,7 @@ class _Policy:
     """What to do with a bad line; called for every line, True where the line is to be kept."""
 
     def __init__(self, bad_lines: str, skipped: list[str] | None) -> None:
-        if bad_lines not in ("error", "skip"):
+        if bad_lines not in BAD_LINES:
             raise ValueError(f"bad_lines is {bad_lines!r}, expected error or skip")
         self.raises = bad_lines == "error"
         self.skipped = skipped

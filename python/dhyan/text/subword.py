@@ -20,10 +20,9 @@ from typing import Any
 
 from dhyan.errors import DataError, unknown_name
 
-from .vocabulary import BEGIN, END, MARK, PAD, SPECIALS, UNKNOWN, Ids, Vocabulary, normalize, tokenize
+from .vocabulary import BEGIN, END, KINDS, MARK, PAD, SPECIALS, UNKNOWN, Ids, Vocabulary, normalize, tokenize
 from .words import Words
 
-KINDS = ("unigram", "bpe")
 MOST_PIECES = 8000  # of a vocabulary whose size is not asked for
 WORDS_PER_PIECE = 50
 MAX_PIECE = 16  # characters of the longest piece, sentencepiece's default

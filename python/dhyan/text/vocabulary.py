@@ -23,6 +23,7 @@ PAD, BEGIN, END, UNKNOWN = range(4)
 LEVELS = ("char", "word", "subword")
 MARK = "\u2581"  # of a subword that begins a word; in a text it is white space to subwords
 NORMALIZATIONS = ("nfc", "nfkc", "none")
+KINDS = ("unigram", "bpe")  # of subwords
 
 _OWN_LEVELS = ("char", "word")
 _HEADER = re.compile(r"dhyan-vocabulary 1 (char|word) ([0-9]{1,9})")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dhyan.errors import DataError, check_integer, check_number, nearest_first, unknown_name
+from dhyan.errors import DataError, nearest_first
 from dhyan.model.config import ModelConfig
-from dhyan.options import Options
+from dhyan.options import Options, option
 from dhyan.text.config import DataConfig
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -41,58 +40,45 @@ class TrainConfig(Options):
     products to bfloat16, where the CPU has AVX512-BF16; elsewhere it is float32.
     """
 
-    batch: int = 64
-    epochs: int = 60
-    updates: int = 0
-    lr: float = 2e-3
-    lr_decay: float = 0.3
-    schedule: str = "plateau"
-    warmup: int = 0
-    patience: int = 12
-    clip: float = 1.0
-    beta1: float = 0.9
-    beta2: float = 0.998
-    weight_decay: float = 0.0
-    label_smoothing: float = 0.1
-    seed: int = 1
-    precision: str = "float32"
-    guided: float = 0.0
-    coverage: float = 0.0
-    optimizer: str = "adamw"
-    momentum: float = 0.9
-    fine_tune: str = ""
-    scheduled_sampling: float = 0.0
-    sampling_ramp: int = 0
-    average: int = 0
-    select: str = "error"
-    validate_every: int = 0
-    time: float = 0.0
+    batch: int = option(64, "sentences per update", low=1)
+    epochs: int = option(60, "most passes over the training data", low=1)
+    updates: int = option(0, "most updates; 0 is no limit")
+    optimizer: str = option("adamw", "adamw, adam or sgd", choices=OPTIMIZERS)
+    lr: float = option(2e-3, "learning rate", open_low=True)
+    lr_decay: float = option(0.3, "what the plateau schedule multiplies it with", high=1, open_low=True)
+    schedule: str = option(
+        "plateau", "of the learning rate: plateau, cosine, inverse_sqrt or constant", choices=SCHEDULES
+    )
+    warmup: int = option(0, "updates until the learning rate is reached")
+    clip: float = option(1.0, "global gradient norm; 0 is no limit")
+    beta1: float = option(0.9, "decay of Adam's mean of gradients", high=1)
+    beta2: float = option(0.998, "decay of Adam's mean of their squares", high=1)
+    momentum: float = option(0.9, "of sgd", high=1)
+    weight_decay: float = option(0.0, "decoupled from the gradient (adamw), or an L2 penalty (adam, sgd)")
+    patience: int = option(12, "stop after so many validations without a better one", low=1)
+    average: int = option(0, "validate and keep the mean of the weights after the last N epochs; 0: off")
+    select: str = option(
+        "error", "what the best model is chosen by: error, loss, bleu, chrf or exact", choices=SELECTIONS
+    )
+    validate_every: int = option(0, "validate and save after every N updates too; 0: off")
+    time: float = option(0.0, "stop after so many minutes; 0 is no limit")
+    label_smoothing: float = option(0.1, "share of probability spread over the vocabulary", high=1)
+    scheduled_sampling: float = option(0.0, "share of target tokens read as the model writes them", high=1)
+    sampling_ramp: int = option(0, "updates until that share is reached")
+    guided: float = option(0.0, "weight of the loss towards the gold links of the third column")
+    coverage: float = option(0.0, "weight of the loss against reading a position twice")
+    fine_tune: str = option(
+        "", "a model folder to start from: its weights, vocabularies and [model]",
+        flag="--from", metavar="DIR", expected="the name of a model folder",
+    )  # fmt: skip
+    precision: str = option(
+        "float32", "float32, float64, or bf16: products in bfloat16 where the CPU can", choices=PRECISIONS
+    )
+    seed: int = option(1, "of weights, batches and dropout", bits=63)
 
     def __post_init__(self) -> None:
         where = "TrainConfig"
-        for name in ("batch", "epochs", "patience"):
-            check_integer(where, name, getattr(self, name))
-        for name in ("updates", "warmup", "seed", "sampling_ramp", "average", "validate_every"):
-            check_integer(where, name, getattr(self, name), 0)
-        if self.seed >= 1 << 63:
-            raise ValueError(f"{where}: seed is {self.seed}, expected less than 2**63")
-        check_number(where, "lr", self.lr, 0, math.inf, open_low=True)
-        check_number(where, "lr_decay", self.lr_decay, 0, 1, open_low=True)
-        check_number(where, "clip", self.clip, 0, math.inf)
-        for name in ("weight_decay", "guided", "coverage", "time"):
-            check_number(where, name, getattr(self, name), 0, math.inf)
-        for name in ("beta1", "beta2", "momentum", "label_smoothing", "scheduled_sampling"):
-            check_number(where, name, getattr(self, name), 0, 1)
-        for name, valid in (
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-            ("precision", PRECISIONS),
-            ("select", SELECTIONS),
-        ):
-            if getattr(self, name) not in valid:
-                raise unknown_name(f"{where}: {name}", getattr(self, name), valid)
-        if not isinstance(self.fine_tune, str):
-            raise TypeError(f"{where}: fine_tune is {self.fine_tune!r}, expected the name of a model folder")
+        self.check(where)
         if self.fine_tune != self.fine_tune.encode(errors="replace").decode():
             raise ValueError(f"{where}: fine_tune is {self.fine_tune!r}, expected one in UTF-8: config.toml keeps it")
 
