@@ -87,7 +87,7 @@ class Workplace:
 def train(place: Workplace, r: Run) -> float:
     """Train a run, or go on where it was stopped; the processor seconds of all its parts."""
     folder, spent = place.model(r), place.models / f"{r.slug}.seconds"
-    resume = ["--resume"] if (folder / "state.json").exists() else []
+    resume = ["--resume"] if (folder / "training.safetensors").exists() else []
     before = float(spent.read_text()) if resume and spent.exists() else 0.0
     words = place.located(r, place.words(r)["train"])
     began = _children()

@@ -186,6 +186,7 @@ py::dict show_config() {
   d["isas"] = isas;
   d["threads"] = num_threads();
   d["openmp"] = built_with_threads();
+  d["threading"] = threading();
   const std::string toolkit = cuda::toolkit();
   d["cuda"] = toolkit.empty() ? py::object(py::none()) : py::str(toolkit);
   d["cuda_devices"] = cuda::device_count();

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from .ops.machine import get_num_threads as get_num_threads
     from .ops.machine import set_num_threads as set_num_threads
     from .ops.machine import show_config as show_config
+    from .report.evaluation import evaluate as evaluate
     from .search.options import SearchOptions as SearchOptions
     from .text.batch import Batch as Batch
     from .text.config import DataConfig as DataConfig
+    from .text.pairs import Pair as Pair
     from .text.subword import SubwordVocabulary as SubwordVocabulary
     from .text.vocabulary import Vocabulary as Vocabulary
     from .training.averaging import average as average
@@ -49,6 +51,7 @@ _HOMES = {
     "Ensemble": "model.ensemble",
     "ModelConfig": "model.config",
     "NumericError": "errors",
+    "Pair": "text.pairs",
     "PredictiveWindow": "attention.windows",
     "SGD": "training.optimizer",
     "SearchOptions": "search.options",
@@ -61,6 +64,7 @@ _HOMES = {
     "Window": "attention.windows",
     "attend": "attention.attend",
     "average": "training.averaging",
+    "evaluate": "report.evaluation",
     "get_num_threads": "ops.machine",
     "load": "translate.translator",
     "register_scoring": "attention.scoring",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -22,6 +23,15 @@ class CheckpointError(ValueError):
 
 class NumericError(ArithmeticError):
     """NaN or Inf where only finite numbers may stand."""
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """A DataError from inside says first where it was: "translate: text 3: ..."."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def check_integer(where: str, name: str, value: Any, least: int = 1) -> None:

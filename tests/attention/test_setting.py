@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from dhyan import PredictiveWindow, Window, scorings
+from dhyan.attention.normalizers import NORMALIZERS
 from dhyan.attention.scoring import Sizes
 from dhyan.attention.scorings import scoring
-from dhyan.attention.setting import NORMALIZERS, Setting
+from dhyan.attention.setting import Setting
 
 CONTENT = ["dot", "scaled_dot", "cosine", "general", "additive", "concat"]
 RULES = ["none", "uniform", "oracle"]

@@ -14,10 +14,13 @@ from dhyan import corpus
 from dhyan.attention.scorings import scorings
 from dhyan.cli import main
 from dhyan.cli.parser import COMMANDS, SCORINGS, TRAIN_OPTIONS, UsageError, parse
+from dhyan.cli.progress import Progress
 from dhyan.text.pairs import parse_links
 from dhyan.training.config import TABLES, read_toml
 from dhyan.translate.translation import SOURCE_END
 from dhyan.translate.translator import load
+from helpers.training import digests
+from rich.console import Console
 
 SMALL = ["--hidden", "16", "--embedding", "16", "--batch", "16", "--seed", "3"]
 
@@ -273,10 +276,74 @@ def test_train_on_line_files_and_resume(folder, tmp_path, capsys):
     given = ["train", "--source", *hindi, "--target", *english, "--out", str(tmp_path / "m")]
     assert main([*given, "--epochs", "1", *SMALL]) == 0
     assert main([*given, "--epochs", "2", "--resume"]) == 0  # everything else comes from the folder
-    last = (tmp_path / "m" / "last.safetensors").read_bytes()
-    assert last == (folder / "model" / "last.safetensors").read_bytes()
+    assert digests(tmp_path / "m") == digests(folder / "model")
     capsys.readouterr()
     fails(capsys, 1, "hidden", *given, "--resume", "--hidden", "24")
+
+
+def test_a_folder_that_holds_a_model_is_written_over_only_when_asked(folder, tmp_path, capsys):
+    out = tmp_path / "m"
+    given = ["train", *files(folder), "--out", str(out), "--epochs", "1", *SMALL]
+    assert main(given) == 0
+    before = digests(out)
+    capsys.readouterr()
+    fails(capsys, 1, "--resume goes on with it, --overwrite replaces it", *given)
+    assert digests(out) == before
+    assert main([*given, "--overwrite", "--lr", "0.5", "--select", "loss"]) == 0
+    assert digests(out) != before
+    assert capsys.readouterr().err.splitlines()[0].endswith("* best, kept (by loss)")
+
+
+def test_a_resumed_run_shows_its_true_epoch():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    progress = Progress("additive", "loss", done=4, epochs=60)
+    progress._console = console
+    with progress:
+        progress.step(3, 7, 1.25)
+        assert progress._live.tasks[0].description == "additive, epoch 5 of 60"
+
+
+@pytest.mark.parametrize("content, words", [
+    (b"#" * 70_000, "is larger than the limit of 65536 bytes"),
+    (b"a." * 10_000 + b"b = 1", ":1: the line has 20005 characters, expected at most 16384"),
+])  # fmt: skip
+def test_a_configuration_of_endless_text(folder, tmp_path, capsys, content, words):
+    path = tmp_path / "big.toml"
+    path.write_bytes(content)
+    fails(capsys, 1, words, "train", *files(folder), "--out", tmp_path / "m", "--config", path)
+
+
+SECOND = """
+import os, signal, sys
+from dhyan import cli
+from dhyan.cli import commands
+
+def run(options):
+    try:
+        os.kill(os.getpid(), int(sys.argv[1]))
+        while True:
+            pass
+    finally:  # what is saved and cleaned up on the way out
+        os.kill(os.getpid(), int(sys.argv[2]))
+        print("cleaned up")
+
+say = cli._say
+def interrupted(message, code):
+    os.kill(os.getpid(), int(sys.argv[2]))
+    return say(message, code)
+
+commands.run, cli._say = run, interrupted
+sys.exit(cli.main(["info"]))
+"""
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("first, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_cuts_nothing_short(first, code, second):
+    command = [sys.executable, "-c", SECOND, str(int(first)), str(int(second))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (code, "cleaned up\n")
+    assert done.stderr == ("dhyan: interrupted\n" if first == signal.SIGINT else "dhyan: terminated\n")
 
 
 def test_resume_of_nothing(folder, tmp_path, capsys):
@@ -630,7 +697,7 @@ def test_a_damaged_model_is_named(folder, tmp_path, capsys):
 def test_info(capsys):
     assert main(["info"]) == 0
     out = capsys.readouterr().out
-    assert all(word in out for word in ("dhyan", "numpy", "isa", "isas", "threads", "openmp", "cuda"))
+    assert all(word in out for word in ("dhyan", "numpy", "isa", "isas", "threads", "openmp", "threading", "cuda"))
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["isa"] in facts["isas"] and facts["threads"] >= 1

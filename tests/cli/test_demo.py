@@ -43,7 +43,7 @@ def test_what_it_prints(ran):
     assert out.count("\n    1 ") == 2 and out.count("\n    2 ") == 2  # one row an epoch and model
     for words in ("Training without attention", "Training with additive attention", "BLEU", "exact match"):
         assert words in out
-    assert "alignment error rate" in out and "Try next" in out and "dhyan translate" in out
+    assert "AER  " in out and "Try next" in out and "dhyan translate" in out
     assert "BLEU, 3 to 8 source words" in out and "BLEU, 21 to 2" in out
     assert "\x1b" not in out + err and "Warning" not in err
 

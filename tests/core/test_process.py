@@ -447,7 +447,16 @@ int main() {
     sources = ROOT / "cpp" / "src"
     build = [str(COMPILER), "-std=c++17", "-O1", "-pthread", "-DDHYAN_THREADS", f"-I{sources}"]
     program = tmp_path / "driver"
-    subprocess.run([*build, tmp_path / "driver.cpp", sources / "runtime" / "threads.cpp", "-o", program], check=True)
+    subprocess.run(
+        [
+            *build,
+            tmp_path / "driver.cpp",
+            *(sources / "runtime" / name for name in ("threads.cpp", "team_pool.cpp")),
+            "-o",
+            program,
+        ],
+        check=True,
+    )
     done = subprocess.run([program], check=True, capture_output=True, text=True)
     assert done.stdout == "3 1 1 3"
 

@@ -22,7 +22,7 @@ COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
 HERE = ROOT / "tests" / "cuda_emulation"
 SOURCES = [
     *(ROOT / "cpp" / "src" / "cuda").glob("*.cu"),
-    ROOT / "cpp" / "src" / "attention_cuda.cpp",
+    ROOT / "cpp" / "src" / "attention" / "cuda.cpp",
     HERE / "emulation.cpp",
     HERE / "library.cpp",
 ]
@@ -32,6 +32,7 @@ FLAGS += ["-DDHYAN_CUDA_SCRATCH=3000", "-DDHYAN_CUDA_MULTIPROCESSORS=0"]
 INCLUDE = [f"-I{HERE}", f"-I{ROOT}/cpp/include", f"-I{ROOT}/cpp/src"]
 
 Array = np.ndarray[Any, Any]
+LIBRARY = "libemulated.so"
 CODES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
 
 
@@ -45,7 +46,7 @@ def build(folder: Path) -> Path:
 
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compile_one, SOURCES))
-    library = folder / "libemulated.so"
+    library = folder / LIBRARY
     subprocess.run([str(COMPILER), "-shared", *objects, "-o", library], check=True)
     return library
 

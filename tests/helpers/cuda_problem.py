@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import fcntl
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,20 @@ import numpy as np
 import pytest
 from spec import ops as reference
 
-from helpers.cuda_emulator import Emulator, build
+from helpers.cuda_emulator import LIBRARY, Emulator, build
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield build(tmp_path_factory.mktemp("cuda"))
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled once a run: pytest's workers have a folder together, and the first to come compiles into it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return build(tmp_path_factory.mktemp("cuda"))
+    folder = tmp_path_factory.getbasetemp().parent / "cuda"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        compiled = folder / LIBRARY
+        return compiled if compiled.exists() else build(folder)
 
 
 def close(got: np.ndarray, want: np.ndarray, tolerance: float, scale: float | None = None) -> None:

@@ -13,10 +13,11 @@ import dhyan
 import numpy as np
 from dhyan import ModelConfig, Seq2Seq, TrainConfig
 from dhyan.text.pairs import Pair
+from safetensors.numpy import load_file
 
 CONFIG = ModelConfig(source_size=4, target_size=4, embedding=6, hidden=8, cell="gru", dropout=0.2)
 OPTIONS = dict(batch=4, epochs=3, lr=0.01, patience=50, seed=5)
-WEIGHTS = ("model.safetensors", "last.safetensors", "optimizer.safetensors")
+WEIGHTS = ("model.safetensors", "training.safetensors")
 
 
 def pairs(count: int, seed: int = 0) -> list[Pair]:
@@ -31,14 +32,30 @@ BATCHES = 6
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in WEIGHTS}
+    """SHA-256 of the tensors of each file and part; the state beside them tells the time."""
+    found = {}
+    for file in WEIGHTS:
+        parts: dict[str, Any] = {}
+        for name, array in sorted(load_file(folder / file).items()):
+            part = f"{file}: {name.partition('/')[0]}" if "training" in file else file
+            parts.setdefault(part, hashlib.sha256()).update(name.encode() + array.tobytes())
+        found |= {part: digest.hexdigest() for part, digest in parts.items()}
+    return found
 
 
-def train(folder: Path, resume: bool = False, on_step: Any = None, on_report: Any = None, **changes: Any) -> Seq2Seq:
-    options = TrainConfig(**(OPTIONS | changes))
+def train(
+    folder: Path,
+    resume: bool = False,
+    on_step: Any = None,
+    on_report: Any = None,
+    overwrite: bool = False,
+    data: tuple[list[Pair], list[Pair]] = (TRAIN, VALID),
+    **changes: Any,
+) -> Seq2Seq:
     return dhyan.train(
-        CONFIG, TRAIN, VALID, out=folder, options=options, resume=resume, on_step=on_step, on_report=on_report
-    )
+        CONFIG, *data, out=folder, options=TrainConfig(**(OPTIONS | changes)), resume=resume, overwrite=overwrite,
+        on_step=on_step, on_report=on_report,
+    )  # fmt: skip
 
 
 def after(steps: int, act: Callable[[], None]) -> Callable[[int, int, float], None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from dhyan.errors import nearest_first, unknown_name
+from dhyan.errors import DataError, located, nearest_first, unknown_name
 from dhyan.training.folder import short_names
 
 
@@ -37,6 +37,14 @@ def test_the_error_says_what_got_and_expected() -> None:
 def test_what_is_no_name_is_shown_on_one_line(name: object) -> None:
     message = str(unknown_name("score", name, ("dot", "cosine")))
     assert message.startswith(f"score is {name!r}, expected one of: ") and "\n" not in message
+
+
+def test_a_data_error_says_where_it_was() -> None:
+    """Others pass as they are."""
+    with pytest.raises(DataError, match=r"^align: text 3: too long$"), located("align: text 3"):
+        raise DataError("too long")
+    with pytest.raises(TypeError, match=r"^no text$"), located("align: text 3"):
+        raise TypeError("no text")
 
 
 def test_short_names() -> None:

@@ -173,8 +173,11 @@ def test_kernels_use_no_threads_containers_or_exceptions() -> None:
 
 def test_one_door_to_threads_and_one_to_arrays() -> None:
     libraries = {"thread", "omp.h", "pthread.h", "future", "condition_variable"}
-    assert {p.name for p in SOURCES if libraries & set(includes(p, "<>"))} == {"threads.cpp"}
-    assert not [p.name for p in SOURCES if re.search(r"pragma\s+omp\s+(parallel|task|for)", p.read_text())]
+    assert {p.name for p in SOURCES if libraries & set(includes(p, "<>"))} == {
+        "threads.cpp", "team_pool.cpp", "team_openmp.cpp",
+    }  # fmt: skip
+    teams = [p.name for p in SOURCES if re.search(r"pragma\s+omp\s+(parallel|task|for)", p.read_text())]
+    assert teams == ["team_openmp.cpp"]
     python = {p for p in SOURCES if any(i.startswith("pybind11/") or i == "Python.h" for i in includes(p, "<>"))}
     assert {p.parent.name for p in python} == {"bindings"}
     assert {p.name for p in python if "pybind11/numpy.h" in includes(p, "<>")} == {"arrays.h"}

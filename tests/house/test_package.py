@@ -45,11 +45,12 @@ def test_the_version_is_that_of_pyproject() -> None:
 
 def test_show_config_has_these_keys() -> None:
     config = dhyan.show_config()
-    assert list(config) == ["version", "isa", "isas", "threads", "openmp", "cuda", "cuda_devices"]
+    assert list(config) == ["version", "isa", "isas", "threads", "openmp", "threading", "cuda", "cuda_devices"]
     assert config["isa"] in config["isas"]
     assert config["isas"][0] == "base"
     assert config["threads"] == dhyan.get_num_threads() >= 1
-    assert isinstance(config["openmp"], bool)
+    assert config["threading"] in ("pool", "openmp", "none")
+    assert config["openmp"] is (config["threading"] != "none")
     assert config["cuda"] is not None or config["cuda_devices"] == 0  # devices are counted by a CUDA build only
 
 

@@ -34,6 +34,7 @@ INTEGERS = [
     (TrainConfig, "seed", 0),
     (TrainConfig, "sampling_ramp", 0),
     (TrainConfig, "average", 0),
+    (TrainConfig, "validate_every", 0),
     (DataConfig, "source_vocabulary", 0),
     (DataConfig, "target_vocabulary", 0),
     (DataConfig, "min_count", 1),
@@ -57,6 +58,7 @@ NUMBERS = [
     (TrainConfig, "label_smoothing", (0, 0.1), (1.0, -0.1)),
     (TrainConfig, "scheduled_sampling", (0, 0.5), (1.0, -0.1)),
     (TrainConfig, "momentum", (0, 0.9), (1.0, -0.1)),
+    (TrainConfig, "time", (0, 0.5, 600), (-1.0,)),
 ]
 
 NAMES = [
@@ -71,6 +73,7 @@ NAMES = [
     (TrainConfig, "optimizer", "sdg", "sgd"),
     (TrainConfig, "optimizer", "adamx", "adam"),
     (TrainConfig, "precision", "float46", "float64"),
+    (TrainConfig, "select", "lose", "loss"),
     (DataConfig, "source_level", "chars", "char"),
     (DataConfig, "target_level", "words", "word"),
     (DataConfig, "source_level", "subwords", "subword"),

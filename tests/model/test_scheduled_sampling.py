@@ -46,7 +46,7 @@ def test_loss_and_every_gradient(order: str, choices: dict[str, Any]) -> None:
     read = mixture(config, batch, p, padded_masks(config, batch, seed=5, step=9), 0.6, 5, 9)
     masks = padded_masks(config, dataclasses.replace(batch, target=read), seed=5, step=9)  # of the words that are read
     given = SimpleNamespace(**{f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}, read=read)
-    loss, cache = model.forward(batch, step=9, smoothing=0.1, sampling=0.6)
+    loss, cache = model.forward(batch, step=9, smoothing=0.1, scheduled_sampling=0.6)
     np.testing.assert_allclose(loss, reference.loss(p, config, given, smoothing=0.1, masks=masks), rtol=1e-12)
     slopes = reference.complex_step(lambda a: reference.loss(a, config, given, smoothing=0.1, masks=masks), p)
     for name, gradient in model.backward(cache).items():
@@ -56,11 +56,11 @@ def test_loss_and_every_gradient(order: str, choices: dict[str, Any]) -> None:
 def test_it_is_a_function_of_seed_and_step() -> None:
     config = config_of()
     model, batch = model_of(config), batch_of(config)
-    losses = [model.forward(batch, step=step, sampling=0.5)[0] for step in range(8)]
-    assert losses == [model.forward(batch, step=step, sampling=0.5)[0] for step in reversed(range(8))][::-1]
+    losses = [model.forward(batch, step=step, scheduled_sampling=0.5)[0] for step in range(8)]
+    assert losses == [model.forward(batch, step=step, scheduled_sampling=0.5)[0] for step in reversed(range(8))][::-1]
     assert len(set(losses)) > 4
     plain = model.forward(batch, step=3)[0]
-    assert model.forward(batch, step=3, sampling=0.0)[0] == plain
+    assert model.forward(batch, step=3, scheduled_sampling=0.0)[0] == plain
 
 
 def test_a_perfect_model_reads_the_reference_either_way() -> None:
@@ -70,18 +70,18 @@ def test_a_perfect_model_reads_the_reference_either_way() -> None:
     model.parameters()["output.bias"][4] = 1e3
     target = np.array([[1, 4, 4, 4, 4, 4]])
     batch = Batch(np.array([[4, 4, 2]]), np.array([3]), target, np.array([6]))
-    assert model.forward(batch, step=1, sampling=0.9)[0] == model.forward(batch, step=1)[0]
+    assert model.forward(batch, step=1, scheduled_sampling=0.9)[0] == model.forward(batch, step=1)[0]
 
 
 def test_bad_rates() -> None:
     model, batch = model_of(config := config_of()), batch_of(config)
-    with pytest.raises(ValueError, match=r"sampling is 0\.5 without a step"):
-        model.forward(batch, sampling=0.5)
+    with pytest.raises(ValueError, match=r"scheduled_sampling is 0\.5 without a step"):
+        model.forward(batch, scheduled_sampling=0.5)
     for rate in (1.0, -0.1, np.nan):
-        with pytest.raises(ValueError, match=r"sampling is .*expected 0 <= sampling < 1"):
-            model.forward(batch, step=1, sampling=rate)
+        with pytest.raises(ValueError, match=r"scheduled_sampling is .*expected 0 <= scheduled_sampling < 1"):
+            model.forward(batch, step=1, scheduled_sampling=rate)
     empty = np.zeros((0, 3), np.int64)
-    assert model.forward(Batch(empty, empty[:, 0], empty, empty[:, 0]), step=1, sampling=0.5)[0] == 0
+    assert model.forward(Batch(empty, empty[:, 0], empty, empty[:, 0]), step=1, scheduled_sampling=0.5)[0] == 0
 
 
 def test_it_trains_stops_and_resumes(tmp_path: Path) -> None:

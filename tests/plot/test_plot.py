@@ -169,6 +169,39 @@ def test_missing_font_is_said_once_in_one_line(tmp_path, monkeypatch, capsys):
     assert error.count("\n") == 1 and "no installed font has" in error and ".svg" in error
 
 
+def test_each_script_without_a_font_is_said(tmp_path, monkeypatch, capsys):
+    """A picture of other letters is not silent because of an earlier one."""
+    monkeypatch.setattr(figure, "_said", set())
+    monkeypatch.setattr(figure, "_families_of", lambda letters: (("DejaVu Sans",), letters & {"क", "ख", "字"}))
+    monkeypatch.setattr(figure, "_add_new_fonts", lambda: False)
+    for number, token in enumerate(("क", "ख", "字")):
+        plot.save_heatmap(tmp_path / f"{number}.png", [[1.0]], [token], ["x"])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1] for line in lines] == [" no installed font has क", " no installed font has 字"]
+
+
+def test_a_font_installed_since_is_found(monkeypatch):
+    """matplotlib's own list is a file that may be older than the font."""
+    from matplotlib.font_manager import fontManager
+
+    serif = [font for font in fontManager.ttflist if font.name == "DejaVu Sans Mono"]
+    assert serif
+    monkeypatch.setattr(fontManager, "ttflist", [font for font in fontManager.ttflist if font not in serif])
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [font.fname for font in serif])
+    figure.font_families(frozenset("\U0010fffd"))
+    assert "DejaVu Sans Mono" in {font.name for font in fontManager.ttflist}
+
+
+@pytest.mark.parametrize("token", ["$\\foo$", "${$", "$_$", "US$5-$10", "$x_1$", "\\alpha"])
+def test_a_figure_draws_tokens_as_they_are(tmp_path, token):
+    """Prices and code are no mathematics: nothing is parsed, and the text of a drawn file is the token's."""
+    path = tmp_path / "a.svg"
+    plot.heatmap([[1.0]], [token], ["x"], title=token).savefig(path)
+    assert path.read_text(encoding="utf-8").count(f">{token}</text>") == 2
+    plot.bleu_by_length({token: CURVES["with"]}, title=token).savefig(path)
+    assert f">{token} 96.5</text>" in path.read_text(encoding="utf-8")
+
+
 def test_svg_and_terminal_need_no_matplotlib():
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"

@@ -2,6 +2,7 @@
 
 import math
 
+import dhyan
 import numpy as np
 import pytest
 from dhyan.metrics.failures import FAILURES
@@ -43,6 +44,25 @@ def test_measured(translator):
         assert list(output.hypothesis) == found.tokens and list(output.reference) == pair.target.split()
         np.testing.assert_array_equal(output.weights, found.weights)
         assert output.gold == pair.links and output.source_size == len(found.source_tokens) - 1
+
+
+def test_evaluate_takes_a_folder_and_a_file(tmp_path):
+    """The same figures by whatever way model and pairs come."""
+    test, folder = tmp_path / "test.tsv", tmp_path / "model"
+    test.write_text("".join(f"{pair.source}\t{pair.target}\n" for pair in PAIRS), encoding="utf-8")
+    pairs = [dhyan.Pair(pair.source, pair.target) for pair in PAIRS]
+    sizes = {"source_size": 4, "target_size": 4, "embedding": 4, "hidden": 4}
+    dhyan.train(ModelConfig(**sizes), pairs, pairs, folder, options=dhyan.TrainConfig(epochs=1))
+    expected = evaluate(dhyan.load(folder), pairs, beam=1)
+    assert expected["pairs"] == 3
+    for model in (folder, str(folder), dhyan.load(folder)):
+        assert dhyan.evaluate(model, test, beam=1) == dhyan.evaluate(model, pairs, beam=1) == expected
+    swapped = dhyan.evaluate(folder, test, beam=1, columns="2:1")
+    assert swapped == evaluate(dhyan.load(folder), [dhyan.Pair(p.target, p.source) for p in pairs], beam=1)
+    with pytest.raises(TypeError, match=r"pair 0 is a tuple, expected dhyan\.Pair"):
+        dhyan.evaluate(folder, [("a", "x")])
+    with pytest.raises(dhyan.CheckpointError):
+        dhyan.evaluate(tmp_path / "none", test)
 
 
 def test_texts_from_elsewhere():

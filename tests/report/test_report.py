@@ -259,7 +259,7 @@ def test_what_is_said_of_an_output():
     only_end = translation(weights=np.tile([0, 0, 0, 0, 0, 1.0], (3, 1)))
     assert choice.alignment_note(only_end).startswith("No output token")
     gold = Output(TARGET, TARGET, WEIGHTS, 5, [(0, 0), (4, 1), (2, 2)], ((0, 0, True), (2, 2, True), (3, 1, False)))
-    assert choice.gold_note(gold) == "2 of 3 links of the reference are gold ones, alignment error rate 0.20"
+    assert choice.gold_note(gold) == "2 of 3 links of the reference are gold ones, AER 0.2000"
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_the_page(folder, tmp_path, capsys):
         "hallucination",
         str(result["failures"]["hallucination"]),
     ) in rows
-    assert ("alignment error rate", f"{result['aer']:.4f}") in rows and result["signature"] in text
+    assert ("AER", f"{result['aer']:.4f}") in rows and result["signature"] in text
     assert report(folder, tmp_path / "again.html", "--against", str(folder / "other")) == 0
     assert (tmp_path / "again.html").read_bytes() == out.read_bytes()
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".part"] == []
@@ -352,7 +352,7 @@ def test_an_ensemble(folder, tmp_path, capsys):
     both = load([folder / "model", folder / "other"])
     result = evaluate(both, read_pairs(folder / "test.tsv"), beam=2)
     rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td>', text)
-    assert ("chrF", f"{result['chrf']:.2f}") in rows and ("alignment error rate", f"{result['aer']:.4f}") in rows
+    assert ("chrF", f"{result['chrf']:.2f}") in rows and ("AER", f"{result['aer']:.4f}") in rows
     words = document.words("dd")
     assert both.translate(read_pairs(folder / "test.tsv")[0].source, beam=2).text in words
     for name, attention in (("model", "additive"), ("other", "none")):

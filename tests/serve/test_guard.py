@@ -139,6 +139,7 @@ def test_who_says_too_little_is_cut_off(translator, monkeypatch, said):
         raw.sendall(said)
         with contextlib.suppress(ConnectionResetError):
             assert ended(raw) == b""
+        monkeypatch.undo()
         assert found.ask(text=SENTENCE)
 
 

@@ -1,10 +1,11 @@
 """dhyan.Attention in plain NumPy: every scoring, normaliser, window and head as its formula, written for reading.
 
 Letters: B sentences, T target rows, S source positions, Q query width, D memory width, U units, n heads. Arrays inside
-carry the heads as an axis of their own: scores and weights are (B, n, T, S), and n is 1 for plain attention.
+carry the heads as an axis of their own: scores and weights are (B, n, T, S), and n is 1 for plain attention. Any array
+may carry one more axis in front, `...` in the formulas: many perturbed copies of the parameters, as in model.py.
 
-Every function takes real arrays of any precision, complex ones (reference.complex_step then gives exact slopes), and
-those of tape.py (which gives all slopes at once). So there is no abs and no comparison of a value that has a slope:
+Every function takes real arrays of any precision, complex ones (ops.complex_step then gives exact slopes), and
+those of slopes.py (which gives all slopes at once). So there is no abs and no comparison of a value that has a slope:
 choices - a mask, a maximum, a support, a zero vector - look at real parts.
 
 What no row may attend must hold finite numbers here; that it cannot be seen is for the tests of the real thing.
@@ -107,8 +108,8 @@ def own_lengths(B: int, S: int, call: Sentences) -> Array:
 
 def predicted_centres(query: Array, p: Parameters, length: Array) -> Array:
     """p (B, T) = length * sigmoid(window_v . tanh(q window_query))  (Luong 2015, eq. 9)."""
-    hidden = np.tanh(np.einsum("btq,qu->btu", query, p["window_query"]))
-    return like(query, length)[:, None] * sigmoid(np.einsum("btu,u->bt", hidden, p["window_v"]))
+    hidden = np.tanh(np.einsum("...btq,...qu->...btu", query, p["window_query"]))
+    return like(query, length)[:, None] * sigmoid(np.einsum("...btu,...u->...bt", hidden, p["window_v"]))
 
 
 def may_attend(shape: tuple[int, int, int], setting: Setting, call: Sentences, centres: Array | None) -> Array:
@@ -122,7 +123,7 @@ def may_attend(shape: tuple[int, int, int], setting: Setting, call: Sentences, c
     if call.causal:
         allowed = allowed & (s <= t + length - T)
     if centres is not None:
-        allowed = allowed & (np.abs(s - centres.real[:, :, None]) <= setting.radius)
+        allowed = allowed & (np.abs(s - centres.real[..., None]) <= setting.radius)
     elif setting.radius is not None:
         allowed = allowed & (np.abs(s - np.minimum(t + call.position, length - 1)) <= setting.radius)
     return allowed
@@ -137,12 +138,12 @@ def sigmoid(x: Array) -> Array:
 
 def slices(x: Array, heads: int) -> Array:
     """(B, rows, width) -> (B, rows, n, width / n): n equal consecutive pieces."""
-    return x.reshape(*x.shape[:2], heads, x.shape[2] // heads)
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
 
 
 def product(q: Array, keys: Array, heads: int) -> Array:
     """(B, n, T, S): head i multiplies slice i."""
-    return np.einsum("btnw,bsnw->bnts", slices(q, heads), slices(keys, heads))
+    return np.einsum("...btnw,...bsnw->...bnts", slices(q, heads), slices(keys, heads))
 
 
 def length_of(x: Array) -> Array:
@@ -154,69 +155,70 @@ def length_of(x: Array) -> Array:
 
 def cosine(q: Array, keys: Array, heads: int) -> Array:
     """q.k / (|q| |k|) of every slice; zero vectors give 0  (Graves 2014)."""
-    norms = np.einsum("btn,bsn->bnts", length_of(slices(q, heads)), length_of(slices(keys, heads)))
+    norms = np.einsum("...btn,...bsn->...bnts", length_of(slices(q, heads)), length_of(slices(keys, heads)))
     zero = norms.real == 0
     return np.where(zero, 0, product(q, keys, heads) / np.where(zero, 1, norms))
 
 
 def narrow_keys(memory: Array, width: int) -> Array:
     """Memory as wide as the query: itself, or the sum of its two halves (the directions of the encoder)."""
-    return memory if memory.shape[2] == width else memory[:, :, :width] + memory[:, :, width:]
+    return memory if memory.shape[-1] == width else memory[..., :width] + memory[..., width:]
 
 
 def tanh_score(q: Array, keys: Array, features: Array | None, v: Array, heads: int) -> Array:
     """v . tanh(q + k + f): projected q (B, T, U), keys (B, S, U), features (B, T, S, U); head i sums slice i of U."""
-    inside = q[:, :, None, :] + keys[:, None, :, :]
+    inside = q[..., :, None, :] + keys[..., None, :, :]
     if features is not None:
         inside = inside + features
-    terms = np.tanh(inside) * v
-    B, T, S, U = terms.shape
-    return np.einsum("btsnw->bnts", terms.reshape(B, T, S, heads, U // heads))
+    terms = np.tanh(inside) * v[..., None, None, None, :]
+    return np.einsum("...btsnw->...bnts", slices(terms, heads))
 
 
 def project(x: Array, matrix: Array) -> Array:
-    return np.einsum("bri,io->bro", x, matrix)
+    return np.einsum("...bri,...io->...bro", x, matrix)
 
 
 def location_features(before: Array, p: Parameters) -> Array:
     """f W_f with f[s, c] = sum_j filters[j, c] before[s + j - 7], 0 outside; before (B, 1, S) -> (B, 1, S, U)."""
-    B, _, S = before.shape
-    half = WIDTH // 2
-    margin = np.zeros((B, 1, half), before.real.dtype)
-    padded = np.concatenate([margin, before, margin], axis=2)
-    shifted = np.stack([padded[:, :, j : j + S] for j in range(WIDTH)], axis=3)
-    return np.einsum("btsj,jc,cu->btsu", shifted, p["filters"], p["location"])
+    S = before.shape[-1]
+    margin = np.zeros((*before.shape[:-1], WIDTH // 2), before.real.dtype)
+    padded = np.concatenate([margin, before, margin], axis=-1)
+    shifted = np.stack([padded[..., j : j + S] for j in range(WIDTH)], axis=-1)
+    return np.einsum("...btsj,...jc,...cu->...btsu", shifted, p["filters"], p["location"])
 
 
 def additive(setting: Setting, p: Parameters, q: Array, memory: Array, features: Array | None) -> Array:
     """v . tanh(q W_q + m W_m + bias + features); normalized: g v / |v| for v, over all heads together."""
-    v = p["g"] * p["v"] / length_of(p["v"]) if setting.normalized else p["v"]
-    return tanh_score(project(q, p["query"]), project(memory, p["memory"]) + p["bias"], features, v, setting.heads)
+    v = p["g"] * p["v"] / length_of(p["v"])[..., None] if setting.normalized else p["v"]
+    keys = project(memory, p["memory"]) + p["bias"][..., None, None, :]
+    return tanh_score(project(q, p["query"]), keys, features, v, setting.heads)
 
 
 def score(setting: Setting, p: Parameters, q: Array, memory: Array, past: Past) -> Array:
     """scores (B, n, T, S) of q (B, T, Q), before temperature and threshold. Scorings with feedback: T is 1."""
-    n, Q = setting.heads, q.shape[2]
+    n, Q = setting.heads, q.shape[-1]
     match setting.score:
         case "dot":
             return product(q, narrow_keys(memory, Q), n)
         case "scaled_dot":
             return product(q, narrow_keys(memory, Q), n) * (Q // n) ** -0.5
         case "cosine":
-            return np.exp(p["log_sharpness"]) * cosine(q, narrow_keys(memory, Q), n)
+            return np.exp(p["log_sharpness"])[..., None, None, None] * cosine(q, narrow_keys(memory, Q), n)
         case "general":  # the matrix is folded into the keys: they are as wide as the query, and so are the slices
-            return product(q, project(memory, p["weight"].T), n)
+            return product(q, project(memory, p["weight"].swapaxes(-1, -2)), n)
         case "additive":
             return additive(setting, p, q, memory, None)
         case "concat":  # v . tanh([q; m] W): the first Q rows of W meet the query, the others the memory
-            return tanh_score(project(q, p["weight"][:Q]), project(memory, p["weight"][Q:]), None, p["v"], n)
+            return tanh_score(
+                project(q, p["weight"][..., :Q, :]), project(memory, p["weight"][..., Q:, :]), None, p["v"], n
+            )
         case "location":
-            row = project(q, p["weight"][:, : memory.shape[1]])
-            return row[:, None, :, :]
+            row = project(q, p["weight"][..., : memory.shape[-2]])
+            return row[..., None, :, :]
         case "location_sensitive":
             return additive(setting, p, q, memory, location_features(past.weights, p))
         case "coverage":
-            return additive(setting, p, q, memory, past.total[:, :, :, None] * p["coverage"])
+            return additive(setting, p, q, memory, past.total[..., None] * p["coverage"][..., None, None, None, :])
     raise ValueError(setting.score)
 
 
@@ -261,15 +263,15 @@ def monotonic(scores: Array, allowed: Array, before: Array, hard: bool) -> Array
     else:
         p = np.where(allowed, sigmoid(np.where(allowed, scores, 0)), 0)
     S, rows = scores.shape[-1], []
-    for t in range(scores.shape[2]):
+    for t in range(scores.shape[-2]):
         row, r = [], 0.0
         for s in range(S):
-            r = r + before[:, :, s]
-            row.append(p[:, :, t, s] * r)
-            r = (1 - p[:, :, t, s]) * r
+            r = r + before[..., s]
+            row.append(p[..., t, s] * r)
+            r = (1 - p[..., t, s]) * r
         before = np.stack(row, axis=-1) if S else before
         rows.append(before)
-    return np.stack(rows, axis=2) if rows else scores
+    return np.stack(rows, axis=-2) if rows else scores
 
 
 def rule(setting: Setting, query: Array, allowed: Array, alignment: Array | None) -> Array:
@@ -279,7 +281,7 @@ def rule(setting: Setting, query: Array, allowed: Array, alignment: Array | None
         return np.where(allowed, like(query, alignment), 0)
     if setting.score == "uniform":
         return like(query, allowed) / like(query, np.maximum(allowed.sum(-1, keepdims=True), 1))
-    later = np.cumsum(allowed[:, :, ::-1], axis=-1)[:, :, ::-1] - allowed
+    later = np.cumsum(allowed[..., ::-1], axis=-1)[..., ::-1] - allowed
     return like(query, allowed & (later == 0))  # none: the last position a row may attend
 
 
@@ -300,34 +302,54 @@ def nothing_past(B: int, n: int, S: int, dtype: Any) -> Past:
     return Past(zeros, zeros, (zeros + (np.arange(S) == 0)).astype(dtype))
 
 
-def normalised(setting: Setting, p: Parameters, scores: Array, allowed: Array, past: Past, hard: bool) -> Array:
-    """Weights (B, n, T, S) from scores; allowed (B, T, S) holds for every head."""
-    scores, each = scores / setting.temperature, allowed[:, None]
+def normalised(
+    setting: Setting, p: Parameters, scores: Array, allowed: Array, past: Past, hard: bool, noise: Array | float = 0.0
+) -> Array:
+    """Weights (B, n, T, S) from scores; allowed (B, T, S) holds for every head; noise is added to monotonic scores."""
+    scores, each = scores / setting.temperature, allowed[..., None, :, :]
     match setting.normalize:
         case "softmax":
             return softmax(scores, each)
         case "sparsemax":
             return sparsemax(scores, each)
-    return monotonic(scores + p["threshold"], each, past.alignment, hard)
+    return monotonic(scores + p["threshold"][..., None, None, None] + noise, each, past.alignment, hard)
 
 
-def weigh(
-    setting: Setting, p: Parameters, query: Array, memory: Array, call: Sentences, allowed: Array, bell: Array | float
+def restricted(setting: Setting, p: Parameters, query: Array, S: int, call: Sentences) -> tuple[Array, Array | float]:
+    """What every row may attend (B, T, S), and what a predictive window multiplies weights with, 1 for others."""
+    B, T = query.shape[-3:-1]
+    if not setting.predictive:
+        return may_attend((B, T, S), setting, call, None), 1.0
+    centres = predicted_centres(query, p, own_lengths(B, S, call))
+    off = like(query, np.arange(S)) - centres[..., None]
+    bell = np.exp(off * off * (-2 / setting.radius**2))  # exp(-(s - p)^2 / (2 (radius / 2)^2))
+    return may_attend((B, T, S), setting, call, centres), bell[..., None, :, :]
+
+
+def weights_of(
+    setting: Setting,
+    p: Parameters,
+    query: Array,
+    memory: Array,
+    allowed: Array,
+    bell: Array | float,
+    past: Past,
+    *,
+    alignment: Array | None,
+    hard: bool,
+    noise: Array | float = 0.0,
 ) -> Array:
-    """Weights (B, n, T, S). bell: what a predictive window multiplies them with, 1 for others."""
-    B, T, S = allowed.shape
-    past = nothing_past(B, setting.heads, S, query.real.dtype)
-    if not setting.feedback or T == 0:
-        return normalised(setting, p, score(setting, p, query, memory, past), allowed, past, call.hard) * bell
-    rows = []
-    for t in range(T):
-        now = np.s_[:, t : t + 1]
-        scores = score(setting, p, query[now], memory, past)
-        row = normalised(setting, p, scores, allowed[now], past, call.hard)
-        row = row if isinstance(bell, float) else row * bell[:, :, t : t + 1]
-        rows.append(row)
-        past = Past(row[:, :, 0], past.total + row[:, :, 0], row[:, :, 0])
-    return np.concatenate(rows, axis=2)
+    """Weights (B, n, T, S) of rows that all follow the same past; with feedback T is 1."""
+    if setting.score in RULES:
+        return rule(setting, query, allowed, alignment)[..., None, :, :] * bell
+    scores = score(setting, p, query, memory, past)
+    return normalised(setting, p, scores, allowed, past, hard, noise) * bell
+
+
+def contexts(weights: Array, memory: Array) -> Array:
+    """(B, T, D): head i weighs slice i of the memory."""
+    pieces = np.einsum("...bnts,...bsnw->...btnw", weights, slices(memory, weights.shape[-3]))
+    return pieces.reshape(*pieces.shape[:-2], memory.shape[-1])
 
 
 def attention(
@@ -338,19 +360,21 @@ def attention(
     call: Sentences = Sentences(),
 ) -> Read:
     """query (B, T, Q), memory (B, S, D) -> context, weights, and what could be attended."""
-    (B, T, _), (_, S, D), n = query.shape, memory.shape, setting.heads
-    centres, bell = None, 1.0
-    if setting.predictive:
-        centres = predicted_centres(query, p, own_lengths(B, S, call))
-        off = like(query, np.arange(S)) - centres[:, :, None]
-        bell = np.exp(off * off * (-2 / setting.radius**2))[:, None]  # exp(-(s - p)^2 / (2 (radius / 2)^2))
-    allowed = may_attend((B, T, S), setting, call, centres)
-    if setting.score in RULES:
-        weights = rule(setting, query, allowed, call.alignment)[:, None]
-    else:
-        weights = weigh(setting, p, query, memory, call, allowed, bell)
-    context = np.einsum("bnts,bsnw->btnw", weights, slices(memory, n)).reshape(B, T, D)
-    return Read(context, weights, allowed)
+    (B, T, _), S = query.shape, memory.shape[1]
+    allowed, bell = restricted(setting, p, query, S, call)
+    past = nothing_past(B, setting.heads, S, query.real.dtype)
+    rows = []
+    for now in [slice(t, t + 1) for t in range(T)] if setting.feedback and T else [slice(None)]:
+        row = weights_of(
+            setting, p, query[:, now], memory, allowed[:, now],
+            bell if isinstance(bell, float) else bell[:, :, now], past,
+            alignment=None if call.alignment is None else call.alignment[:, now], hard=call.hard,
+        )  # fmt: skip
+        rows.append(row)
+        if setting.feedback and T:
+            past = Past(row[:, :, 0], past.total + row[:, :, 0], row[:, :, 0])
+    weights = np.concatenate(rows, axis=2)
+    return Read(contexts(weights, memory), weights, allowed)
 
 
 # ------------------------------------------------------------------------------------------------ what is promised
@@ -370,7 +394,7 @@ def scores_at_their_gates(rng: np.random.Generator) -> Iterator[None]:
         return like(size, EPS * size * rng.choice([-1.0, 1.0], size.shape))
 
     def coarse_product(q: Array, keys: Array, heads: int) -> Array:
-        width = q.shape[2] // heads
+        width = q.shape[-1] // heads
         return exact_product(q, keys, heads) + off(
             (4 + width / 8) * exact_product(np.abs(q.real), np.abs(keys.real), heads)
         )

@@ -1,7 +1,7 @@
 """The recurrent encoder-decoder as a readable NumPy specification: float64 for values, complex128 for exact slopes.
 
-One file, read top to bottom, because it is the definition that every other test leans on; sparsemax and the shapes of
-attention's parameters are those of reference_attention.py.
+One file, read top to bottom, because it is the definition that every other test leans on; how a step reads the memory
+is in attention.py.
 
 Shapes are written (B, S, I) as in the README, but every array may carry one more axis in front: `...` in the formulas.
 It holds many perturbed copies of the parameters, so one call of the model gives the whole complex-step gradient:
@@ -20,7 +20,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spec import attention as reference_attention
+from spec.attention import (
+    Past,
+    Sentences,
+    Setting,
+    contexts,
+    nothing_past,
+    restricted,
+    sigmoid,
+    weights_of,
+)
+from spec.attention import shapes as attention_shapes
 
 Array = np.ndarray
 Parameters = dict[str, Array]
@@ -53,25 +63,6 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x (B, I) -> (B, O): x W + b."""
     y = np.einsum("...bi,...io->...bo", x, weight)
     return y if bias is None else y + bias[..., None, :]
-
-
-def linear_sequence(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """x (B, S, I) -> (B, S, O): the same at every position."""
-    y = np.einsum("...bsi,...io->...bso", x, weight)
-    return y if bias is None else y + bias[..., None, None, :]
-
-
-def sigmoid(x: Array) -> Array:
-    return 0.5 * (1 + np.tanh(0.5 * x))
-
-
-def softmax(scores: Array, allowed: Array) -> Array:
-    """Over the last axis and the allowed positions only; nothing allowed gives zeros."""
-    shift = np.where(allowed, scores.real, -np.inf).max(-1, keepdims=True, initial=-np.inf)
-    shift = np.where(np.isfinite(shift), shift, 0.0)
-    e = np.where(allowed, np.exp(np.where(allowed, scores - shift, 0.0)), 0.0)
-    total = e.sum(-1, keepdims=True)
-    return e / np.where(total.real > 0, total, 1.0)
 
 
 def log_softmax(logits: Array) -> Array:
@@ -187,144 +178,17 @@ def encoder(x: Array, lengths: Array, p: Parameters, config: Any, masks: Masks |
 # ------------------------------------------------------------------------------------------------ the read
 
 
-class Past(NamedTuple):
-    """What the steps before leave to the next, (B, n, S) each, n heads."""
-
-    weights: Array  # of the step before: zeros at the first
-    total: Array  # the sum of all steps before
-    alignment: Array  # where monotonic alignment stands: the first position, then the weights of the step before
-
-
-def nothing_past(B: int, n: int, S: int) -> Past:
-    zeros = np.zeros((B, n, S))
-    return Past(zeros, zeros, zeros + (np.arange(S) == 0))
-
-
-def predicted_centre(q: Array, p: Parameters, lengths: Array) -> Array:
-    """(B,): length * sigmoid(window_v . tanh(q window_query))  (Luong 2015, eq. 9)."""
-    return lengths * sigmoid(np.einsum("...bu,...u->...b", np.tanh(linear(q, p["window_query"])), p["window_v"]))
-
-
-def may_attend(lengths: Array, positions: int, t: int, window: Any, centre: Array | None) -> Array:
-    """(B, S) bool: the positions that target step t may attend."""
-    s, last = np.arange(positions), lengths[:, None] - 1
-    allowed = s <= last
-    if centre is not None:
-        return allowed & (np.abs(s - centre.real[..., None]) <= window.radius)
-    return allowed if window is None else allowed & (np.abs(s - np.minimum(t, last)) <= window.radius)
-
-
-def slices(x: Array, heads: int) -> Array:
-    """(..., W) -> (..., n, W / n): n equal consecutive pieces."""
-    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
-
-
-def narrow_keys(memory: Array, width: int) -> Array:
-    """Memory as wide as the query: itself, or the sum of its forward and backward halves."""
-    return memory if memory.shape[-1] == width else memory[..., :width] + memory[..., width:]
-
-
-def product(q: Array, keys: Array, heads: int) -> Array:
-    """(B, n, S): head i multiplies slice i."""
-    return np.einsum("...bnw,...bsnw->...bns", slices(q, heads), slices(keys, heads))
-
-
-def length_of(x: Array) -> Array:
-    """Euclidean length over the last axis; exactly 0 for a zero vector."""
-    square = (x * x).sum(-1)
-    zero = square.real <= 0
-    return np.where(zero, 0, np.sqrt(np.where(zero, 1, square)))
-
-
-def cosine(q: Array, keys: Array, heads: int) -> Array:
-    """q.k / (|q| |k|) of every slice, zero vectors give 0  (Graves 2014)."""
-    norms = np.einsum("...bn,...bsn->...bns", length_of(slices(q, heads)), length_of(slices(keys, heads)))
-    zero = norms.real == 0
-    return np.where(zero, 0, product(q, keys, heads) / np.where(zero, 1, norms))
-
-
-def tanh_score(q: Array, keys: Array, v: Array, heads: int) -> Array:
-    """v . tanh(q + k): projected q (B, U) and keys (B, S, U); head i sums slice i of U."""
-    terms = np.tanh(q[..., None, :] + keys) * v[..., None, None, :]
-    return slices(terms, heads).sum(-1).swapaxes(-1, -2)
-
-
-def additive(q: Array, memory: Array, p: Parameters, features: Array | float, heads: int) -> Array:
-    """v . tanh(q W_q + m W_m + bias + features); with a parameter g: g v / |v| for v  (Salimans 2016)."""
-    v = p["g"] * p["v"] / length_of(p["v"])[..., None] if "g" in p else p["v"]
-    return tanh_score(linear(q, p["query"]), linear_sequence(memory, p["memory"], p["bias"]) + features, v, heads)
-
-
-def location_features(weights: Array, p: Parameters) -> Array:
-    """f W_f (B, S, U), f[s, c] = sum_j filters[j, c] weights[s + j - width // 2], 0 outside  (Chorowski 2015)."""
-    width, S = p["filters"].shape[-2], weights.shape[-1]
-    margin = np.zeros((*weights.shape[:-1], width // 2))
-    padded = np.concatenate([margin, weights, margin], axis=-1)
-    around = np.stack([padded[..., j : j + S] for j in range(width)], axis=-1)
-    return linear_sequence(linear_sequence(around, p["filters"]), p["location"])
-
-
-def score(config: Any, q: Array, memory: Array, p: Parameters, past: Past) -> Array:
-    """q (B, H), memory (B, S, D) -> scores (B, n, S), before temperature, mask and normaliser."""
-    H, n = q.shape[-1], config.heads
-    match config.attention:
-        case "dot":
-            return product(q, narrow_keys(memory, H), n)
-        case "scaled_dot":
-            return product(q, narrow_keys(memory, H), n) * (H // n) ** -0.5
-        case "cosine":
-            return np.exp(p["log_sharpness"])[..., None, None] * cosine(q, narrow_keys(memory, H), n)
-        case "general":  # the matrix is folded into the keys, so that they are cut like the query
-            return product(q, linear_sequence(memory, p["weight"].swapaxes(-1, -2)), n)
-        case "additive":
-            return additive(q, memory, p, 0.0, n)
-        case "concat":
-            below = linear_sequence(memory, p["weight"][..., H:, :])
-            return tanh_score(linear(q, p["weight"][..., :H, :]), below, p["v"], n)
-        case "location":
-            return linear(q, p["weight"][..., : memory.shape[-2]])[..., None, :]
-        case "location_sensitive":
-            return additive(q, memory, p, location_features(past.weights[..., 0, :], p), n)
-        case "coverage":
-            return additive(q, memory, p, past.total[..., 0, :, None] * p["coverage"][..., None, None, :], n)
-    raise ValueError(config.attention)
-
-
-def monotonic(scores: Array, allowed: Array, before: Array, hard: bool) -> Array:
-    """The expected monotonic alignment after one more step  (Raffel 2017, eq. 9), or that of decoding: p is 0 or 1.
-
-    Inspect positions from where the step before stopped (r), stop at s with probability p_s:
-    weight_s = p_s r_s, r_{s+1} = (1 - p_s) r_s + before_{s+1}.
-    """
-    p = np.where(allowed, scores.real > 0 if hard else sigmoid(scores), 0)
-    weights, r = [], 0.0
-    for s in range(scores.shape[-1]):
-        r = r + before[..., s]
-        weights.append(p[..., s] * r)
-        r = (1 - p[..., s]) * r
-    return np.stack(weights, axis=-1) if weights else scores
-
-
-def normalised(config: Any, scores: Array, allowed: Array, p: Parameters, past: Past, noise: Any, hard: bool) -> Array:
-    """Weights (B, n, S); allowed (B, S) holds for every head; noise (B, n, S) is added to monotonic scores."""
-    scores, each = scores / config.temperature, allowed[..., None, :]
-    match config.normalize:
-        case "softmax":
-            return softmax(scores, each)
-        case "sparsemax":
-            return reference_attention.sparsemax(scores, each)
-    return monotonic(scores + p["threshold"][..., None, None] + noise, each, past.alignment, hard)
-
-
-def rule(name: str, allowed: Array, alignment: Array | None) -> Array:
-    """Weights (B, S) that no score decides; alignment (B, S) for oracle."""
-    if name == "oracle":
-        assert alignment is not None
-        return np.where(allowed, alignment, 0.0)
-    if name == "none":  # the last of what may be attended
-        later = np.cumsum(allowed[..., ::-1], axis=-1)[..., ::-1] - allowed
-        allowed = allowed & (later == 0)
-    return allowed / np.maximum(allowed.sum(-1, keepdims=True), 1)
+def setting_of(config: Any) -> Setting:
+    """What the model's configuration says of its attention."""
+    return Setting(
+        config.attention,
+        heads=config.heads,
+        normalize=config.normalize,
+        temperature=config.temperature,
+        radius=None if config.window is None else config.window.radius,
+        predictive=type(config.window).__name__ == "PredictiveWindow",
+        normalized=config.normalized,
+    )
 
 
 def read(
@@ -337,23 +201,19 @@ def read(
     *,
     t: int,
     alignment: Array | None,
-    noise: Array | float,
+    noise: Array,
     hard: bool,
 ) -> tuple[Array, Array, Past]:
-    """One target step: q (B, H), memory (B, S, D) -> context (B, D), weights (B, S) (the mean of the heads), past."""
-    S, n = memory.shape[-2], config.heads
-    centre = predicted_centre(q, p, lengths) if "window_v" in p else None
-    allowed = may_attend(lengths, S, t, config.window, centre)
-    if config.attention in ("none", "uniform", "oracle"):
-        weights = rule(config.attention, allowed, alignment)[..., None, :]
-    else:
-        weights = normalised(config, score(config, q, memory, p, past), allowed, p, past, noise, hard)
-    if centre is not None:  # exp(-(s - p)^2 / (2 (radius / 2)^2)), not normalised again
-        off = np.arange(S) - centre[..., None]
-        weights = weights * np.exp(-2 * off * off / config.window.radius**2)[..., None, :]
-    context = np.einsum("...bns,...bsnw->...bnw", weights, slices(memory, n))
-    context = context.reshape(*context.shape[:-2], memory.shape[-1])
-    return context, weights.mean(-2), Past(weights, past.total + weights, weights)
+    """One target step, spec/attention.py with T = 1: q (B, H), memory (B, S, D) -> context (B, D), weights (B, S) (the
+    mean of the heads), past. alignment (B, S) for oracle; noise (B, n, S) is added to monotonic scores."""
+    setting, query = setting_of(config), q[..., None, :]
+    allowed, bell = restricted(setting, p, query, memory.shape[-2], Sentences(lengths=lengths, position=t))
+    weights = weights_of(
+        setting, p, query, memory, allowed, bell, past,
+        alignment=None if alignment is None else alignment[..., None, :], noise=noise[..., None, :], hard=hard,
+    )  # fmt: skip
+    row = weights[..., 0, :]
+    return contexts(weights, memory)[..., 0, :], row.mean(-2), Past(row, past.total + row, row)
 
 
 # ------------------------------------------------------------------------------------------------ the decoder
@@ -373,7 +233,7 @@ def initial_state(final: Array, p: Parameters, config: Any, positions: int) -> S
     columns = np.tanh(linear(final, p["initial.weight"], p["initial.bias"]))
     pieces = np.split(columns, columns.shape[-1] // config.hidden, axis=-1)
     h, c = pieces[: config.layers], pieces[config.layers :]
-    past = nothing_past(final.shape[-2], config.heads, positions)
+    past = nothing_past(final.shape[-2], config.heads, positions, float)
     return State(h, list(c) if config.cell == "lstm" else [None] * config.layers, None, past)
 
 
@@ -397,7 +257,7 @@ def decoder_step(
     layer reads is added to what it hands on, from the second layer on; the query is the state alone.
     """
     h, c, fed, past = state
-    noise = (masks or {}).get(f"alignment, step {t}", 0.0)
+    noise = (masks or {}).get(f"alignment, step {t}", np.zeros(1))
 
     def attend(query: Array) -> tuple[Array, Array, Past]:
         own = part(p, "attention")
@@ -767,13 +627,7 @@ def parameter_shapes(config: Any) -> dict[str, tuple[int, ...]]:
             shapes |= cell(f"encoder.{layer}.{direction}", inputs)
     columns = layers * h * (2 if config.cell == "lstm" else 1)
     shapes |= {"initial.weight": (h, columns), "initial.bias": (columns,)}
-    setting = reference_attention.Setting(
-        config.attention,
-        normalize=config.normalize,
-        predictive=type(config.window).__name__ == "PredictiveWindow",
-        normalized=config.normalized,
-    )
-    attention = reference_attention.shapes(setting, h, d, h, config.max_source)
+    attention = attention_shapes(setting_of(config), h, d, h, config.max_source)
     shapes |= {f"attention.{name}": shape for name, shape in attention.items()}
     below = e + d if bahdanau else 2 * e if config.input_feeding else e
     for layer in range(layers):

@@ -1,7 +1,7 @@
 """Reverse-mode slopes of plain NumPy formulas: all gradients of a specification at the price of a few forward passes.
 
 A Taped array takes the place of a real array of any precision. Every operation on it notes where its result came from
-and how a slope flows back; `slopes` walks the notes in reverse. Only the operations of reference_attention.py are
+and how a slope flows back; `slopes` walks the notes in reverse. Only the operations of spec/attention.py are
 known; any other fails loudly. `real` is the bare value: choices look at it, so they carry no slope.
 """
 
@@ -54,9 +54,8 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
     def reshape(self, *shape: int) -> Taped:
         return Taped(self.real.reshape(*shape), [(self, lambda g: g.reshape(self.shape))])
 
-    @property
-    def T(self) -> Taped:
-        return Taped(self.real.T, [(self, lambda g: g.T)])
+    def swapaxes(self, a: int, b: int) -> Taped:
+        return Taped(self.real.swapaxes(a, b), [(self, lambda g: g.swapaxes(a, b))])
 
     def sum(self, axis: int, keepdims: bool = False) -> Taped:
         def back(g: Array) -> Array:
@@ -102,7 +101,7 @@ def _where(condition: Array, x: Any, y: Any) -> Taped:
 
 
 def _einsum(formula: str, *operands: Any) -> Taped:
-    names, result = formula.split("->")
+    names, result = formula.replace("...", "").split("->")  # the axis of many copies is for complex steps
     names_of, values = names.split(","), [bare(x) for x in operands]
     size = {
         letter: n for text, x in zip(names_of, values, strict=True) for letter, n in zip(text, x.shape, strict=True)
@@ -116,7 +115,9 @@ def _einsum(formula: str, *operands: Any) -> Taped:
         reverse = ",".join([result, *(text for text, _ in others)]) + "->" + names_of[i]
         return lambda g: np.einsum(reverse, g, *(x for _, x in others))
 
-    return Taped(np.einsum(formula, *values), [(x, back(i)) for i, x in enumerate(operands) if isinstance(x, Taped)])
+    return Taped(
+        np.einsum(f"{names}->{result}", *values), [(x, back(i)) for i, x in enumerate(operands) if isinstance(x, Taped)]
+    )
 
 
 def _concatenate(pieces: Sequence[Any], axis: int = 0) -> Taped:

@@ -35,6 +35,27 @@ def test_encoded_examples_make_batches() -> None:
     assert batch.alignment is not None and batch.alignment[0, 1, 0] == 1 and batch.alignment.sum() == 1
 
 
+def test_tokens_are_encoded_as_their_texts_are() -> None:
+    """For training, for search, and where words of the source may be copied."""
+    source, target = vocabularies(PAIRS, DataConfig())
+    tokens = [source.tokenize(p.source) for p in PAIRS], [target.tokenize(p.target) for p in PAIRS]
+    for copy in (False, True):
+        whole, parts = (
+            Encoded.of(PAIRS, source, target, copy=copy),
+            Encoded.of_tokens(*tokens, source, target, copy=copy),
+        )
+        assert (whole.source, whole.target, whole.copies, whole.own) == (
+            parts.source, parts.target, parts.copies, parts.own,
+        )  # fmt: skip
+        ids, lengths, copies = parts.sources([1, 0])
+        batch = whole.batch([1, 0])
+        assert ids.tolist() == batch.source.tolist() and lengths.tolist() == batch.source_lengths.tolist()
+        assert (copies is None) == (batch.copies is None) == (not copy)
+        if copies is not None and batch.copies is not None:
+            assert copies.tolist() == batch.copies.tolist()
+    assert parts.own is not None and any(parts.own)
+
+
 def test_location_takes_the_longest_source() -> None:
     source, _ = vocabularies(PAIRS, DataConfig())
     assert positions_of(CONFIG, source, PAIRS) == 4

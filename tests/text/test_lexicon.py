@@ -204,7 +204,8 @@ def test_a_lexicon_of_other_vocabularies_is_refused(
     for made in (lines, lines.translate(str.maketrans("aA", "zZ"))):
         (tmp_path / "pairs.tsv").write_text(made)
         pairs = str(tmp_path / "pairs.tsv")
-        assert main(["train", pairs, pairs, "--out", model, "--embedding", "4", "--hidden", "4", "--updates", "1"]) == 0
+        small = ["--embedding", "4", "--hidden", "4", "--updates", "1", "--overwrite"]
+        assert main(["train", pairs, pairs, "--out", model, *small]) == 0
         if made is lines:
             assert main(["shortlist", model, pairs]) == 0
             assert main(["evaluate", model, pairs, "--shortlist", "2"]) == 0

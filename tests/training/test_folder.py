@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from dhyan import Adam, CheckpointError, DataConfig, ModelConfig, Seq2Seq, TrainConfig, Vocabulary
+from dhyan import (
+    Adam,
+    CheckpointError,
+    DataConfig,
+    DataError,
+    ModelConfig,
+    Seq2Seq,
+    TrainConfig,
+    Vocabulary,
+    strict_json,
+)
 from dhyan.training import checkpoint
-from dhyan.training.folder import load_folder, load_tables, load_training, save_best, save_last, start_folder
+from dhyan.training.folder import (
+    check_free,
+    check_resumable,
+    load_folder,
+    load_progress,
+    load_tables,
+    load_training,
+    save_best,
+    save_training,
+    start_folder,
+)
+from dhyan.training.state import Progress
 
 SOURCE = Vocabulary.build(["मैं खाना खा रहा हूँ", "वह"], "char")
 TARGET = Vocabulary.build(["I am eating", "he"], "word")
 CONFIG = ModelConfig(source_size=len(SOURCE), target_size=len(TARGET), embedding=3, hidden=4, cell="gru", window=2)
 OPTIONS = TrainConfig(seed=7, lr=0.01)
 DATA = DataConfig(source_level="char")
+NOW = Progress(epoch=1, lr=0.01, run={"training data": "ab12", "isa": "v4"})
 FILES = ("config.toml", "source.vocab", "target.vocab", "model.safetensors")
 
 
@@ -41,8 +62,7 @@ def folder(tmp_path: Path) -> Path:
     """A whole folder, as training leaves it."""
     model, optimizer = trained()
     start_folder(tmp_path / "m", tables(), SOURCE, TARGET)
-    save_best(tmp_path / "m", model)
-    save_last(tmp_path / "m", model, optimizer, {"epoch": 1, "lr": 0.01}, {})
+    save_training(tmp_path / "m", model, optimizer, NOW, {}, best=model)
     return tmp_path / "m"
 
 
@@ -80,7 +100,9 @@ def test_precision_is_that_of_training(tmp_path: Path) -> None:
 def test_training_resumes_where_it_was(folder: Path) -> None:
     model = Seq2Seq(CONFIG, seed=1)
     optimizer = Adam(model, lr=0.5)
-    assert load_training(folder, tables(), SOURCE, TARGET, model, optimizer) == {"epoch": 1, "lr": 0.01}
+    progress = check_resumable(folder, tables(), SOURCE, TARGET, NOW)
+    assert progress == load_progress(folder) == dataclasses.replace(NOW, optimizer_steps=2)
+    load_training(folder, model, optimizer, progress, {})
     before, moments = trained()
     assert model.flat.tobytes() == before.flat.tobytes() and optimizer.steps == 2
     assert optimizer.m.tobytes() == moments.m.tobytes() and optimizer.v.tobytes() == moments.v.tobytes()
@@ -212,15 +234,15 @@ def test_weights_that_are_no_numbers(folder: Path, value: float) -> None:
 
 
 def cannot_resume(
-    folder: Path, words: str, config: ModelConfig = CONFIG, source: Vocabulary = SOURCE, target: Vocabulary = TARGET
-) -> None:
+    folder: Path, words: str, config: ModelConfig = CONFIG, source: Vocabulary = SOURCE, target: Vocabulary = TARGET,
+    now: Progress = NOW, **options: Any,
+) -> None:  # fmt: skip
     model = Seq2Seq(config, seed=1)
-    before, optimizer = model.flat.copy(), Adam(model)
+    changed = tables(config)
+    changed["train"] |= options
     with pytest.raises(CheckpointError, match=words) as caught:
-        load_training(folder, tables(config), source, target, model, optimizer)
+        load_training(folder, model, Adam(model), check_resumable(folder, changed, source, target, now), {})
     assert "\n" not in str(caught.value)
-    if "cannot resume" in words:
-        assert model.flat.tobytes() == before.tobytes() and optimizer.steps == 0  # nothing was begun
 
 
 @pytest.mark.parametrize(
@@ -249,7 +271,50 @@ def test_other_vocabularies_are_not_resumed(folder: Path) -> None:
     cannot_resume(folder, r"cannot resume, source\.vocab differs", source=other)
 
 
-@pytest.mark.parametrize("name", ["last.safetensors", "optimizer.safetensors", "state.json", "config.toml"])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(optimizer="sgd"), "optimizer was 'adamw' and is now 'sgd'"),
+        (dict(seed=99), "seed was 7 and is now 99"),
+        (dict(precision="bf16"), "precision was 'float32' and is now 'bf16'"),
+        (dict(select="loss"), "select was 'error' and is now 'loss'"),
+    ],
+    ids=str,
+)
+def test_options_that_the_state_was_made_for_are_not_changed(folder: Path, change: dict[str, Any], words: str) -> None:
+    cannot_resume(folder, f"cannot resume, {words}", **change)
+
+
+def test_other_data_are_not_resumed_and_another_instruction_set_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = dataclasses.replace(NOW, run={"training data": "cd34", "isa": "v4"})
+    cannot_resume(folder, "cannot resume, the training data are not those of the stopped run", now=other)
+    assert capsys.readouterr().err == ""
+    other = dataclasses.replace(NOW, run={"training data": "ab12", "isa": "base"})
+    assert check_resumable(folder, tables(), SOURCE, TARGET, other).run == other.run
+    assert capsys.readouterr().err == f"{folder}: the run used v4 and goes on with base: other last bits\n"
+
+
+def test_the_batch_may_change_only_between_epochs(folder: Path) -> None:
+    more = tables()
+    more["train"] |= {"batch": 20}
+    assert check_resumable(folder, more, SOURCE, TARGET, NOW).batch == 0
+    model, optimizer = trained()
+    save_training(folder, model, optimizer, dataclasses.replace(NOW, batch=3), {})
+    cannot_resume(folder, "cannot resume inside an epoch, batch was 64 and is now 20", batch=20)
+
+
+def test_a_rate_that_is_asked_for_counts(folder: Path) -> None:
+    model, optimizer = trained()
+    save_training(folder, model, optimizer, dataclasses.replace(NOW, lr=0.001), {})  # lowered by the schedule
+    assert check_resumable(folder, tables(), SOURCE, TARGET, NOW).lr == 0.001
+    asked = tables()
+    asked["train"] |= {"lr": 0.5}
+    assert check_resumable(folder, asked, SOURCE, TARGET, NOW).lr == 0.5
+
+
+@pytest.mark.parametrize("name", ["training.safetensors", "config.toml"])
 def test_what_resuming_needs_is_named(folder: Path, name: str) -> None:
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[:-1])
@@ -259,27 +324,65 @@ def test_what_resuming_needs_is_named(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "state",
-    [b"", b"{", b"\xff", b"3", b"null", b"[]", b"{}", b'{"optimizer_steps": null}', b'{"optimizer_steps": "many"}',
-     b'{"optimizer_steps": []}', b'{"optimizer_steps": 1e999}', b'{"optimizer_steps": NaN}', b"[" * 5000],
-    ids=lambda x: repr(x[:30]),
-)  # fmt: skip
-def test_a_state_that_is_none(folder: Path, state: bytes) -> None:
-    replace(folder, "state.json", state)
-    cannot_resume(folder, r"state\.json: ")
+    "change, words",
+    [
+        ({"epoch": "x"}, "epoch is 'x', expected an integer from 0 on"),
+        ({"epoch": True}, "epoch is 'True', expected an integer from 0 on"),
+        ({"batch": -1}, "batch is '-1', expected an integer from 0 on"),
+        ({"step": 10**30}, "step is '1000"),
+        ({"step": 1.0}, "step is '1.0', expected an integer"),
+        ({"lr": None}, "lr is 'None', expected a positive finite number"),
+        ({"lr": 0.0}, "lr is '0.0', expected a positive finite number"),
+        ({"best_error": []}, r"best_error is '\[\]', expected a finite number"),
+        ({"loss_sum": None}, "loss_sum is 'None', expected a finite number"),
+        ({"loss_sum": 10**400}, "loss_sum is '1000"),
+        ({"optimizer_steps": "many"}, "optimizer_steps is 'many', expected an integer"),
+        ({"run": {"isa": 3}}, "run is .*, expected a table"),
+        ({"report": 3}, "report is '3', expected a table"),
+        ({"more": 3}, "unknown key 'more'"),
+    ],
+    ids=str,
+)
+def test_a_state_that_is_none(folder: Path, change: dict[str, Any], words: str) -> None:
+    tensors = checkpoint.tensors_from_bytes(checkpoint.load_file(folder, "training.safetensors"))
+    state = strict_json.plain(NOW.to_dict())
+    replace(folder, "training.safetensors", checkpoint.tensors_to_bytes(tensors, state | change))
+    cannot_resume(folder, rf"training\.safetensors: state: {words}")
+
+
+@pytest.mark.parametrize("name", ["epoch", "lr", "optimizer_steps"])
+def test_a_state_without_a_field(folder: Path, name: str) -> None:
+    tensors = checkpoint.tensors_from_bytes(checkpoint.load_file(folder, "training.safetensors"))
+    state = strict_json.plain(NOW.to_dict())
+    del state[name]
+    replace(folder, "training.safetensors", checkpoint.tensors_to_bytes(tensors, state))
+    cannot_resume(folder, rf"training\.safetensors: state: {name} is missing")
 
 
 def test_moments_of_another_model(folder: Path) -> None:
-    m = np.zeros(16, np.float32)
-    replace(folder, "optimizer.safetensors", checkpoint.tensors_to_bytes({"m": m, "v": m}))
-    cannot_resume(folder, r"optimizer\.safetensors: tensor 'm' is float32 \(16,\), expected float32")
+    tensors = checkpoint.tensors_from_bytes(checkpoint.load_file(folder, "training.safetensors"))
+    tensors["optimizer/m"] = np.zeros(16, np.float32)
+    state = strict_json.plain(NOW.to_dict())
+    replace(folder, "training.safetensors", checkpoint.tensors_to_bytes(tensors, state))
+    cannot_resume(folder, r"training\.safetensors: tensor 'optimizer/m' is float32 \(16,\), expected float32")
 
 
 def test_a_folder_without_a_stopped_run(tmp_path: Path) -> None:
     cannot_resume(tmp_path / "missing", "missing: no such model folder")
     start_folder(tmp_path, tables(), SOURCE, TARGET)
-    cannot_resume(tmp_path, r"manifest\.json does not list 'last\.safetensors'")
+    cannot_resume(tmp_path, r"manifest\.json does not list 'training\.safetensors'")
 
 
-def test_the_state_is_plain_json(folder: Path) -> None:
-    assert json.loads((folder / "state.json").read_bytes()) == {"epoch": 1, "lr": 0.01, "optimizer_steps": 2}
+def test_a_folder_that_holds_a_model_is_not_free(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"m holds a trained model: --resume .* --overwrite .* another --out"):
+        check_free(folder)
+    check_free(tmp_path / "missing")
+    start_folder(tmp_path / "begun", tables(), SOURCE, TARGET)
+    check_free(tmp_path / "begun")  # killed before anything was learned
+
+
+def test_configurations_are_not_larger_than_they_need_be(folder: Path) -> None:
+    replace(folder, "config.toml", b"#" * (1 << 17))
+    refused(folder, r"config\.toml: is larger than the limit of 65536 bytes")
+    replace(folder, "config.toml", b"a." * 10_000 + b"a = 1\n")  # the parser's time is quadratic in the parts
+    refused(folder, r"config\.toml:1: the line has 20005 characters, expected at most 16384")

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from dhyan.training.interrupt import Stopped, Stopper
+from dhyan.training.interrupt import Stopped, Stopper, stopping
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -58,6 +58,27 @@ def test_of_two_signals_in_hold_one_stop_is_left() -> None:
             pass  # the stop was delivered: nothing waits any longer
         with pytest.raises(Stopped):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_signals_while_a_stop_is_handled_are_ignored() -> None:
+    done = []
+    with Stopper() as stopper:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except Stopped:
+            assert stopping()
+            signal.raise_signal(signal.SIGTERM)
+            with stopper.hold():
+                done.append("saved")
+            try:
+                raise OSError("an error on the way out")
+            except OSError:
+                signal.raise_signal(signal.SIGINT)
+            done.append("after")
+        assert not stopping()
+        with pytest.raises(Stopped):  # a stop that was swallowed leaves the next one possible
+            signal.raise_signal(signal.SIGTERM)
+    assert done == ["saved", "after"]
 
 
 def test_an_error_in_hold_is_not_hidden_and_ends_it() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +16,14 @@ from typing import Any
 import dhyan
 import numpy as np
 import pytest
-from dhyan import ModelConfig, NumericError, Seq2Seq, TrainConfig
+from dhyan import ModelConfig, NumericError, Seq2Seq, TrainConfig, strict_json
 from dhyan.text.pairs import Pair
-from dhyan.training.loop import Report
+from dhyan.training import loop
+from dhyan.training.checkpoint import metadata_from_bytes, read_log, save_files, tensors_from_bytes, tensors_to_bytes
+from dhyan.training.config import SELECTIONS
+from dhyan.training.folder import load_progress, load_tables
+from dhyan.training.loop import SELECT, Report
+from dhyan.training.schedule import lr_factor
 from helpers.training import BATCHES, CONFIG, OPTIONS, TRAIN, VALID, WEIGHTS, after, digests, interrupt, train
 from safetensors.numpy import load_file
 
@@ -99,7 +106,8 @@ def test_a_limit_of_updates_then_resume_is_never_stopping(
     train(tmp_path, updates=updates, on_step=lambda *_: steps.append(1))
     assert len(steps) == updates
     train(tmp_path, resume=True)
-    assert digests(tmp_path)["last.safetensors"] == never_stopped["last.safetensors"]
+    name = "training.safetensors: model"
+    assert digests(tmp_path)[name] == never_stopped[name]
 
 
 @pytest.mark.parametrize("schedule, optimizer", [
@@ -120,7 +128,8 @@ def test_the_state_is_strict_json(tmp_path: Path) -> None:
     """Before the first validation the best error is infinite, which JSON does not have."""
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, on_step=after(2, interrupt))
-    state = json.loads((tmp_path / "state.json").read_text(), parse_constant=pytest.fail)
+    data = (tmp_path / "training.safetensors").read_bytes()
+    state = metadata_from_bytes(data)  # which refuses other JSON
     assert state["best_error"] is None and state["step"] == 2
 
 
@@ -166,12 +175,12 @@ def test_a_run_that_dies_early_leaves_no_mixture_of_two_models(tmp_path: Path) -
     before = digests(folder)
     for examples in (old, new):  # the older run's own model and words fit: it stays
         with pytest.raises(RuntimeError, match="died"):
-            dhyan.train(config, examples, examples, folder, options=options, on_step=after(1, die))
+            dhyan.train(config, examples, examples, folder, options=options, overwrite=True, on_step=after(1, die))
         if examples is old:
             assert digests(folder) == before and dhyan.load(folder).translate("a").tokens is not None
     with pytest.raises(dhyan.CheckpointError, match=r"does not list .model.safetensors"):
         dhyan.load(folder)
-    with pytest.raises(dhyan.CheckpointError, match=r"does not list 'last"):
+    with pytest.raises(dhyan.CheckpointError, match=r"does not list 'training"):
         dhyan.train(config, new, new, folder, options=options, resume=True)
     dhyan.train(config, new, new, folder, options=options)
     assert "z" in dhyan.load(folder).source_vocab
@@ -196,6 +205,232 @@ def test_patience_ends_a_run_without_progress(tmp_path: Path) -> None:
     train(tmp_path, epochs=50, patience=3, lr=1e-12, on_report=lambda report, model: reports.append(report))
     since_best = len(reports) - max(i for i, r in enumerate(reports) if r.best) - 1
     assert since_best == 3 and len(reports) < 50
+
+
+# ------------------------------------------------------------------------------------------------ what resuming sees
+
+
+def steps_of(folder: Path, **options: Any) -> int:
+    """The updates that a resumed run makes."""
+    steps: list[int] = []
+    train(folder, resume=True, on_step=lambda *_: steps.append(1), **options)
+    return len(steps)
+
+
+def test_a_resumed_run_does_not_spin_where_the_epoch_has_fewer_batches(tmp_path: Path) -> None:
+    twice = ([*TRAIN, *TRAIN], VALID)  # the vocabularies are the same
+    train(tmp_path, updates=8, data=twice)
+    with pytest.raises(dhyan.CheckpointError, match=r"cannot resume inside an epoch, batch was 4 and is now 20"):
+        train(tmp_path, resume=True, batch=20, data=twice)
+    with pytest.raises(dhyan.CheckpointError, match=r"the training data are not those of the stopped run"):
+        train(tmp_path, resume=True)
+    # A run of format version 1 does not know its data: it is refused by the batches that it has behind it.
+    state = load_progress(tmp_path)
+    state.run = {}
+    tensors = tensors_from_bytes((tmp_path / "training.safetensors").read_bytes())
+    save_files(tmp_path, {"training.safetensors": tensors_to_bytes(tensors, strict_json.plain(state.to_dict()))})
+    with pytest.raises(dhyan.CheckpointError, match=r"8 batches of epoch 1 are done, which now has 6: other"):
+        train(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("which", ["training", "validation"])
+def test_other_data_of_the_same_words_are_not_resumed(tmp_path: Path, which: str) -> None:
+    train(tmp_path, epochs=1)
+    data = (TRAIN[::-1], VALID) if which == "training" else (TRAIN, VALID[::-1])
+    with pytest.raises(dhyan.CheckpointError, match=f"cannot resume, the {which} data are not those of the stopped"):
+        train(tmp_path, resume=True, data=data)
+    with pytest.raises(dhyan.CheckpointError, match="cannot resume, seed was 5 and is now 6"):
+        train(tmp_path, resume=True, seed=6)
+
+
+def test_what_is_changed_on_resume_is_kept(tmp_path: Path) -> None:
+    train(tmp_path, updates=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, resume=True, epochs=7, lr=0.02, patience=9, on_step=after(1, interrupt))
+    kept = load_tables(tmp_path)[1]
+    assert (kept.updates, kept.epochs, kept.lr, kept.patience) == (0, 7, 0.02, 9)
+    assert load_progress(tmp_path).lr == 0.02
+
+
+def test_another_batch_goes_on_between_epochs(tmp_path: Path) -> None:
+    train(tmp_path, epochs=1)
+    assert steps_of(tmp_path, epochs=2, batch=11) == 2
+
+
+def test_a_folder_that_is_gone_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    gone = f"{folder}: the folder was removed or moved during training; not saved"
+
+    def remove() -> None:
+        shutil.rmtree(folder)
+
+    def move() -> None:
+        folder.rename(tmp_path / "moved")
+        folder.mkdir()
+        interrupt()
+
+    for act in (remove, move):
+        with pytest.raises(dhyan.CheckpointError) as caught:
+            train(folder, on_step=after(1, act))
+        assert str(caught.value) == gone
+        assert not folder.exists() or not list(folder.iterdir())
+
+
+def test_the_line_that_a_kill_kept_out_of_the_log_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(*_: Any) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dhyan.training.checkpoint.append_log", kill)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(tmp_path)
+    assert read_log(tmp_path) == []
+    train(tmp_path, resume=True)
+    train(tmp_path, resume=True)
+    assert [row["epoch"] for row in read_log(tmp_path)] == [1, 2, 3]
+
+
+def test_resuming_a_finished_run_finishes_a_save_that_was_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.replace
+
+    def replace(source: Any, target: Any) -> None:
+        if Path(target).name == "training.safetensors" and load_progress(tmp_path).epoch == 3:
+            raise RuntimeError("killed")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(tmp_path)
+    assert list(tmp_path.glob(".*.tmp"))
+    train(tmp_path, resume=True)
+    assert not list(tmp_path.glob(".*.tmp"))
+    state = metadata_from_bytes((tmp_path / "training.safetensors").read_bytes())
+    assert state["epoch"] == 3
+
+
+def test_the_file_of_the_save_before_is_a_whole_state(tmp_path: Path, never_stopped: dict[str, str]) -> None:
+    """A partial backup put back: weights, moments and progress cannot be of two saves."""
+    train(tmp_path, epochs=1)
+    before = (tmp_path / "training.safetensors").read_bytes()
+    train(tmp_path, resume=True, epochs=2)
+    (tmp_path / "training.safetensors").write_bytes(before)
+    train(tmp_path, resume=True)
+    assert digests(tmp_path) == never_stopped
+
+
+def test_a_second_signal_loses_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = loop.save_training
+
+    def interrupted(*arguments: Any) -> None:
+        interrupt()
+        save(*arguments)
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt, match="saved after step 3"), monkeypatch.context() as patch:
+        patch.setattr(loop, "save_training", interrupted)
+        train(tmp_path, on_step=after(3, interrupt))
+    assert load_progress(tmp_path).step == 3
+
+
+def test_a_folder_that_holds_a_model_is_not_written_over_unasked(tmp_path: Path) -> None:
+    train(tmp_path, epochs=1)
+    before = digests(tmp_path)
+    with pytest.raises(dhyan.DataError, match=r"holds a trained model: --resume .* --overwrite"):
+        train(tmp_path, epochs=1)
+    assert digests(tmp_path) == before
+    train(tmp_path, epochs=1, overwrite=True, seed=8)
+    assert digests(tmp_path) != before
+
+
+def test_validation_data_without_any_token_are_refused_before_an_epoch(tmp_path: Path) -> None:
+    with pytest.raises(dhyan.DataError, match="every target of the validation data is empty"):
+        train(tmp_path, data=(TRAIN, [Pair("a", "")]))
+
+
+# ------------------------------------------------------------------------------------------------ the best weights
+
+
+def test_every_rule_has_a_name() -> None:
+    assert tuple(SELECT) == SELECTIONS
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_what_is_kept_is_the_best_by_the_rule(tmp_path: Path, name: str) -> None:
+    reports: list[Report] = []
+    train(
+        tmp_path, epochs=8, select=name, lr=0.03, label_smoothing=0.0,
+        on_report=lambda report, model: reports.append(report),
+    )  # fmt: skip
+    measures = {
+        "error": lambda r: 0.5 * (min(1.0, r.token_error_rate) + 1 - r.exact_match),
+        "loss": lambda r: r.valid_loss,
+        "exact": lambda r: 1 - r.exact_match,
+    }
+    if name in measures:
+        ranks = [(measures[name](r), r.valid_loss) for r in reports]
+        assert [r.best for r in reports] == [rank < min(ranks[:i], default=(np.inf,)) for i, rank in enumerate(ranks)]
+    assert load_tables(tmp_path)[1].select == name and any(r.best for r in reports)
+    progress = load_progress(tmp_path)
+    if name in ("bleu", "chrf"):
+        outputs = [t.text for t in dhyan.load(tmp_path).translate([p.source for p in VALID], beam=1)]
+        score = getattr(dhyan.metrics, name)(outputs, [p.target for p in VALID])
+        assert progress.best_error == pytest.approx(-score.score)
+
+
+def test_a_model_that_writes_too_much_is_no_worse_than_one_that_writes_nothing() -> None:
+    report = Report(
+        epoch=1, step=1, train_loss=1.0, valid_loss=2.0, token_error_rate=1.0, exact_match=0.0, lr=0.1, seconds=1.0,
+        tokens_per_second=1.0, best=False,
+    )  # fmt: skip
+    wordy = dataclasses.replace(report, token_error_rate=3.8, valid_loss=1.0)
+    assert SELECT["error"](wordy, [], []) == SELECT["error"](report, [], []) == 1.0
+    assert SELECT["error"](dataclasses.replace(report, token_error_rate=0.5), [], []) == 0.75
+
+
+def test_the_report_shows_the_rate_that_was_used(tmp_path: Path) -> None:
+    reports: list[Report] = []
+    train(tmp_path, schedule="cosine", on_report=lambda report, model: reports.append(report))
+    options = TrainConfig(**(OPTIONS | {"schedule": "cosine"}))
+    assert [r.lr for r in reports] == [0.01 * lr_factor(options, r.step, BATCHES) for r in reports]
+    assert reports[0].lr > reports[-1].lr
+
+
+# ------------------------------------------------------------------------------------------------ inside an epoch
+
+
+@pytest.mark.parametrize("every", [1, 2, 4, BATCHES])
+def test_validations_inside_an_epoch(tmp_path: Path, every: int) -> None:
+    steps: list[int] = []
+
+    def note(report: Report, model: Seq2Seq) -> None:
+        steps.append(report.step)
+        assert load_progress(tmp_path).step == report.step
+
+    train(tmp_path, validate_every=every, on_report=note)
+    assert steps == [step for step in range(1, 3 * BATCHES + 1) if step % every == 0 or step % BATCHES == 0]
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, BATCHES, BATCHES + 2])
+def test_validations_inside_an_epoch_survive_a_stop(tmp_path: Path, stop: int) -> None:
+    options: dict[str, Any] = dict(validate_every=4, average=2, patience=3)
+    train(tmp_path / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", **options, on_step=after(stop, interrupt))
+    train(tmp_path / "parts", resume=True, **options)
+    assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
+    logs = [read_log(tmp_path / name) for name in ("whole", "parts")]
+    keep = ("epoch", "step", "valid_loss", "best", "lr")
+    assert [[row[key] for key in keep] for row in logs[0]] == [[row[key] for key in keep] for row in logs[1]]
+
+
+def test_a_limit_of_time_saves_and_leaves_no_trace(tmp_path: Path, never_stopped: dict[str, str]) -> None:
+    train(tmp_path, time=1e-9)
+    assert load_progress(tmp_path).step == 1
+    assert steps_of(tmp_path) == 3 * BATCHES - 1
+    assert digests(tmp_path)["training.safetensors: model"] == never_stopped["training.safetensors: model"]
 
 
 # ------------------------------------------------------------------------------------------------ gold links, location
@@ -426,7 +661,7 @@ def test_a_signal_saves_and_says_how_to_resume(
         run.wait()
     assert run.returncode == code, stderr
     assert "--resume" in stderr and "Traceback" not in stderr
-    step = json.loads((out / "state.json").read_text())["step"]
+    step = load_progress(out).step
     assert f"step {step}" in stderr
     epochs = str(step // BATCHES + 2)
     resumed = subprocess.run(

@@ -48,7 +48,8 @@ def test_what_is_kept_is_a_copy() -> None:
 
 
 def last_weights(folder: Path) -> dict[str, np.ndarray]:
-    return load_file(folder / "last.safetensors")
+    arrays = load_file(folder / "training.safetensors")
+    return {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
 
 
 def by_hand(ends: list[dict[str, np.ndarray]], count: int) -> dict[str, np.ndarray]:
@@ -91,7 +92,7 @@ def test_a_mean_of_one_is_off(tmp_path: Path, count: int) -> None:
     train(tmp_path / "plain")
     train(tmp_path / "one", average=count)
     assert digests(tmp_path / "one") == digests(tmp_path / "plain")
-    assert not list((tmp_path / "one").glob("recent-*"))
+    assert not any(name.startswith("recent/") for name in load_file(tmp_path / "one" / "training.safetensors"))
 
 
 @pytest.mark.parametrize("stops", [[1], [BATCHES], [2 * BATCHES + 1], [3, BATCHES, 1, BATCHES, 2], [4] * 6])
@@ -133,11 +134,9 @@ def test_a_limit_of_updates_inside_an_epoch_leaves_no_trace(tmp_path: Path) -> N
     train(tmp_path / "whole", **options)
     train(tmp_path / "parts", updates=2 * BATCHES + 2, **options)
     train(tmp_path / "parts", resume=True, **options)
-    name = "last.safetensors"
-    assert digests(tmp_path / "parts")[name] == digests(tmp_path / "whole")[name]
-    for index in range(2):
-        files = [(tmp_path / run / f"recent-{index}.safetensors").read_bytes() for run in ("whole", "parts")]
-        assert files[0] == files[1]
+    for part in ("model", "optimizer", "recent"):
+        name = f"training.safetensors: {part}"
+        assert digests(tmp_path / "parts")[name] == digests(tmp_path / "whole")[name]
 
 
 def test_resume_needs_the_same_mean(tmp_path: Path) -> None:
@@ -150,8 +149,8 @@ def test_resume_needs_the_same_mean(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     train(tmp_path, average=3)
-    path = tmp_path / "recent-1.safetensors"
+    path = tmp_path / "training.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(dhyan.CheckpointError, match=r"recent-1\.safetensors: has \d+ bytes, expected"):
+    with pytest.raises(dhyan.CheckpointError, match=r"training\.safetensors: has \d+ bytes, expected"):
         train(tmp_path, average=3, resume=True, epochs=5)
     assert dhyan.load(tmp_path).translate("a b").tokens is not None  # translating needs none of it

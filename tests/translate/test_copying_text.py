@@ -18,6 +18,7 @@ from dhyan.report.evaluation import evaluate
 from dhyan.text.config import DataConfig
 from dhyan.text.pairs import Pair
 from dhyan.training.config import TrainConfig
+from helpers.training import digests
 
 NAMES = [a + b + c for a in ("ba", "ko", "mi", "tu") for b in ("ra", "se", "lo") for c in ("n", "s", "t", "ki")]
 
@@ -152,8 +153,7 @@ def test_training_is_exact_and_resumes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole.flat, again.flat)
     learn("c", 3)
     learn("c", 0, resume=True)
-    for name in ("last.safetensors", "model.safetensors"):
-        assert (tmp_path / "c" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
+    assert digests(tmp_path / "c") == digests(tmp_path / "a")
     with pytest.raises(dhyan.CheckpointError, match="copy was True and is now False"):
         plain = ModelConfig(source_size=4, target_size=4, embedding=6, hidden=7, dropout=0.2)
         options = TrainConfig(batch=8, epochs=3)

@@ -4,9 +4,7 @@
 // cut into fixed chunks by the caller and added in chunk order. Results are then the same bits for any thread count.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
-#include <exception>
 #include <type_traits>
 
 namespace dhyan {
@@ -15,6 +13,7 @@ int num_threads();          // threads a region may use now; 1 in a child made b
 int threads_here();         // the same, but 1 inside a region: what is called there has this thread alone
 void set_num_threads(int);  // std::invalid_argument below 1
 bool built_with_threads();
+const char* threading();  // the team of this build: "pool", "openmp" or "none"
 
 // Called between items on the thread that entered from Python; throws when the user asked to stop.
 using InterruptCheck = void (*)();

@@ -17,6 +17,7 @@ import numpy as np
 
 from dhyan import ops
 
+from .normalizers import NORMALIZERS, Normalizer
 from .scoring import KeysGradient, Parameters, Rows, split_heads, unit_vectors, unit_vectors_backward
 from .setting import Setting
 from .windows import Attendable, Centre, PredictiveWindow
@@ -49,7 +50,7 @@ class Feedback(NamedTuple):
         """Before the first row."""
         kind = setting.scoring.feedback
         alignment = None
-        if setting.normalize == "monotonic":
+        if setting.normalizer.feedback:
             alignment = np.zeros((B, setting.sizes.heads, S), dtype)
             alignment[:, :, :1] = 1
         last, total = (np.zeros((B, S), dtype) if kind == which else None for which in ("last", "sum"))
@@ -326,6 +327,11 @@ class HeadInputs:
     previous: np.ndarray | None = None
 
     @property
+    def normalizer(self) -> Normalizer:
+        """The registered normaliser."""
+        return NORMALIZERS.find(self.normalize)
+
+    @property
     def term(self) -> Any:
         """The core's name of the formula."""
         return "product" if self.w is None else "tanh"
@@ -368,15 +374,13 @@ def head_forward(x: HeadInputs, *, hard: bool = False, need_weights: bool = True
         )
         return context, HeadCache(x, weights, fused)
     scores = ops.score_forward(x.q, x.k, x.w, term=x.term, scale=x.scale)
-    if x.normalize == "monotonic":
+    if x.normalizer.feedback:
         scores = scores + x.threshold
         if x.noise is not None:
             scores = scores + x.noise
-        normal = ops.monotonic_forward(scores, previous=x.previous, hard=hard, **x.where)
-    elif x.normalize == "sparsemax":
-        normal = ops.sparsemax_forward(scores, **x.where)
+        normal = x.normalizer.forward(scores, previous=x.previous, hard=hard, **x.where)
     else:
-        normal = ops.softmax_forward(scores, **x.where)
+        normal = x.normalizer.forward(scores, **x.where)
     weights = normal if x.centre is None else normal * x.centre.gaussian
     return ops.context_forward(weights, x.v), HeadCache(x, weights, None, scores, normal)
 
@@ -407,14 +411,12 @@ def head_backward(cache: HeadCache, dcontext: np.ndarray, dweights: np.ndarray |
         dcentre = np.cumsum(seen * cache.weights * x.centre.slope, 2)[:, :, -1:].sum(2)
         dfinal = seen * x.centre.gaussian
     dprevious, dthreshold = None, 0.0
-    if x.normalize == "monotonic":
-        dscores, dprevious = ops.monotonic_backward(dfinal, cache.scores, cache.normal, previous=x.previous, **x.where)
+    if x.normalizer.feedback:
+        dscores, dprevious = x.normalizer.backward(dfinal, cache.scores, cache.normal, previous=x.previous, **x.where)
         # Position by position, then exactly, for the same reason.
         with np.errstate(invalid="ignore", over="ignore"):  # infinite gradients of both signs: NaN, as in dscores
             dthreshold = _exact_sum(dscores.sum((0, 1), dtype=np.float64))
-    elif x.normalize == "sparsemax":
-        dscores = ops.sparsemax_backward(dfinal, cache.normal)
     else:
-        dscores = ops.softmax_backward(dfinal, cache.normal)
+        dscores = x.normalizer.backward(dfinal, cache.normal)
     dq, dk, dw = ops.score_backward(dscores, x.q, x.k, x.w, term=x.term, scale=x.scale)
     return HeadGradients(dq, dk, dv, dw, dprevious, dthreshold, dcentre)

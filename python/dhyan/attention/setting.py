@@ -8,13 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dhyan.errors import unknown_name
-
+from .normalizers import NORMALIZERS, Normalizer
 from .scoring import Initial, Parameters, Scorer, Scoring, Sizes
 from .scorings import scoring
 from .windows import RATE, AnyWindow, PredictiveWindow
-
-NORMALIZERS = ("softmax", "sparsemax", "monotonic")
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         where, chosen, sizes = f"attention {self.name!r}", self.scoring, self.sizes
-        if self.normalize not in NORMALIZERS:
-            raise unknown_name("attention: normalize", self.normalize, NORMALIZERS)
+        normalizer = self.normalizer
         if isinstance(self.temperature, bool) or not isinstance(self.temperature, int | float):
             raise TypeError(f"{where}: temperature is {self.temperature!r}, expected a number")
         if not 0 < self.temperature < math.inf:
@@ -47,8 +43,8 @@ class Setting:
         if sizes.heads > 1:
             self._check_heads(where)
         if self.window is not None:
-            if self.normalize == "monotonic":
-                raise ValueError(f"{where}: a window with normalize 'monotonic', expected one of them")
+            if normalizer.feedback:
+                raise ValueError(f"{where}: a window with normalize {self.normalize!r}, expected one of them")
             if isinstance(self.window, PredictiveWindow) and not chosen.content:
                 raise ValueError(f"{where}: a predictive window needs a scoring of the content, expected window = None")
         if chosen.scorer_is_rule and self.normalize != "softmax":
@@ -68,12 +64,17 @@ class Setting:
         return scoring(self.name)
 
     @property
+    def normalizer(self) -> Normalizer:
+        """The registered normaliser."""
+        return NORMALIZERS.find(self.normalize)
+
+    @property
     def step_by_step(self) -> bool:
         """True where the core's decoder loop cannot read: it then calls back step by step, see `model.feedback`."""
         return (
             self.scoring.feedback != ""
             or self.scoring.step_by_step
-            or self.normalize == "monotonic"
+            or not self.normalizer.in_core
             or self.sizes.heads > 1
             or isinstance(self.window, PredictiveWindow)
         )
@@ -81,7 +82,7 @@ class Setting:
     @property
     def needs_feedback(self) -> bool:
         """True where a row depends on the weights of earlier rows."""
-        return self.scoring.feedback != "" or self.normalize == "monotonic"
+        return self.scoring.feedback != "" or self.normalizer.feedback
 
     def parameters(self) -> Iterator[tuple[str, tuple[int, ...], Initial]]:
         """Name, shape and initial value of each parameter."""

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from dhyan.cli.parser import UsageError, parse
+from dhyan.training.interrupt import stopping
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,18 +67,21 @@ class _Terminated(KeyboardInterrupt):
     signal = signal.SIGTERM
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _Terminated("terminated")
+def _stop(number: int, frame: FrameType | None) -> None:
+    if not stopping():
+        raise _Terminated("terminated") if number == signal.SIGTERM else KeyboardInterrupt
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends a command like Ctrl-C does, through its clean-up, instead of killing it."""
+    """SIGTERM ends a command like Ctrl-C does, through its clean-up, which no further signal cuts short."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _stop) for number in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

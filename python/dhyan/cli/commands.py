@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dhyan import metrics, ops, strict_json
 from dhyan.errors import DataError
+from dhyan.metrics.measures import EXACT_MATCH
 from dhyan.model.config import ModelConfig
 from dhyan.text.config import DataConfig
 from dhyan.text.lexicon import Lexicon
@@ -21,7 +22,7 @@ from dhyan.training.averaging import average
 from dhyan.training.checkpoint import FolderLock
 from dhyan.training.config import TABLES, TrainConfig, read_toml, to_toml
 from dhyan.training.data import check_gold
-from dhyan.training.folder import SHORTLIST, load_folder, load_tables, save_lexicon
+from dhyan.training.folder import SHORTLIST, load_folder, load_progress, load_tables, save_lexicon
 from dhyan.training.loop import train
 from dhyan.translate.translation import Translation
 from dhyan.translate.translator import Translator, load
@@ -84,14 +85,16 @@ def _train(options: argparse.Namespace) -> None:
         raise UsageError("train: --out DIR is missing")
     pairs = [read(source, target, data) for source, target in files]
     check_gold(model, settings, data, [(name, part) for (name, _), part in zip(files, pairs, strict=True)])
-    with Progress(model.attention) as progress:
+    done = load_progress(Path(options.out)).epoch if options.resume else 0
+    with Progress(model.attention, settings.select, done, settings.epochs) as progress:
         train(
             model, pairs[0], pairs[1], options.out, options=settings, data=data, resume=options.resume,
-            on_report=progress.report, on_step=progress.step,
+            overwrite=options.overwrite, on_report=progress.report, on_step=progress.step,
         )  # fmt: skip
     best = progress.best
     summary = (
-        f" epoch {best.epoch}, validation loss {best.valid_loss:.4f}, exact match {best.exact_match:.4f}"
+        f" epoch {best.epoch}, validation loss {best.valid_loss:.4f}, "
+        f"{EXACT_MATCH.name} {EXACT_MATCH.text(best.exact_match)}"
         if best
         else ""
     )
@@ -366,7 +369,7 @@ def _info(options: argparse.Namespace) -> None:
             facts[package] = None
     core = ops.show_config()
     facts |= {"isa": core["isa"], "isas": core["isas"], "bf16": ops.has_bf16()}
-    facts |= {key: core[key] for key in ("threads", "openmp", "cuda", "cuda_devices")}
+    facts |= {key: core[key] for key in ("threads", "openmp", "threading", "cuda", "cuda_devices")}
     if options.json:
         print(strict_json.dumps(facts))
         return

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dhyan import corpus, metrics, plot
+from dhyan.metrics.measures import AER, BLEU, EXACT_MATCH, Measure
 from dhyan.model.config import ModelConfig
 from dhyan.model.seq2seq import Seq2Seq
 from dhyan.report.evaluation import evaluate
@@ -142,6 +143,7 @@ def _train(recipe: Recipe, attention: str, training: list[Pair], valid: list[Pai
             valid,
             folder,
             options=recipe.options,
+            overwrite=True,
             on_report=report,
             on_step=progress.step,
         )
@@ -160,11 +162,11 @@ class _Table:
         width = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100
         room = max(width - 30, 40)
         self.widths = [13, (room - 13) * 45 // 100, (room - 13) * 55 // 100]
-        self._write(f"{'epoch':>5} {'loss':>7} {'exact':>7}  ", ["1", "2", "3"])
+        self._write(f"{'epoch':>5} {'loss':>7} {EXACT_MATCH.heading:>7}  ", ["1", "2", "3"])
 
     def row(self, report: Report, sentences: Sequence[str]) -> None:
         """Print one."""
-        exact = f"{100 * report.exact_match:.1f} %"
+        exact = EXACT_MATCH.text(report.exact_match, fewer=1)
         self._write(f"{report.epoch:>5} {report.valid_loss:>7.3f} {exact:>7}  ", sentences)
 
     def _write(self, numbers: str, sentences: Sequence[str]) -> None:
@@ -181,17 +183,17 @@ def _results(results: dict[str, dict[str, Any]]) -> None:
     none, attentive = results["none"], results["additive"]
     _say(f"\n{'On ' + str(none['pairs']) + ' unseen sentences':<30} {'without':>10} {'with attention':>15}")
 
-    def line(name: str, a: float | None, b: float | None, pattern: str) -> None:
-        shown = ["-" if value is None else pattern.format(value) for value in (a, b)]
-        _say(f"{name:<30} {shown[0]:>10} {shown[1]:>15}")
+    def line(measure: Measure, a: float | None, b: float | None, more: str = "") -> None:
+        shown = [measure.text(value, "-", fewer=1) for value in (a, b)]
+        _say(f"{measure.name + more:<30} {shown[0]:>10} {shown[1]:>15}")
 
-    line("BLEU", none["bleu"], attentive["bleu"], "{:.1f}")
-    line("exact match", 100 * none["exact_match"], 100 * attentive["exact_match"], "{:.1f} %")
+    for measure in (BLEU, EXACT_MATCH):
+        line(measure, none[measure.key], attentive[measure.key])
     for a, b in zip(none["by_length"], attentive["by_length"], strict=True):
-        line(f"BLEU, {a['from']} to {a['to']} source words", a["bleu"], b["bleu"], "{:.1f}")
+        line(BLEU, a[BLEU.key], b[BLEU.key], f", {a['from']} to {a['to']} source words")
     # Without attention nothing is aligned: all weight lies on the last position.
-    line("alignment error rate", None, attentive["aer"], "{:.3f}")
-    if attentive["bleu"] is None:
+    line(AER, None, attentive[AER.key])
+    if attentive[BLEU.key] is None:
         print(f"dhyan: {metrics.TEXT_EXTRA_MISSING}", file=sys.stderr)
 
 

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from dhyan import metrics, strict_json
 from dhyan.errors import DataError
+from dhyan.metrics.measures import BLEU, MEASURES, Measure
 from dhyan.report.evaluation import compare, measure, measure_texts
 from dhyan.text.config import DataConfig
 from dhyan.text.pairs import Pair, read_lines
@@ -18,12 +19,6 @@ from dhyan.translate.translator import load
 
 from .inputs import check_files, check_tokenize, located, note, pairs_for, replacement_of, search_of, speed_of
 from .parser import UsageError
-
-NAMES = {
-    "bleu": "BLEU", "chrf": "chrF", "ter": "TER", "exact_match": "exact match", "token_error_rate": "token error rate",
-    "perplexity": "perplexity", "aer": "AER",
-}  # fmt: skip
-SHARES = ("exact_match", "token_error_rate")  # shown as percentages
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -81,33 +76,28 @@ def print_report(result: dict[str, Any], stream: TextIO, names: Sequence[str] = 
     widths = [9] if len(results) == 1 else [max(9, len(name) + 2) for name in names]
     measures = result.get("paired_bootstrap", {}).get("measures", {})
 
-    def line(
-        key: str, name: str, values: Sequence[float | None], digits: int = 2, unit: str = "", more: str = ""
-    ) -> None:
-        if any(value is not None for value in values):
+    def line(name: str, numbers: Sequence[str | None], key: str = "", unit: str = "", more: str = "") -> None:
+        if any(numbers):
             p = f"{measures[key]['p_value']:>7.3f}" if key in measures else ""
-            print(f"{name:<18}{_cells(values, widths, digits, unit)}{p}".rstrip() + more, file=stream)
+            cells = "".join(f"{one or '-':>{width}} {unit:<1}" for one, width in zip(numbers, widths, strict=True))
+            print(f"{name:<18}{cells}{p}".rstrip() + more, file=stream)
+
+    def numbers(measure: Measure, figures: Sequence[float | None]) -> list[str | None]:
+        return [None if value is None else measure.number(value) for value in figures]
 
     if len(results) > 1:
         heads = "".join(f"{name:>{width}}  " for name, width in zip(names, widths, strict=True))
         print(f"{'':<18}{heads}{'p':>7}", file=stream)
-    line("", "pairs", [one["pairs"] for one in results], 0)
-    for key, name in NAMES.items():
-        factor, unit = (100, " %") if key in SHARES else (1, "")
-        values = [None if one[key] is None else factor * one[key] for one in results]
-        line(key, name, values, {"aer": 4, "perplexity": 3}.get(key, 2), unit)
+    line("pairs", [str(one["pairs"]) for one in results])
+    for one in MEASURES:
+        line(one.name, numbers(one, [figures[one.key] for figures in results]), one.key, one.unit)
     for own in zip(*(one["by_length"] for one in results), strict=True):
-        name, pairs = f"BLEU {own[0]['from']}-{own[0]['to']} words", own[0]["pairs"]
-        line("", name, [bucket["bleu"] for bucket in own], more=f"   {pairs} pairs")
+        name, pairs = f"{BLEU.name} {own[0]['from']}-{own[0]['to']} words", own[0]["pairs"]
+        line(name, numbers(BLEU, [bucket[BLEU.key] for bucket in own]), more=f"   {pairs} pairs")
     for kind in result["failures"]:
-        line("", kind.replace("_", " "), [one["failures"][kind] for one in results], 0)
+        line(kind.replace("_", " "), [str(one["failures"][kind]) for one in results])
     if measures:
         samples = result["paired_bootstrap"]["samples"]
         print(f"p: paired bootstrap resampling of {samples} samples (Koehn 2004)", file=stream)
     if result["signature"]:
         print(result["signature"], file=stream)
-
-
-def _cells(values: Sequence[Any], widths: Sequence[int], digits: int, unit: str) -> str:
-    numbers = ["-" if value is None else f"{value:.{digits}f}" for value in values]
-    return "".join(f"{number:>{width}}{unit:<2}" for number, width in zip(numbers, widths, strict=True))

@@ -27,8 +27,13 @@ from .parser import UsageError, search_options
 
 def read(source: str, target: str | None, data: DataConfig) -> list[Pair]:
     """The pairs of a TSV file, or of a source and a target file; bad lines that are skipped are noted."""
-    skipped: list[str] = []
-    pairs = read_pairs(source, target, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, **data.counted)
+    skipped, notes = list[str](), list[str]()
+    pairs = read_pairs(
+        source, target, columns=data.columns, tags=data.tags, bad_lines=data.bad_lines, skipped=skipped, notes=notes,
+        **data.counted,
+    )  # fmt: skip
+    for line in notes:
+        note(line)
     note_skipped(source, skipped)
     return pairs
 

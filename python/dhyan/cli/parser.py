@@ -110,6 +110,9 @@ TRAIN_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any], str]] = {
     ),
     "--patience": ("train", "patience", int, "stop after so many validations without a better one"),
     "--average": ("train", "average", int, "validate and keep the mean of the weights after the last N epochs; 0: off"),
+    "--select": ("train", "select", str, "what the best model is chosen by: error, loss, bleu, chrf or exact"),
+    "--validate-every": ("train", "validate_every", int, "validate and save after every N updates too; 0: off"),
+    "--time": ("train", "time", float, "stop after so many minutes; 0 is no limit"),
     "--label-smoothing": ("train", "label_smoothing", float, "share of probability spread over the vocabulary"),
     "--scheduled-sampling": (
         "train",
@@ -268,7 +271,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--source", nargs=2, metavar=("TRAIN", "VALID"), help="instead: one source sentence a line")
     parser.add_argument("--target", nargs=2, metavar=("TRAIN", "VALID"), help="and one target sentence a line")
-    parser.add_argument("--out", metavar="DIR", help="the model folder to write, over an older one; required")
+    parser.add_argument("--out", metavar="DIR", help="the model folder to write; required")
+    parser.add_argument("--overwrite", action="store_true", help="replace the model that --out holds")
     parser.add_argument("--config", metavar="FILE.toml", help="tables [model], [train], [data]; options win over it")
     parser.add_argument("--print-config", action="store_true", help="print the whole configuration as TOML and exit")
     parser.add_argument("--resume", action="store_true", help="go on where a stopped run of --out stands")

@@ -14,6 +14,8 @@ from .failures import failures as failures
 from .failures import failures_of as failures_of
 from .failures import repeats as repeats
 from .failures import surplus as surplus
+from .measures import MEASURES as MEASURES
+from .measures import Measure as Measure
 from .scores import TEXT_EXTRA_MISSING as TEXT_EXTRA_MISSING
 from .scores import TOKENIZERS as TOKENIZERS
 from .scores import Score as Score

@@ -87,17 +87,17 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = "
 
     Errors: ValueError for a tokenize outside TOKENIZERS.
     """
-    return _score(bleu_metric(tokenize), hypotheses, references)
+    return corpus_score(bleu_metric(tokenize), hypotheses, references)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> Score | None:
     """Corpus chrF2 (Popović 2015) by sacreBLEU; None without it."""
-    return _score(sacrebleu_metric("CHRF"), hypotheses, references)
+    return corpus_score(sacrebleu_metric("CHRF"), hypotheses, references)
 
 
 def ter(hypotheses: Sequence[str], references: Sequence[str]) -> Score | None:
     """Corpus translation edit rate (Snover et al. 2006) by sacreBLEU; None without it."""
-    return _score(sacrebleu_metric("TER"), hypotheses, references)
+    return corpus_score(sacrebleu_metric("TER"), hypotheses, references)
 
 
 def by_length(
@@ -123,7 +123,7 @@ def by_length(
     for first, following in zip(edges, [*edges[1:], max(*lengths, *edges) + 1], strict=True):
         chosen = [i for i, length in enumerate(lengths) if first <= length < following]
         if chosen:
-            score = _score(metric, [hypotheses[i] for i in chosen], [references[i] for i in chosen])
+            score = corpus_score(metric, [hypotheses[i] for i in chosen], [references[i] for i in chosen])
             row = {"from": first, "to": following - 1, "pairs": len(chosen), "bleu": score.score if score else None}
             rows.append(row)
     return rows
@@ -160,7 +160,8 @@ def bleu_metric(tokenize: str, **options: Any) -> BLEU | None:
     return sacrebleu_metric("BLEU", tokenize=tokenize, force=True, **options)
 
 
-def _score(metric: Any, hypotheses: Sequence[str], references: Sequence[str]) -> Score | None:
+def corpus_score(metric: Any, hypotheses: Sequence[str], references: Sequence[str]) -> Score | None:
+    """The score of a metric of sacreBLEU, on texts in NFC; None without a metric."""
     check_counts(hypotheses, references)
     if metric is None:
         return None

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from .failures import Output
-from .scores import bleu_metric, edit_distance, nfc, sacrebleu_metric, split_words
+from .measures import BLEU, MEASURES, FromSacreBLEU, Outcome, Share
+from .scores import nfc
 
 SAMPLES = 1000
 FEWEST_SAMPLES = 100
@@ -51,15 +52,13 @@ def paired_bootstrap(
     if samples < 1:
         raise ValueError(f"paired_bootstrap: samples is {samples}, expected at least 1")
     measures, signature = _by_sacrebleu(hypotheses, others, references, tokenize, samples)
-    hits = [
-        [split_words(h) == split_words(r) for h, r in zip(one, references, strict=True)] for one in (hypotheses, others)
-    ]
-    first, second = (np.array(one)[:, None] for one in hits)
-    measures["exact_match"] = resampled(first, second, lambda s, n: s[0] / n, samples)
+    tests = Outcome(hypotheses, references, outputs), Outcome(others, references, other_outputs)
     same = all(list(a.reference) == list(b.reference) for a, b in zip(outputs, other_outputs, strict=True))
-    if same:
-        first, second = (np.array([_edits(o) for o in one]) for one in (outputs, other_outputs))
-        measures["token_error_rate"] = resampled(first, second, lambda s, n: s[0] / max(s[1], 1), samples)
+    for measure in MEASURES:
+        share = measure.figure
+        if isinstance(share, Share) and (same or not share.of_tokens):
+            first, second = (np.array(share.of_sentences(test)) for test in tests)
+            measures[measure.key] = resampled(first, second, lambda s, _: s[0] / max(s[1], 1), samples)
     return {"samples": samples, "signature": signature, "measures": measures}
 
 
@@ -93,16 +92,11 @@ def _comparison(scores: Sequence[float], intervals: Sequence[float], p_value: fl
     }  # fmt: skip
 
 
-def _edits(output: Output) -> tuple[int, int]:
-    reference = split_words(output.reference)
-    return edit_distance(split_words(output.hypothesis), reference), len(reference)
-
-
 def _by_sacrebleu(
     hypotheses: Sequence[str], others: Sequence[str], references: Sequence[str], tokenize: str, samples: int
 ) -> tuple[dict[str, Comparison], str | None]:
-    metrics = {"bleu": bleu_metric(tokenize), "chrf": sacrebleu_metric("CHRF"), "ter": sacrebleu_metric("TER")}
-    if metrics["bleu"] is None:
+    metrics = {m.key: m.figure.metric(tokenize) for m in MEASURES if isinstance(m.figure, FromSacreBLEU)}
+    if metrics[BLEU.key] is None:
         return {}, None
     from sacrebleu.significance import PairedTest
 
@@ -114,10 +108,11 @@ def _by_sacrebleu(
     test = PairedTest(named, metrics, [list(map(nfc, references))], test_type="bs", n_samples=samples)
     answer: Any = test()
     signatures, found = answer
-    names = {"bleu": "BLEU", "chrf": "chrF2", "ter": "TER"}
+    # The first column holds the systems' names, the others the scores in the order of the metrics.
+    columns = [name for name in found if name != "System"]
     measures = {}
-    for key, name in names.items():
+    for key, name in zip(metrics, columns, strict=True):
         against, system = found[name]
         scores, intervals = [float(system.score), float(against.score)], [float(system.ci), float(against.ci)]
         measures[key] = _comparison(scores, intervals, float(system.p_value))
-    return measures, str(signatures["BLEU"])
+    return measures, str(signatures[columns[list(metrics).index(BLEU.key)]])

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from dhyan.attention.normalizers import NORMALIZERS
 from dhyan.attention.scoring import Sizes
-from dhyan.attention.setting import NORMALIZERS, Setting
+from dhyan.attention.setting import Setting
 from dhyan.attention.windows import AnyWindow, Window, window_from, window_to
 from dhyan.errors import check_integer, check_number, unknown_name
 from dhyan.ops.layers import CELLS
@@ -33,7 +34,7 @@ class ModelConfig(Options):
 
     dropout and its kinds variational, recurrent_dropout, embedding_dropout: see `dropout`. residual: from the second
     layer on, what a layer reads is added to its output. layer_norm: of the sums inside the cells (Ba et al. 2016). tie:
-    which embeddings share one table, see `tying`.
+    which embeddings share one table, see `parameters`.
 
     Errors: ValueError for values out of range, unknown names, parts that do not fit; TypeError for wrong types.
     """
@@ -78,7 +79,7 @@ class ModelConfig(Options):
         for name in ("dropout", "recurrent_dropout", "embedding_dropout"):
             check_number(where, name, getattr(self, name), 0, 1)
         for name, valid in (
-            ("cell", CELLS), ("order", ORDERS), ("normalize", NORMALIZERS), ("source", SOURCES), ("tie", TIES),
+            ("cell", CELLS), ("order", ORDERS), ("normalize", tuple(NORMALIZERS)), ("source", SOURCES), ("tie", TIES),
         ):  # fmt: skip
             if getattr(self, name) not in valid:
                 raise unknown_name(f"{where}: {name}", getattr(self, name), valid)

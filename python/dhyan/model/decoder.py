@@ -193,8 +193,8 @@ def decoder_forward(
             config.setting,
             p.group("attention"),
             padded,
-            hard=hard and config.normalize == "monotonic",
-            noise=dropout if config.normalize == "monotonic" else None,
+            hard=hard and config.setting.normalizer.feedback,
+            noise=dropout if config.setting.normalizer.feedback else None,
         )
     parameters = core_parameters(config, p, callback)
     readout, weights, core = core_ops.decoder_forward(parameters, memory.core, y, index, steps, h0, c0, between, within)

@@ -149,7 +149,7 @@ class SearchStep:
         memory = r.memory.take(sentence)
         may = _may(r.setting, memory.lengths, memory.values.shape[1], position)
         context, weights, self.feedback, _ = read_forward(
-            r.setting, r.p, memory, state[:, None], may, self.feedback, hard=r.setting.normalize == "monotonic"
+            r.setting, r.p, memory, state[:, None], may, self.feedback, hard=r.setting.normalizer.feedback
         )
         assert weights is not None
         return context[:, 0], weights[:, :, 0].mean(1)

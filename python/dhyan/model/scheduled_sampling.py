@@ -37,9 +37,9 @@ def mixed_tokens(
     Which are replaced is a function of (seed, step). Errors: ValueError without a step and for rates outside [0, 1).
     """
     if dropout.step is None:
-        raise ValueError(f"Seq2Seq.forward: sampling is {rate} without a step, which chooses what is sampled")
+        raise ValueError(f"Seq2Seq.forward: scheduled_sampling is {rate} without a step, which chooses what is sampled")
     if not 0 <= rate < 1:
-        raise ValueError(f"Seq2Seq.forward: sampling is {rate}, expected 0 <= sampling < 1")
+        raise ValueError(f"Seq2Seq.forward: scheduled_sampling is {rate}, expected 0 <= scheduled_sampling < 1")
     kept = dropout.mask("scheduled sampling", read.shape, rate)
     if kept is None:
         return read

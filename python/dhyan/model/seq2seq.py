@@ -79,7 +79,7 @@ class Seq2Seq:
         self._frozen: Arrays | None = None  # what _layers makes, kept
 
     def _layers(self) -> Arrays:
-        """The parameters under the names that the layers read: see `tying`."""
+        """The parameters under the names that the layers read: see `parameters`."""
         return untied(self.config, self._parameters) if self._frozen is None else self._frozen
 
     def freeze(self, weights: str | None = None) -> None:
@@ -135,29 +135,35 @@ class Seq2Seq:
         smoothing: float = 0.0,
         guided: float = 0.0,
         coverage: float = 0.0,
-        sampling: float = 0.0,
+        scheduled_sampling: float = 0.0,
     ) -> tuple[float, ModelCache]:
         """(loss, cache): the mean negative log-likelihood per target token, in nats.
 
         step: the training step that chooses the dropout masks, a function of (seed, step); None is no dropout.
         smoothing: label smoothing in [0, 1). guided, coverage: weights of two further losses on the attention weights
-        that are added, see `alignment_loss`; guided compares them with batch.alignment.
-        sampling: the share of target tokens that are read as the model itself would write them, see `scheduled`.
+        that are added, see `loss`; guided compares them with batch.alignment.
+        scheduled_sampling: the share of target tokens read as the model would write them, see the module of that name.
         Errors: IndexError for ids outside the vocabularies, with position; ValueError for an alignment that is missing.
         """
         with ops.products(self.bf16 and step is not None):
-            return self._forward(batch, step, smoothing, guided, coverage, sampling)
+            return self._forward(batch, step, smoothing, guided, coverage, scheduled_sampling)
 
     def _forward(
-        self, batch: Batch, step: int | None, smoothing: float, guided: float, coverage: float, sampling: float
+        self,
+        batch: Batch,
+        step: int | None,
+        smoothing: float,
+        guided: float,
+        coverage: float,
+        scheduled_sampling: float,
     ) -> tuple[float, ModelCache]:
         c = self.config
         p, dropout = self._layers(), Dropout.of(c, self.seed, step, self.dtype)
         memory, final, encoder_cache = self._encode(p, batch.source, batch.source_lengths, dropout, batch.alignment)
         copies = self._copies(batch)
         read, targets, steps = self._target_rows(batch, copies)
-        if sampling:
-            read = mixed_tokens(c, p, memory, final, read, steps, dropout, sampling)
+        if scheduled_sampling:
+            read = mixed_tokens(c, p, memory, final, read, steps, dropout, scheduled_sampling)
         readout, weights, decoder_cache = decoder.decoder_forward(c, p, memory, final, read, steps, dropout)
         mask = dropout.rows("readout", steps, c.embedding)
         readout = apply(readout, mask)
@@ -304,7 +310,7 @@ class Seq2Seq:
         """Encode the sentences; the state before the first decoder step, one row a sentence.
 
         alignment (B, T, S): what the scoring "oracle" reads by; ValueError where it is missing. shortlist (B, V) bool:
-        the tokens that a sentence may choose, for speed (`shortlist.Lexicon` makes it); they share the probability.
+        the tokens that a sentence may choose, for speed (`text.lexicon.Lexicon` makes it); they share the probability.
         copies (B, S): the source tokens as target ids, which a model that copies needs; it may copy any of them.
         """
         none = Dropout(0.0, self.seed, None, self.dtype)

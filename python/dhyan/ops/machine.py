@@ -42,7 +42,8 @@ def products(bf16: bool) -> Iterator[None]:
 
 
 def show_config() -> dict[str, Any]:
-    """version, isa (in use), isas (built and runnable here), threads, openmp, cuda (toolkit or None), cuda_devices."""
+    """version, isa (in use), isas (built and runnable here), threads, openmp (built with any threads), threading
+    ("pool": the core's own, "openmp": a team, "none"), cuda (toolkit or None), cuda_devices."""
     return _core.show_config()
 
 

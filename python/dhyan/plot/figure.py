@@ -63,32 +63,58 @@ def set_fonts(figure: Figure, families: tuple[str, ...], missing: frozenset[str]
     words = ""
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
+        text.set_parse_math(False)  # "$" and "\\" are letters of a token
         text.set_fontfamily(list(families))
         if len(families) > 1:
             text.set_fontweight("normal")  # the families found are regular; looking for bold ones would log a complaint
         words += text.get_text()
     if missing:
-        _say_once("no installed font has", f"{''.join(sorted(missing)[:8])}{'...' if len(missing) > 8 else ''}")
+        shown = f"{''.join(sorted(missing)[:8])}{'...' if len(missing) > 8 else ''}"
+        _say_once("no installed font has", shown, {unicodedata.name(c, "").split(" ")[0] for c in missing})
     elif any("\u0900" <= c < "\u0e00" for c in words) and not hasattr(ft2font, "__libraqm_version__"):
-        _say_once("matplotlib before 3.11 does not shape", "Indic letters")
+        _say_once("matplotlib before 3.11 does not shape", "Indic letters", {"Indic"})
     return figure
 
 
-_said: set[str] = set()
+_said: set[tuple[str, str]] = set()
 
 
-def _say_once(problem: str, letters: str) -> None:
-    if problem not in _said:
-        _said.add(problem)
+def _say_once(problem: str, letters: str, scripts: set[str]) -> None:
+    """One line on standard error, unless the same was said of all these scripts."""
+    if not {(problem, script) for script in scripts} <= _said:
+        _said.update((problem, script) for script in scripts)
         advice = (
             "install one, such as fonts-noto-core, or write .svg" if "font" in problem else "update it, or write .svg"
         )
         print(f"dhyan: {problem} {letters}: {advice}", file=sys.stderr)
 
 
-@cache
 def font_families(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Font families that together have the letters, the default first, and the letters that no family has."""
+    """Font families that together have the letters, the default first, and the letters that no family has.
+
+    matplotlib keeps its list of fonts in a file; where letters are missing, those installed since are added to it.
+    """
+    families, missing = _families_of(letters)
+    return _families_of(letters) if missing and _add_new_fonts() else (families, missing)
+
+
+def _add_new_fonts() -> bool:
+    from matplotlib.font_manager import findSystemFonts, fontManager
+
+    known = {font.fname for font in fontManager.ttflist}
+    found = [path for path in findSystemFonts() if path not in known and path not in _unreadable]
+    for path in found:
+        try:
+            fontManager.addfont(path)
+        except Exception:  # whatever a broken font file raises: it is a font without letters, and not tried again
+            _unreadable.add(path)
+    return any(path not in _unreadable for path in found)
+
+
+_unreadable: set[str] = set()
+
+
+def _families_of(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
     from matplotlib.font_manager import fontManager
 
     wanted = {c for c in letters if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf")}
@@ -107,10 +133,11 @@ def font_families(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[s
     return tuple(families), frozenset(wanted)
 
 
-def _charmap(path: str | None) -> set[str]:
+@cache
+def _charmap(path: str | None) -> frozenset[str]:
     from matplotlib.ft2font import FT2Font
 
     try:
-        return {chr(code) for code in FT2Font(path).get_charmap()} if path else set()
+        return frozenset(chr(code) for code in FT2Font(path).get_charmap()) if path else frozenset()
     except (OSError, RuntimeError):  # a broken font file is a font without letters
-        return set()
+        return frozenset()

@@ -10,6 +10,7 @@ from typing import Any
 from dhyan.errors import DataError, unknown_name
 from dhyan.metrics.alignment import aer
 from dhyan.metrics.failures import DIFFUSE, FAILURES, UNREAD, Output, failures_of, repeats, surplus
+from dhyan.metrics.measures import AER
 from dhyan.metrics.scores import edit_distance, length_edges
 from dhyan.model.config import ModelConfig
 from dhyan.plot.card import reading_note
@@ -282,7 +283,7 @@ def gold_note(output: Output) -> str:
         return ""
     possible = {link[:2] for link in output.gold}
     hits = sum(tuple(link) in possible for link in output.forced)
-    return f"{hits} of {len(output.forced)} links of the reference are gold ones, alignment error rate {rate:.2f}"
+    return f"{hits} of {len(output.forced)} links of the reference are gold ones, {AER.name} {AER.number(rate)}"
 
 
 def failure_notes(output: Output, source_tokens: Sequence[str]) -> list[tuple[str, str]]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from dhyan.metrics.alignment import aer
 from dhyan.metrics.failures import Output, failures
-from dhyan.metrics.scores import bleu, by_length, check_counts, chrf, exact_match, perplexity, ter, token_error_rate
+from dhyan.metrics.measures import AER, BLEU, MEASURES, FromSacreBLEU, Outcome
+from dhyan.metrics.scores import by_length, check_counts
 from dhyan.metrics.significance import paired_bootstrap
 from dhyan.search.options import SearchOptions
-from dhyan.text.pairs import Pair
+from dhyan.text.config import DataConfig
+from dhyan.text.pairs import Pair, check_links, read_pairs
 from dhyan.text.subword import AnyVocabulary
 from dhyan.text.vocabulary import normalize, tokenize
+from dhyan.training.folder import load_tables
 from dhyan.translate.translation import Translation
-from dhyan.translate.translator import Translator
+from dhyan.translate.translator import Translator, load
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,10 @@ class Measured:
 
 
 def evaluate(
-    translator: Translator,
-    pairs: Sequence[Pair],
+    translator: Translator | str | os.PathLike[str],
+    pairs: Sequence[Pair] | str | os.PathLike[str],
     *,
+    columns: str | None = None,
     beam: int | None = None,
     options: SearchOptions | None = None,
     tokenize: str = "13a",
@@ -44,6 +49,16 @@ def evaluate(
 ) -> dict[str, Any]:
     """Translate the sources, force the references, and compare: the object that `dhyan evaluate --json` prints.
 
+    >>> dhyan.evaluate("model-folder", "test.tsv")["exact_match"]  # doctest: +SKIP
+    0.985
+
+    translator: a Translator, or the folder of a model. pairs: Pairs, or a TSV file, read as the folder's configuration
+    says; of a Translator by the levels of its vocabularies and from the columns 1:2. columns: others, as
+    `dhyan train --columns`; a Translator of two source columns needs them.
+
+    With N pairs, d the edit distance and |r| the tokens of a reference r, exact_match = (outputs equal to r) / N and
+    token_error_rate = sum d(output, r) / sum |r|. bleu, chrf and ter are sacreBLEU's, None where that is missing.
+
     beam, options, replace_unknown: as Translator.translate. tokenize: sacreBLEU's tokenizer; edges: first source
     lengths (words) of the ranges of by_length, None = chosen so that each holds at least 100 pairs. The references get
     the Unicode form of the model; tokens and links are words where it has pieces of them (`Translation.in_words`).
@@ -51,11 +66,31 @@ def evaluate(
     log-likelihood) of the references' tokens, end symbols included, unknown ones as the unknown symbol: it compares
     models of one target vocabulary; where it is infinite, the command prints null. A model that reads by gold links
     (attention "oracle") is given those of the pairs.
-    Errors: ValueError for no pairs; as Translator.translate.
+    Errors: ValueError for no pairs, and for a file without columns for two source columns; TypeError for what is no
+    Pair; CheckpointError for a folder that cannot be read, DataError for a file; as Translator.translate.
     """
+    data = None
+    if not isinstance(translator, Translator):
+        data = load_tables(Path(translator))[2]
+        translator = load(translator)
+    if isinstance(pairs, str | os.PathLike):
+        pairs = _read(translator, Path(pairs), data, columns)
     return measure(
         translator, pairs, beam=beam, options=options, tokenize=tokenize, edges=edges, replace_unknown=replace_unknown
     ).result
+
+
+def _read(translator: Translator, path: Path, data: DataConfig | None, columns: str | None) -> list[Pair]:
+    """The pairs of a file for this model, with their gold links where it reads by them."""
+    if data is None:
+        if columns is None and translator.two_columns:
+            raise ValueError("evaluate: the model reads two source columns; say which, such as columns='1,3:2'")
+        source, target = translator.source_vocab, translator.target_vocab
+        data = DataConfig(source_level=source.level, target_level=target.level, normalization=source.normalization)
+    pairs = read_pairs(path, columns=columns or data.columns, bad_lines=data.bad_lines, **data.counted)
+    if translator.needs_links:
+        check_links(pairs, str(path), "the model's attention 'oracle' reads by them", **data.counted)
+    return pairs
 
 
 def measure(
@@ -72,7 +107,7 @@ def measure(
     """As `evaluate`, with the translations that were measured. lengths: of the sources, for by_length (in words)."""
     for number, pair in enumerate(pairs):
         if not isinstance(pair, Pair):
-            raise TypeError(f"evaluate: pair {number} is a {type(pair).__name__}, expected dhyan.data.Pair")
+            raise TypeError(f"evaluate: pair {number} is a {type(pair).__name__}, expected dhyan.Pair")
     sources = [pair.source for pair in pairs]
     references = [normalize(pair.target, translator.target_vocab.normalization) for pair in pairs]
     links = [pair.links for pair in pairs] if translator.needs_links else None
@@ -160,17 +195,19 @@ def evaluate_report(
     """
     check_counts(hypotheses, references)
     check_counts(outputs, references)
-    scores = bleu(hypotheses, references, tokenize), chrf(hypotheses, references), ter(hypotheses, references)
-    predicted = [output.forced or () for output in outputs]
-    gold = [output.gold if output.forced is not None else None for output in outputs]
+    test = Outcome(hypotheses, references, outputs, tokenize, loss)
+    assert isinstance(BLEU.figure, FromSacreBLEU)
+    bleu = BLEU.figure.scored(test)
+    scores = {m.key: m.figure(test) for m in MEASURES if m is not BLEU and isinstance(m.figure, FromSacreBLEU)}
+    others = {m.key: m.figure(test) for m in MEASURES if not isinstance(m.figure, FromSacreBLEU)}
+    alignment = others.pop(AER.key)
     return {
         "pairs": len(references),
-        **{name: score and score.score for name, score in zip(("bleu", "chrf", "ter"), scores, strict=True)},
-        "signature": scores[0] and scores[0].signature,
-        "exact_match": exact_match(hypotheses, references),
-        "token_error_rate": token_error_rate([o.hypothesis for o in outputs], [o.reference for o in outputs]),
-        "perplexity": None if loss is None else perplexity(loss),
+        BLEU.key: bleu and bleu.score,
+        **scores,
+        "signature": bleu and bleu.signature,
+        **others,
         "by_length": by_length(source_words, hypotheses, references, edges, tokenize),
-        "aer": aer(predicted, gold),
+        AER.key: alignment,
         "failures": failures(outputs),
     }

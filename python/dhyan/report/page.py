@@ -13,6 +13,7 @@ from typing import Any
 from dhyan.attention.windows import window_to
 from dhyan.errors import DataError
 from dhyan.metrics.failures import FAILURES
+from dhyan.metrics.measures import AER, BLEU, EXACT_MATCH, MEASURES, TOKEN_ERROR_RATE
 from dhyan.metrics.scores import TEXT_EXTRA_MISSING, exact_match
 from dhyan.model.seq2seq import Seq2Seq
 from dhyan.plot.card import Card, card_html, escaped, page_html, table_html
@@ -23,16 +24,6 @@ from dhyan.translate.unknown import UNATTENTIVE
 from . import choice
 from .choice import Run, Sentences
 
-MEASURES = (  # key of the evaluation, its name, how it is shown, which way is better
-    ("pairs", "pairs", "{:d}", ""),
-    ("bleu", "BLEU", "{:.2f}", "higher"),
-    ("chrf", "chrF", "{:.2f}", "higher"),
-    ("ter", "TER", "{:.2f}", "lower"),
-    ("exact_match", "exact match", "{:.2f} %", "higher"),
-    ("token_error_rate", "token error rate", "{:.2f} %", "lower"),
-    ("perplexity", "perplexity", "{:.3f}", "lower"),
-    ("aer", "alignment error rate", "{:.4f}", "lower"),
-)
 DEFINITIONS = {
     "worst, best": "by edit distance to the reference over its tokens, then by the model's own score; without "
     "references by the score alone",
@@ -41,6 +32,8 @@ DEFINITIONS = {
     "than half of the token's probability came of copying",
     "p": "how probable a difference as large as this is between models that do not differ, by paired bootstrap "
     "resampling of the sentences (Koehn 2004)",
+    AER.name: "alignment error rate (Och and Ney 2003): how far the links of the references, read from the weights, "
+    "are from the gold links; 0 is best",
     "perplexity": "exp of the mean negative log-likelihood per token of the references, their end symbols included",
     "weak evaluation": f"there is no reference, or there are fewer than {choice.WEAK} pairs",
 }
@@ -149,11 +142,12 @@ def _figures(runs: Sequence[Run], p_values: Mapping[str, float]) -> str:
     results, names = [run.result for run in runs if run.result is not None], choice.names_of(runs)
     if not results:
         return "<p>The test has no references: nothing was measured.</p>"
-    rows: list[tuple[str, ...]] = [
-        (name, *(_shown(_value(run, key), pattern) for run in runs), _shown(p_values.get(key), "{:.3f}"), better)
-        for key, name, pattern, better in MEASURES
-        if any(_value(run, key) is not None for run in runs)
-    ]
+    rows: list[tuple[str, ...]] = [("pairs", *(str(result["pairs"]) for result in results), "–", "")]
+    for measure in MEASURES:
+        values = [_value(run, measure.key) for run in runs]
+        if any(value is not None for value in values):
+            p = f"{p_values[measure.key]:.3f}" if measure.key in p_values else "–"
+            rows.append((measure.name, *map(measure.text, values), p, measure.better))
     rows += [
         (name.replace("_", " "), *(str(result["failures"][name]) for result in results), "–", "lower")
         for name in FAILURES
@@ -173,34 +167,29 @@ def _figures(runs: Sequence[Run], p_values: Mapping[str, float]) -> str:
 
 
 def _value(run: Run, key: str) -> Any:
-    """One figure of an evaluation, shares as percentages; None where it is unknown or means nothing."""
-    if run.result is None or run.result[key] is None or (key == "aer" and run.attention in UNATTENTIVE):
+    """One figure of an evaluation; None where it is unknown or means nothing."""
+    if run.result is None or (key == AER.key and run.attention in UNATTENTIVE):
         return None
-    value = run.result[key]
-    return 100 * value if key in ("exact_match", "token_error_rate") else value
-
-
-def _shown(value: Any, pattern: str) -> str:
-    return "–" if value is None else pattern.format(value)
+    return run.result[key]
 
 
 def _curves(runs: Sequence[Run], test: Sentences) -> str:
     figures = []
-    rows = [run.result["by_length"] for run in runs if run.result and run.result["bleu"] is not None]
+    rows = [run.result["by_length"] for run in runs if run.result and run.result[BLEU.key] is not None]
     if rows:
         names = choice.names_of(runs)
-        curves = {name: [row["bleu"] for row in own] for name, own in zip(names, rows, strict=True)}
+        curves = {name: [row[BLEU.key] for row in own] for name, own in zip(names, rows, strict=True)}
         places = [bucket_name(row) for row in rows[0]]
         counts = [row["pairs"] for row in rows[0]]
         held = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
         axis = f"source {test.unit}, {held} pairs each"
-        figures.append(chart_html("BLEU by source length", places, curves, axis=axis, top=100))
+        figures.append(chart_html(f"{BLEU.name} by source length", places, curves, axis=axis, top=100))
     log, several = runs[0].log, len(runs[0].folders) > 1
     training = f"training {short_names(runs[0].folders[:1])[0]}" if several else "training"
     epochs = [str(row.get("epoch", "?"))[:12] for row in log]
     for title, keys, top in (
         (f"Loss while {training}", {"training": "train_loss", "validation": "valid_loss"}, None),
-        (f"Validation while {training}", {"exact match": "exact_match", "token error rate": "token_error_rate"}, 1.0),
+        (f"Validation while {training}", {m.name: m.key for m in (EXACT_MATCH, TOKEN_ERROR_RATE)}, 1.0),
     ):
         curves = {name: [row.get(key) for row in log] for name, key in keys.items()}
         figures.append(chart_html(title, epochs, curves, axis="epoch", top=top) if log else "")
@@ -258,7 +247,7 @@ def _chips(run: Run, test: Sentences, i: int, why: Sequence[str]) -> list[tuple[
     chips = [("", reason) for reason in why if reason != "shows a failure"]
     chips += [("warn", name) for name, words in notes if words != "no"]
     if run.outputs and exact_match([run.outputs[i].hypothesis], [run.outputs[i].reference]):
-        chips.append(("good", "exact match"))
+        chips.append(("good", EXACT_MATCH.name))
     task = choice.task_type(translator.source_vocab.level, translator.target_vocab.level, translator.two_columns)
     chips += [("", f"task: {task}"), ("", f"evidence: {choice.evidence_kind(run)}")]
     if choice.copied(run.found[i]):

@@ -29,7 +29,7 @@ class Batch:
 
     alignment is float32 or float64, none negative, 0 beyond source_lengths and from row target_lengths - 1 on; a row
     sums to at most 1 (within 1e-3), one without links is 0. The scoring ``oracle`` reads by it, guided_loss learns it.
-    copies, and with it target, may hold ids beyond the target vocabulary: words of that sentence alone (`copying`).
+    copies, and with it target, may hold ids beyond the target vocabulary: words of that sentence alone (`copies`).
 
     The arrays are kept C-contiguous (copied only if they are not). Ids are checked against 0 here and against the
     vocabulary by the model (``check_ids``), which knows its size; which symbols stand where is not checked.
@@ -86,7 +86,7 @@ class Batch:
         links: for each example None or (source index, target index, ...) items, counted from 0 in the id lists, further
         fields ignored (`Pair.links`). They make the alignment, float64: equal weights for all sources that a target
         is linked to, rows without links (the end symbol's always) 0. None: no alignment.
-        copies: the sources as target ids (`copying.copies_of`), as long as they are; the end symbol's is its own.
+        copies: the sources as target ids (`copies.copies_of`), as long as they are; the end symbol's is its own.
         Errors: ValueError for unequal counts and links outside the lists, TypeError for ids that are not integers.
         """
         if len(sources) != len(targets):

@@ -8,6 +8,7 @@ from typing import Any
 from dhyan.errors import check_integer, unknown_name
 from dhyan.options import Options
 
+from .pairs import TAGS
 from .subword import KINDS
 from .vocabulary import LEVELS, NORMALIZATIONS
 
@@ -15,14 +16,17 @@ from .vocabulary import LEVELS, NORMALIZATIONS
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Options):
     """How text becomes ids. levels: char, word or subword. columns: of a TSV, source and target, "1:2" or "1,2:3".
+    tags: how the second of two source columns is split, see `two_column_tokens`.
     max_length: longer sentences (tokens) are left out of training and refused in translation.
     source_vocabulary, target_vocabulary: most ids kept, 0 is all; of subwords their number, 0 chooses it by the data.
-    normalization: Unicode form of every text, see `vocab.normalize`. subword_model, byte_fallback: `SubwordVocabulary`.
+    normalization: Unicode form of every text, see `vocabulary.normalize`.
+    subword_model, byte_fallback: see `SubwordVocabulary`.
     """
 
     source_level: str = "word"
     target_level: str = "word"
     columns: str = "1:2"
+    tags: str = "features"
     bad_lines: str = "error"
     source_vocabulary: int = 0
     target_vocabulary: int = 0
@@ -37,6 +41,7 @@ class DataConfig(Options):
             ("source_level", LEVELS),
             ("target_level", LEVELS),
             ("bad_lines", ("error", "skip")),
+            ("tags", TAGS),
             ("normalization", NORMALIZATIONS),
             ("subword_model", KINDS),
         ):

@@ -11,12 +11,12 @@ import numpy as np
 
 from dhyan.errors import DataError
 
-from .batch import Batch
+from .batch import Batch, pad
 from .config import DataConfig
 from .copies import copies_of, extended_ids, extended_tokens
 from .pairs import Links, Pair, read_pairs
 from .subword import MAX_PIECE, AnyVocabulary, SubwordVocabulary
-from .vocabulary import Vocabulary, tokenize
+from .vocabulary import END, Vocabulary, tokenize
 from .words import expand_links
 
 Examples = Sequence[Pair] | str | Path
@@ -24,17 +24,18 @@ Examples = Sequence[Pair] | str | Path
 
 @dataclass(frozen=True)
 class Encoded:
-    """Examples as ids, without the begin and end symbols that Batch adds, and the gold links where they are read.
+    """Examples as ids, without the begin and end symbols that batches add, and the gold links where they are read.
 
-    copies, own: of a model that copies, the sources as target ids, and the words that only the source has (`copying`).
+    copies, own: for a model that copies, the sources as target ids, and the words that only the source has
+    (`copies.copies_of`). pairs: what they were made of, where that is pairs.
     """
 
-    pairs: list[Pair]
     source: list[list[int]]
     target: list[list[int]]
     links: list[Links | None] | None = None
     copies: list[list[int]] | None = None
     own: list[list[str]] | None = None
+    pairs: Sequence[Pair] = ()
 
     @classmethod
     def of(
@@ -48,23 +49,47 @@ class Encoded:
     ) -> Encoded:
         """Encode every pair; links: keep the gold links, so that batches have an alignment. copy: for a model that
         copies."""
-        made = cls(
-            list(pairs),
-            [source.encode(p.source_input) for p in pairs],
-            [target.encode(p.target) for p in pairs],
-            [token_links(p, source, target) for p in pairs] if links else None,
+        encoded = cls.of_tokens(
+            [source.tokenize(p.source_input) for p in pairs],
+            [target.tokenize(p.target) for p in pairs],
+            source,
+            target,
+            links=[token_links(p, source, target) for p in pairs] if links else None,
+            copy=copy,
         )
-        return made._extended(source, target) if copy else made
+        return replace(encoded, pairs=list(pairs))
 
-    def _extended(self, source: AnyVocabulary, target: AnyVocabulary) -> Encoded:
-        found = [copies_of(source.tokenize(p.source_input), target) for p in self.pairs]
-        ids = [
-            extended_ids(target.tokenize(p.target), target, own) for p, (_, own) in zip(self.pairs, found, strict=True)
-        ]
-        return replace(self, target=ids, copies=[copies for copies, _ in found], own=[own for _, own in found])
+    @classmethod
+    def of_tokens(
+        cls,
+        sources: Sequence[Sequence[str]],
+        targets: Sequence[Sequence[str]],
+        source: AnyVocabulary,
+        target: AnyVocabulary,
+        *,
+        links: Sequence[Links | None] | None = None,
+        copy: bool = False,
+    ) -> Encoded:
+        """Encode texts that are tokens already; links: of these tokens. targets to be found are empty."""
+        ids, gold = [source.encode(tokens) for tokens in sources], None if links is None else list(links)
+        if not copy:
+            return cls(ids, [target.encode(tokens) for tokens in targets], gold)
+        copies, own = [], []
+        for tokens in sources:
+            extended, words = copies_of(tokens, target)
+            copies.append(extended)
+            own.append(words)
+        written = [extended_ids(tokens, target, words) for tokens, words in zip(targets, own, strict=True)]
+        return cls(ids, written, gold, copies, own)
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.source)
+
+    def sources(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """What search reads: source (B, S) with end symbols, lengths (B,), and copies (B, S) of a model that copies."""
+        ids, lengths = pad([[*self.source[i], END] for i in indices])
+        copies = None if self.copies is None else pad([[*self.copies[i], END] for i in indices])[0]
+        return ids, lengths, copies
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """The examples at these indices, padded."""
@@ -84,8 +109,13 @@ class Encoded:
 def pairs_of(examples: Examples, data: DataConfig, what: str) -> list[Pair]:
     """The pairs, or those of a file; `what` they are goes into messages. Errors: DataError."""
     if isinstance(examples, str | Path):
-        skipped: list[str] = []
-        pairs = read_pairs(examples, columns=data.columns, bad_lines=data.bad_lines, skipped=skipped, **data.counted)
+        skipped, notes = list[str](), list[str]()
+        pairs = read_pairs(
+            examples, columns=data.columns, tags=data.tags, bad_lines=data.bad_lines, skipped=skipped, notes=notes,
+            **data.counted,
+        )  # fmt: skip
+        for line in notes:
+            print(line, file=sys.stderr)
         if skipped:
             print(f"{examples}: {len(skipped)} bad lines skipped, the first: {skipped[0]}", file=sys.stderr)
     else:

@@ -127,7 +127,7 @@ class Vocabulary(Ids):
 
     ``tokens`` are the ordinary tokens, without the special ones, in the order of their ids from 4 on. A text can
     never produce a special id other than unknown: the word ``<end>`` in a text is an ordinary token or unknown.
-    Where a text is expected, a sequence of tokens made elsewhere may stand (``data.Pair.source_tokens``).
+    Where a text is expected, a sequence of tokens made elsewhere may stand (``pairs.Pair.source_tokens``).
     level: ``char`` or ``word``; normalization: that of every text it is asked about.
 
     Errors: ValueError for an unknown level or normalization and for empty or repeated tokens or tokens that are not

@@ -13,7 +13,7 @@ import numpy as np
 from dhyan.errors import CheckpointError
 
 from . import checkpoint
-from .folder import Loaded, check_same_text, folder_names, load_folder, restore, save_best, start_folder
+from .folder import Loaded, check_same_text, folder_names, load_folder, save_best, start_folder
 
 
 def average(folders: Sequence[str | os.PathLike[str]], out: str | Path) -> None:
@@ -93,22 +93,10 @@ class RecentWeights:
             self._past[epoch] = now.copy()
             self._past.pop(epoch - self._slots, None)
 
-    def newest(self) -> dict[str, dict[str, np.ndarray]]:
-        """What the last `keep` changed: file name -> {epoch: weights}."""
-        return {self.file(epoch): {str(epoch): self._past[epoch]} for epoch in list(self._past)[-1:]}
-
-    def epochs(self, over: int) -> range:
-        """Those whose weights are kept after so many epochs, the oldest first."""
-        return range(max(1, over - self._slots + 1), over + 1)
-
-    def file(self, epoch: int) -> str:
-        """Where they are stored: one of N - 1 files that take turns, so that an epoch writes one of them."""
-        return f"recent-{epoch % self._slots}.safetensors"
-
-
-def load_recent(out: Path, recent: RecentWeights, epoch: int, like: np.ndarray) -> None:
-    """Restore what a run that stopped after so many epochs keeps of their weights. Errors: CheckpointError."""
-    for past in recent.epochs(epoch):
-        arrays = {str(past): np.empty_like(like)}
-        restore(out, recent.file(past), arrays)
-        recent.keep(past, arrays[str(past)])
+    def past(self, over: int, like: np.ndarray) -> dict[str, np.ndarray]:
+        """Epoch -> weights that are kept after so many epochs, the oldest first; arrays like this one to be filled
+        where none are kept yet.
+        """
+        for epoch in range(max(1, over - self._slots + 1), over + 1) if self else ():
+            self._past.setdefault(epoch, np.empty_like(like))
+        return {str(epoch): weights for epoch, weights in self._past.items()}

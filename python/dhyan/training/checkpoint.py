@@ -6,8 +6,10 @@ the log, size and SHA-256 of the contents it accepts: the new ones and the ones 
 crash in between finds the staged file by its digest, so files saved together are read together; the next save
 finishes the renames and removes what is stale.
 
-Tensors travel in the safetensors format; a header is checked against the file and the expected shapes before anything
-of the size it claims is allocated. There is no pickle anywhere.
+Tensors travel in the safetensors format, whose own library checks the header against the file before anything of the
+size it claims is allocated; names, shapes and numbers are checked here. There is no pickle anywhere.
+
+Format version 2 keeps all that a run resumes from in one file, where version 1 had several; `folder` reads both.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import re
 import stat
@@ -33,13 +34,15 @@ MANIFEST = "manifest.json"
 LOG = "log.jsonl"
 LOCK = "train.lock"
 FORMAT = "dhyan-model"
-VERSION = 1
+VERSION = 2
+_READABLE = (1, 2)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _STAGED = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9._-]*\.tmp")
 _NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)  # strings, so as to pass over them, and brackets
 _MAX_DEPTH = 32
-_MAX_JSON = 16 << 20  # bytes of a manifest or of a tensor file's header
+_MAX_JSON = 16 << 20  # bytes of a manifest
+_MAX_LOG = 1 << 30
 _DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64, "U64": np.uint64, "U8": np.uint8}
 _DTYPE_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _METADATA_KEY = "dhyan"
@@ -49,24 +52,28 @@ _Entry = dict[str, Any]  # {"bytes": size, "sha256": hexadecimal digest}
 _Manifest = dict[str, list[_Entry]]  # name -> what is accepted: the new contents, then those they replace
 
 
-def save_files(folder: str | Path, files: Mapping[str, bytes], *, without: Iterable[str] = ()) -> None:
-    """Replace these files of a model folder as one set; its other files stay. The folder is made if it is missing.
+def save_files(
+    folder: str | Path, files: Mapping[str, bytes], *, without: Iterable[str] = (), new: bool = False
+) -> None:
+    """Replace these files of a model folder as one set; its other files stay.
 
-    without: names that the folder no longer lists from the moment it lists these files.
+    without: names that the folder no longer holds from the moment it lists these files. new: make the folder, or a
+    model folder of it, where it is none.
 
     Errors: ValueError for a name that is not a plain file name; OSError naming the file (disk full, input/output
-    error), with the last good checkpoint kept; CheckpointError where the folder's manifest is damaged.
+    error), with the last good checkpoint kept; CheckpointError where the folder's manifest is damaged, or where there
+    is no such model folder: one that was removed meanwhile is not made again, since it would lack the other files.
     """
     folder = Path(folder)
     for name in files:
         if not _is_file_name(name):
             raise ValueError(f"save_files: {name!r} is not a name for a file of a model folder")
-    with _saving(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        manifest = _read_manifest(folder) if (folder / MANIFEST).exists() else {}
+    if new:
+        with _saving(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    manifest = {} if new and not (folder / MANIFEST).exists() else _read_manifest(folder)
     _finish_last_save(folder, manifest)
-    for name in without:
-        manifest.pop(name, None)
+    dropped = [folder / name for name in without if manifest.pop(name, None)]
     staged: dict[Path, Path] = {}
     temporary = folder / f".{MANIFEST}.tmp"
     try:
@@ -92,14 +99,16 @@ def save_files(folder: str | Path, files: Mapping[str, bytes], *, without: Itera
         _sync_folder(folder)  # no new file may be in place on disk before the manifest that accepts it
         for source, target in staged.items():
             os.replace(source, target)
+        for path in dropped:
+            path.unlink(missing_ok=True)
         _sync_folder(folder)
 
 
-def load_file(folder: str | Path, name: str) -> bytes:
-    """The contents of one file, verified against the manifest.
+def load_file(folder: str | Path, name: str, *, limit: int | None = None) -> bytes:
+    """The contents of one file, verified against the manifest; limit: of its bytes.
 
     Errors: CheckpointError naming the file where the folder is no model folder, or the file is missing, cut short,
-    changed, or not a file at all.
+    changed, larger than the limit, or not a file at all.
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
@@ -107,6 +116,8 @@ def load_file(folder: str | Path, name: str) -> bytes:
         if name not in manifest:
             listed = ", ".join(sorted(manifest)) or "none"
             raise CheckpointError(f"{folder}: {MANIFEST} does not list {_short(name)}, only {listed}")
+        if limit is not None and manifest[name][0]["bytes"] > limit:
+            raise CheckpointError(f"{folder / name}: is larger than the limit of {limit} bytes")
         new, *replaced = manifest[name]
         for path, entry in (
             (folder / name, new),
@@ -123,9 +134,14 @@ def load_file(folder: str | Path, name: str) -> bytes:
         manifest = again
 
 
-def has_checkpoint(folder: str | Path, name: str = "last.safetensors") -> bool:
+def listed(folder: str | Path) -> list[str]:
+    """The files of a model folder, none where it is no such folder. Errors: CheckpointError for a damaged manifest."""
+    return sorted(_read_manifest(Path(folder))) if (Path(folder) / MANIFEST).exists() else []
+
+
+def has_checkpoint(folder: str | Path, name: str) -> bool:
     """Whether the folder is a model folder that lists this file. Errors: CheckpointError for a damaged manifest."""
-    return (Path(folder) / MANIFEST).exists() and name in _read_manifest(Path(folder))
+    return name in listed(folder)
 
 
 def tensors_to_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None = None) -> bytes:
@@ -155,16 +171,18 @@ def tensors_from_bytes(
     The arrays are new and writable. expected=None takes whatever tensors there are. Errors: CheckpointError naming
     the file (name) and the tensor or the part of the header.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    header = _read_header(data, name)
+    tensors = {}
+    for key, part in _deserialize(data, name):
+        if part["dtype"] not in _DTYPES:
+            raise CheckpointError(
+                f"{name}: tensor {_short(key)}: dtype is {part['dtype']}, expected one of {', '.join(_DTYPES)}"
+            )
+        try:
+            tensors[key] = np.frombuffer(part["data"], _DTYPES[part["dtype"]]).reshape(part["shape"])
+        except ValueError as error:  # more axes, or larger ones beside one of 0, than an array can have
+            raise CheckpointError(f"{name}: tensor {_short(key)}: shape {_short(part['shape'])} ({error})") from None
     if expected is not None:
-        _check_expected(header, expected, name)
-    try:
-        tensors = load(data)
-    except SafetensorError as error:
-        raise CheckpointError(f"{name}: {error}") from None
+        _check_expected(tensors, expected, name)
     for key, tensor in tensors.items():
         _check_finite(tensor, f"{name}: tensor {_short(key)}", CheckpointError)
     return {key: np.require(tensor, requirements=["A", "W"]) for key, tensor in tensors.items()}
@@ -172,11 +190,22 @@ def tensors_from_bytes(
 
 def metadata_from_bytes(data: bytes, *, name: str = "tensors") -> dict[str, Any]:
     """The metadata that tensors_to_bytes was given; {} without any. Errors: CheckpointError."""
-    metadata = _json_header(data, name).get("__metadata__", {})
-    text = metadata.get(_METADATA_KEY, "{}") if isinstance(metadata, dict) else None
-    if not isinstance(text, str):
-        raise CheckpointError(f"{name}: __metadata__ is malformed, expected strings")
-    return _json_object(text.encode(), f"{name}: __metadata__")
+    _deserialize(data, name)  # the header is well-formed
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except ValueError as error:  # an integer of thousands of digits, where the library does not look
+        raise CheckpointError(f"{name}: header: {_short(str(error), 80)}") from None
+    return json_object((header.get("__metadata__") or {}).get(_METADATA_KEY, "{}").encode(), f"{name}: __metadata__")
+
+
+def _deserialize(data: bytes, name: str) -> list[tuple[str, dict[str, Any]]]:
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        return deserialize(data)
+    except SafetensorError as error:
+        reason = " ".join(str(error).split()).removeprefix("Error while deserializing: ")
+        raise CheckpointError(f"{name}: {_short(reason, 200)}") from None
 
 
 def append_log(folder: str | Path, report: Mapping[str, Any]) -> None:
@@ -197,8 +226,8 @@ def append_log(folder: str | Path, report: Mapping[str, Any]) -> None:
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
     """The reports of log.jsonl, without a last line cut short by a crash. Errors: CheckpointError naming the line."""
     path = Path(folder) / LOG
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    return [_json_object(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+    lines = _read_regular(path, _MAX_LOG).split(b"\n")[:-1] if path.exists() else []
+    return [json_object(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
 
 
 class FolderLock:
@@ -210,6 +239,7 @@ class FolderLock:
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
         self._file: int | None = None
+        self._place: int | None = None  # the folder itself, held open so that no other one can take its number
 
     def __enter__(self) -> FolderLock:
         import fcntl  # not on Windows, where the rest of the module may still be of use
@@ -227,18 +257,28 @@ class FolderLock:
             raise BlockingIOError(
                 f"{self._folder}: process {holder} is training in this folder; wait for it or choose another folder"
             ) from None
-        self._file = file
+        self._file, self._place = file, os.open(self._folder, os.O_RDONLY)
         os.ftruncate(file, 0)
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         return self
+
+    def check(self) -> None:
+        """CheckpointError where the folder is no longer the one that was locked: what is saved there would be lost."""
+        try:
+            if self._place is not None and os.path.samestat(os.stat(self._folder), os.fstat(self._place)):
+                return
+        except OSError:
+            pass
+        raise CheckpointError(f"{self._folder}: the folder was removed or moved during training; not saved")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # The file stays: removing it would let a third process lock a new one while a second holds the old.
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        for file in (self._file, self._place):
+            if file is not None:
+                os.close(file)
+        self._file = self._place = None
 
 
 # Saving ---------------------------------------------------------------------------------------------------------------
@@ -317,6 +357,25 @@ def _read_if(path: Path, entry: _Entry) -> bytes | None:
     return data if _entry_of(data) == entry else None
 
 
+def _read_regular(path: Path, limit: int) -> bytes:
+    """The contents of a file of at most so many bytes; a pipe or a device is not waited for.
+
+    Errors: FileNotFoundError, NotADirectoryError; CheckpointError for whatever else cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise CheckpointError(f"{path}: is not a regular file")
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(data) > limit:
+        raise CheckpointError(f"{path}: is larger than the limit of {limit} bytes")
+    return data
+
+
 def _why_refused(path: Path, entries: list[_Entry]) -> str:
     if not path.exists():
         return f"the file is missing, {MANIFEST} lists it"
@@ -335,8 +394,8 @@ def _is_file_name(name: str) -> bool:
     return bool(_NAME.fullmatch(name)) and name not in (MANIFEST, LOG, LOCK)
 
 
-def _manifest_bytes(files: _Manifest) -> bytes:
-    body: dict[str, Any] = {"format": FORMAT, "version": VERSION, "files": dict(sorted(files.items()))}
+def _manifest_bytes(files: _Manifest, version: int = VERSION) -> bytes:
+    body: dict[str, Any] = {"format": FORMAT, "version": version, "files": dict(sorted(files.items()))}
     body["sha256"] = hashlib.sha256(json.dumps(body).encode()).hexdigest()  # of all that stands before it
     return (json.dumps(body, indent=1) + "\n").encode()
 
@@ -344,25 +403,21 @@ def _manifest_bytes(files: _Manifest) -> bytes:
 def _read_manifest(folder: Path) -> _Manifest:
     path = folder / MANIFEST
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_JSON + 1)
+        data = _read_regular(path, _MAX_JSON)
     except (FileNotFoundError, NotADirectoryError):
         what = f"holds no {MANIFEST}: not a model folder" if folder.is_dir() else "no such model folder"
         raise CheckpointError(f"{folder}: {what}") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(data) > _MAX_JSON:
-        raise CheckpointError(f"{path}: is larger than the limit of {_MAX_JSON} bytes")
-    body = _json_object(data, str(path))
+    body = json_object(data, str(path))
     if body.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format is {_short(body.get('format'))}, expected {FORMAT!r}")
-    if body.get("version") != VERSION:
-        raise CheckpointError(f"{path}: version is {_short(body.get('version'))}, expected {VERSION}")
+    version = body.get("version")
+    if type(version) is not int or version not in _READABLE:
+        raise CheckpointError(f"{path}: version is {_short(version)}, expected {' or '.join(map(str, _READABLE))}")
     files = body.get("files")
     if not isinstance(files, dict) or not all(_is_manifest_item(*item) for item in files.items()):
         raise CheckpointError(f"{path}: files is malformed, expected plain file names with one or two digests each")
     # Byte for byte what would be written: whatever was changed, if only a space, was not changed by a save.
-    if data != _manifest_bytes(files):
+    if data != _manifest_bytes(files, version):
         raise CheckpointError(f"{path}: its contents do not have the SHA-256 digest it states (damaged or edited?)")
     return files
 
@@ -386,7 +441,7 @@ def _is_manifest_item(name: str, entries: object) -> bool:
 # Tensors --------------------------------------------------------------------------------------------------------------
 
 
-def _json_object(data: bytes, where: str) -> dict[str, Any]:
+def json_object(data: bytes, where: str) -> dict[str, Any]:
     """Strict JSON: one object, no repeated keys, no NaN. Errors: CheckpointError."""
 
     def unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -423,59 +478,14 @@ def _is_nested_deeply(text: str) -> bool:
     return False
 
 
-def _json_header(data: bytes, where: str) -> dict[str, Any]:
-    if len(data) < 8:
-        raise CheckpointError(f"{where}: has {len(data)} bytes, expected at least the 8 of the header's size")
-    size = int.from_bytes(data[:8], "little")
-    if size > min(len(data) - 8, _MAX_JSON):
-        raise CheckpointError(
-            f"{where}: the header claims {size} bytes, {len(data) - 8} follow, {_MAX_JSON} is the limit"
-        )
-    return _json_object(data[8 : 8 + size], f"{where}: header")
-
-
-def _read_header(data: bytes, where: str) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Name -> (shape, dtype), once the tensors are shown to fill the file exactly, without overlap or gap."""
-    header = _json_header(data, where)
-    header.pop("__metadata__", None)
-    spans, tensors = [], {}
-    for key, value in header.items():
-        part = f"{where}: tensor {_short(key)}"
-        if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
-            raise CheckpointError(f"{part}: expected dtype, shape and data_offsets")
-        dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-        if not isinstance(dtype, str) or dtype not in _DTYPES:
-            raise CheckpointError(f"{part}: dtype is {_short(dtype)}, expected one of {', '.join(_DTYPES)}")
-        if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_size, shape)):
-            raise CheckpointError(f"{part}: shape is {_short(shape)}, expected at most 8 sizes from 0 on")
-        if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
-            raise CheckpointError(f"{part}: data_offsets is {_short(offsets)}, expected [begin, end]")
-        size = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
-        if offsets[1] - offsets[0] != size:
-            raise CheckpointError(
-                f"{part}: data_offsets {offsets} hold {offsets[1] - offsets[0]} bytes, expected {size}"
-            )
-        spans.append((*offsets, part))
-        tensors[key] = tuple(shape), np.dtype(_DTYPES[dtype])
-    position = 0
-    for begin, end, part in sorted(spans):
-        if begin != position:
-            raise CheckpointError(f"{part}: begins at byte {begin}, expected {position} (overlap or gap)")
-        position = end
-    held = len(data) - 8 - int.from_bytes(data[:8], "little")
-    if position != held:
-        raise CheckpointError(f"{where}: holds {held} bytes of tensors, the header expects {position}")
-    return tensors
-
-
-def _check_expected(header: Mapping[str, tuple[tuple[int, ...], np.dtype]], expected: Expected, where: str) -> None:
-    missing, extra = expected.keys() - header.keys(), header.keys() - expected.keys()
+def _check_expected(tensors: Mapping[str, np.ndarray], expected: Expected, where: str) -> None:
+    missing, extra = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
     for what, names in (("is missing", missing), ("is not part of this model", extra)):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise CheckpointError(f"{where}: tensor {_short(min(names))} {what}{more}")
     for key, (shape, dtype) in expected.items():
-        got = header[key]
+        got = tensors[key].shape, tensors[key].dtype
         if got != (tuple(shape), np.dtype(dtype)):
             raise CheckpointError(
                 f"{where}: tensor {_short(key)} is {got[1]} {got[0]}, expected {np.dtype(dtype)} {tuple(shape)}"

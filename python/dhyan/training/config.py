@@ -16,6 +16,9 @@ from dhyan.text.config import DataConfig
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("plateau", "cosine", "inverse_sqrt", "constant")
 PRECISIONS = ("float32", "float64", "bf16")
+SELECTIONS = ("error", "loss", "bleu", "chrf", "exact")
+MAX_CONFIG = 1 << 16  # bytes of a configuration file, which has some 80 keys
+_MAX_LINE = 1 << 14  # characters: the parser's time grows with the square of the parts of a dotted key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,11 @@ class TrainConfig(Options):
     `schedule` of lr: plateau: times lr_decay after half of `patience` validations without a lower error; cosine: to 0
     over `epochs`; inverse_sqrt; constant; all after `warmup` updates from 0, see `schedule.lr_factor`.
     updates: stop after so many (0: no limit). fine_tune: a model folder to start from, with its vocabularies.
-    patience: stop after so many validations (one an epoch) without a lower error; see train.
+    patience: stop after so many validations (one an epoch, and see validate_every) without a lower error; see train.
+    select: which validation is the best: the one of the least error (half of the token error rate, at most 1, and half
+    of the share of outputs that are not exact) or loss, of the highest bleu, chrf or share of exact outputs.
+    validate_every: validate and save after every so many updates too, not only at the ends of epochs (0: off).
+    time: stop after so many minutes (0: no limit).
     guided, coverage: weights of the losses of the same names (`alignment_loss`), added to that of the tokens.
     scheduled_sampling: the share of target tokens read as the model would write them (`scheduled`), reached after
     `sampling_ramp` updates.
@@ -57,19 +64,22 @@ class TrainConfig(Options):
     scheduled_sampling: float = 0.0
     sampling_ramp: int = 0
     average: int = 0
+    select: str = "error"
+    validate_every: int = 0
+    time: float = 0.0
 
     def __post_init__(self) -> None:
         where = "TrainConfig"
         for name in ("batch", "epochs", "patience"):
             check_integer(where, name, getattr(self, name))
-        for name in ("updates", "warmup", "seed", "sampling_ramp", "average"):
+        for name in ("updates", "warmup", "seed", "sampling_ramp", "average", "validate_every"):
             check_integer(where, name, getattr(self, name), 0)
         if self.seed >= 1 << 63:
             raise ValueError(f"{where}: seed is {self.seed}, expected less than 2**63")
         check_number(where, "lr", self.lr, 0, math.inf, open_low=True)
         check_number(where, "lr_decay", self.lr_decay, 0, 1, open_low=True)
         check_number(where, "clip", self.clip, 0, math.inf)
-        for name in ("weight_decay", "guided", "coverage"):
+        for name in ("weight_decay", "guided", "coverage", "time"):
             check_number(where, name, getattr(self, name), 0, math.inf)
         for name in ("beta1", "beta2", "momentum", "label_smoothing", "scheduled_sampling"):
             check_number(where, name, getattr(self, name), 0, 1)
@@ -77,6 +87,7 @@ class TrainConfig(Options):
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
             ("precision", PRECISIONS),
+            ("select", SELECTIONS),
         ):
             if getattr(self, name) not in valid:
                 raise unknown_name(f"{where}: {name}", getattr(self, name), valid)
@@ -120,7 +131,8 @@ def _toml_value(value: Any) -> str:
 def read_toml(path: str | Path) -> dict[str, dict[str, Any]]:
     """The tables of a configuration file; keys are checked by the tables themselves. Errors: DataError."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, "rb") as file:  # a pipe too
+            text = file.read(MAX_CONFIG + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}") from None
     return parse_toml(text, str(path))
@@ -128,6 +140,11 @@ def read_toml(path: str | Path) -> dict[str, dict[str, Any]]:
 
 def parse_toml(text: str, name: str) -> dict[str, dict[str, Any]]:
     """read_toml of a text. Errors: DataError naming `name`; unknown tables list the nearest first."""
+    if len(text.encode()) > MAX_CONFIG:
+        raise DataError(f"{name}: is larger than the limit of {MAX_CONFIG} bytes")
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > _MAX_LINE:
+            raise DataError(f"{name}:{number}: the line has {len(line)} characters, expected at most {_MAX_LINE}")
     try:
         tables = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,16 @@ from dhyan.text.subword import AnyVocabulary, SubwordVocabulary
 from dhyan.text.vocabulary import Vocabulary
 
 from . import checkpoint
-from .config import TABLES, TrainConfig, parse_toml, to_toml
+from .config import MAX_CONFIG, TABLES, TrainConfig, parse_toml, to_toml
 from .optimizer import Optimizer
+from .state import Progress
 
-WEIGHTS = ("model.safetensors", "last.safetensors", "optimizer.safetensors", "state.json")
+BEST = "model.safetensors"
+TRAINING = "training.safetensors"
 SHORTLIST = "shortlist.safetensors"
-_RESUMED = ("optimizer", "average")  # of [train]: what the state of a run is made for
+_SINGLE = {"model": "last.safetensors", "optimizer": "optimizer.safetensors"}  # of version 1, with state.json
+_RECENT = "recent-"
+_RESUMED = ("optimizer", "average", "seed", "precision", "select")  # of [train]: what the state of a run is made for
 Tables = dict[str, dict[str, Any]]
 
 
@@ -57,7 +60,22 @@ def start_folder(out: Path, tables: Tables, source: AnyVocabulary, target: AnyVo
     except CheckpointError:  # there is no folder, or nothing of use in it
         fits = False
     files = {"config.toml": to_toml(tables).encode(), **sides}
-    checkpoint.save_files(out, files, without=() if fits else WEIGHTS)
+    checkpoint.save_files(out, files, without=() if fits else (BEST, TRAINING, *_version_1(out)), new=True)
+
+
+def check_free(out: Path) -> None:
+    """DataError where the folder holds a model, or a run to go on with."""
+    if {BEST, TRAINING, *_SINGLE.values()} & set(checkpoint.listed(out)):
+        raise DataError(
+            f"{out} holds a trained model: --resume goes on with it, --overwrite replaces it, or choose another --out"
+        )
+
+
+def _version_1(out: Path) -> list[str]:
+    """The files of a run that format version 1 left; none in a folder of version 2."""
+    return [
+        name for name in checkpoint.listed(out) if name in (*_SINGLE.values(), "state.json") or name.startswith(_RECENT)
+    ]
 
 
 def vocabulary_file(side: str, level: str) -> str:
@@ -74,27 +92,25 @@ def save_best(out: Path, model: Seq2Seq) -> None:
     checkpoint.save_files(out, {"model.safetensors": checkpoint.tensors_to_bytes(model.parameters())})
 
 
-def save_last(
+def save_training(
     out: Path,
     model: Seq2Seq,
     optimizer: Optimizer,
-    progress: dict[str, Any],
-    recent: Mapping[str, Mapping[str, np.ndarray]],
+    progress: Progress,
+    recent: Mapping[str, np.ndarray],
+    best: Seq2Seq | None = None,
 ) -> None:
-    """last, optimizer and recent .safetensors and state.json, as one set: all an exact resume needs.
+    """training.safetensors: all that an exact resume needs, as one file; best: the new model.safetensors beside it.
 
-    recent: file name -> arrays, of the last epochs' weights (`averaging.RecentWeights.newest`).
+    recent: epoch -> weights, see `averaging.RecentWeights`.
     """
-    state = {**progress, "optimizer_steps": optimizer.steps}
-    checkpoint.save_files(
-        out,
-        {
-            "last.safetensors": checkpoint.tensors_to_bytes(model.parameters()),
-            "optimizer.safetensors": checkpoint.tensors_to_bytes(optimizer.state()),
-            "state.json": strict_json.dumps(state).encode(),
-            **{name: checkpoint.tensors_to_bytes(arrays) for name, arrays in recent.items()},
-        },
-    )
+    parts = {"model": model.parameters(), "optimizer": optimizer.state(), "recent": recent}
+    tensors = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+    state = strict_json.plain({**progress.to_dict(), "optimizer_steps": optimizer.steps})
+    files = {TRAINING: checkpoint.tensors_to_bytes(tensors, state)}
+    if best is not None:
+        files[BEST] = checkpoint.tensors_to_bytes(best.parameters())
+    checkpoint.save_files(out, files, without=_version_1(out))
 
 
 def restore(out: Path, name: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -109,7 +125,8 @@ def load_tables(out: Path) -> tuple[ModelConfig, TrainConfig, DataConfig]:
     """The three tables of config.toml. Errors: CheckpointError."""
     name = str(out / "config.toml")
     try:
-        tables = parse_toml(checkpoint.load_file(out, "config.toml").decode(), name)
+        tables = parse_toml(checkpoint.load_file(out, "config.toml", limit=MAX_CONFIG).decode(), name)
+        tables.setdefault("data", {}).setdefault("tags", "commas")  # folders of before this key split at commas alone
         model, options, data = (
             cls.from_dict(tables.get(title, {}), f"{name}: [{title}]") for title, cls in TABLES.items()
         )
@@ -226,33 +243,64 @@ def _vocabularies_digest(out: Path) -> np.ndarray:
     return np.frombuffer(digest.digest(), np.uint8)
 
 
-def load_training(
-    out: Path, tables: Tables, source: AnyVocabulary, target: AnyVocabulary, model: Seq2Seq, optimizer: Optimizer
-) -> dict[str, Any]:
-    """Restore weights and moments of a stopped run; returns its progress.
+def load_progress(out: Path) -> Progress:
+    """Where the run of a folder stands. Errors: CheckpointError."""
+    if checkpoint.has_checkpoint(out, TRAINING) or not checkpoint.has_checkpoint(out, "state.json"):
+        where, data = f"{out / TRAINING}: state", checkpoint.load_file(out, TRAINING)
+        return Progress.from_dict(checkpoint.metadata_from_bytes(data, name=str(out / TRAINING)), where)
+    where = str(out / "state.json")
+    return Progress.from_dict(checkpoint.json_object(checkpoint.load_file(out, "state.json"), where), where)
 
-    Errors: CheckpointError where the folder's model or vocabularies are not those of this call.
+
+def check_resumable(out: Path, tables: Tables, source: AnyVocabulary, target: AnyVocabulary, now: Progress) -> Progress:
+    """The progress of a stopped run that this call goes on with; its changed options are stored.
+
+    now: the progress of a run that begins, whose `run` says on which data and instruction set.
+    Errors: CheckpointError in one line where model, vocabularies, data or what the state was made for are not those of
+    the stopped run. Another instruction set is only said: it changes the last bits.
     """
     config, options, data = load_tables(out)
-    known, now = options.to_dict(), {**options.to_dict(), **tables["train"]}
+    known, new = options.to_dict(), {**options.to_dict(), **tables["train"]}
     before = {**config.to_dict(), **{key: known[key] for key in _RESUMED}}
-    for key, value in {**tables["model"], **{key: now[key] for key in _RESUMED}}.items():
+    for key, value in {**tables["model"], **{key: new[key] for key in _RESUMED}}.items():
         if before[key] != value:
             raise CheckpointError(f"{out}: cannot resume, {key} was {before[key]!r} and is now {value!r}")
     for side, vocabulary in (("source", source), ("target", target)):
         if load_vocabulary(out, side, data) != vocabulary:
             name = vocabulary_file(side, vocabulary.level)
             raise CheckpointError(f"{out}: cannot resume, {name} differs from that of the training data")
-    restore(out, "last.safetensors", model.parameters())
-    restore(out, "optimizer.safetensors", optimizer.state())
-    try:
-        state = json.loads(checkpoint.load_file(out, "state.json"))
-        optimizer.steps = int(state.pop("optimizer_steps"))
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{out / 'state.json'}: {error}") from None
-    return {key: math.inf if value is None else value for key, value in state.items()}  # as nothing was measured yet
+    progress = load_progress(out)
+    if progress.batch and known["batch"] != new["batch"]:
+        raise CheckpointError(
+            f"{out}: cannot resume inside an epoch, batch was {known['batch']} and is now {new['batch']}"
+        )
+    for what, value in now.run.items():
+        earlier = progress.run.get(what, value)  # a run of format version 1 does not say
+        if what == "isa" and earlier != value:
+            print(f"{out}: the run used {earlier} and goes on with {value}: other last bits", file=sys.stderr)
+        elif earlier != value:
+            raise CheckpointError(f"{out}: cannot resume, the {what} are not those of the stopped run")
+    progress.run = now.run
+    if new["lr"] != known["lr"]:
+        progress.lr = new["lr"]
+    return progress
+
+
+def load_training(
+    out: Path, model: Seq2Seq, optimizer: Optimizer, progress: Progress, recent: Mapping[str, np.ndarray]
+) -> None:
+    """Fill weights, moments and recent weights with those of a stopped run. Errors: CheckpointError."""
+    parts = {"model": model.parameters(), "optimizer": optimizer.state(), "recent": recent}
+    if checkpoint.has_checkpoint(out, TRAINING):
+        arrays = {f"{part}/{name}": array for part, named in parts.items() for name, array in named.items()}
+        restore(out, TRAINING, arrays)
+    else:
+        for part, name in _SINGLE.items():
+            restore(out, name, parts[part])
+        files = max(load_tables(out)[1].average - 1, 1)  # that took turns
+        for epoch, array in recent.items():
+            restore(out, f"{_RECENT}{int(epoch) % files}.safetensors", {epoch: array})
+    optimizer.steps = progress.optimizer_steps
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

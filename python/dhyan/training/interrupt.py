@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +19,22 @@ class Stopped(KeyboardInterrupt):
         self.signal = signal_number
 
 
+def stopping() -> bool:
+    """Whether an interrupt is being handled here: files are saved and things cleaned up on its way out.
+
+    A signal handler that raised once more then would cut that short, or leave a traceback of both.
+    """
+    error = sys.exception()
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
 class Stopper:
     """While entered, SIGINT and SIGTERM raise Stopped in the main thread, at once or at the end of a `hold` block.
 
-    In another thread than the main one signals cannot be handled, and nothing is changed.
+    While Stopped is handled, further signals are ignored: they ask for what is being done. In another thread than the
+    main one signals cannot be handled, and nothing is changed.
     """
 
     def __init__(self) -> None:
@@ -43,7 +56,7 @@ class Stopper:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._held:
             self._waiting = number
-        else:
+        elif not stopping():
             raise Stopped(number)
 
     @contextmanager

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
-from dhyan.errors import DataError, unknown_name
+from dhyan.errors import DataError, located, unknown_name
 from dhyan.model.config import ModelConfig
 from dhyan.model.ensemble import Ensemble
 from dhyan.model.seq2seq import ROUNDED_WEIGHTS, Seq2Seq
@@ -23,6 +23,7 @@ from dhyan.search.constraints import Constraints
 from dhyan.search.options import SearchOptions
 from dhyan.text.batch import Batch, alignment_of, pad
 from dhyan.text.copies import copies_of, extended_ids, token_of
+from dhyan.text.encoded import Encoded
 from dhyan.text.lexicon import KEPT, Lexicon
 from dhyan.text.pairs import Links, two_column_tokens
 from dhyan.text.subword import AnyVocabulary
@@ -40,11 +41,11 @@ GoldLinks = Sequence[Links | None] | None  # of each text; links count tokens fr
 class Translator:
     """A model with its two vocabularies.
 
-    two_columns: a source is `first TAB second`, as in training with `--columns 1,2:3`. max_source: most tokens a
-    source may have; longer ones are refused, since time and memory grow with source times target length, and the
-    scoring "location" knows no further position. So are targets to align beyond what would be written for the longest
-    source. Texts get the Unicode form of the vocabularies. The scoring "oracle" reads by the links that translate and
-    align get. lexicon, shortlist: see load.
+    two_columns: a source is `first TAB second`, as in training with `--columns 1,2:3`, its tags split as `tags` says
+    (`two_column_tokens`). max_source: most tokens a source may have; longer ones are refused, since time and memory
+    grow with source times target length, and the scoring "location" knows no further position. So are targets to align
+    beyond what would be written for the longest source. Texts get the Unicode form of the vocabularies. The scoring
+    "oracle" reads by the links that translate and align get. lexicon, shortlist: see load.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Translator:
         target_vocab: AnyVocabulary,
         *,
         two_columns: bool = False,
+        tags: str = "features",
         max_source: int = 500,
         lexicon: Lexicon | None = None,
         shortlist: int = 0,
@@ -72,7 +74,7 @@ class Translator:
         self.model, self.source_vocab, self.target_vocab = model, source_vocab, target_vocab
         self.lexicon, self.shortlist = lexicon, shortlist
         known = [c.max_source - 1 for c in self.configs if c.attention == "location"]
-        self.two_columns, self.max_source = two_columns, min([max_source, *known])
+        self.two_columns, self.tags, self.max_source = two_columns, tags, min([max_source, *known])
         self.max_target = int(self._usual_steps(np.array(max_source)))
 
     @property
@@ -163,34 +165,35 @@ class Translator:
         the source, and for a prefix or phrase with a token that the model cannot write.
         """
         texts = [text] if isinstance(text, str) else _listed("translate: text", text, "a string or a list of strings")
-        sources = [self._numbered("translate", i, one) for i, one in enumerate(texts)]
+        sources = _tokenized("translate", texts, self.tokenize)
         chosen = SearchOptions.of(options, beam=beam, max_length=max_length, nbest=nbest, **changes)
-        copies = [copies_of(tokens, self.target_vocab) for tokens in sources] if self.copies else None
-        ids_of_constraints = self._constraints(len(texts), prefix, constraints, copies)
+        encoded = Encoded.of_tokens(
+            sources, [()] * len(sources), self.source_vocab, self.target_vocab, copy=self.copies
+        )
+        limited = self._constraints(len(texts), prefix, constraints, encoded.own)
         gold = self._gold("translate", links, sources)
         dictionary = self._dictionary(replace_unknown)
         results = [self._nothing() for _ in texts]
         for indices in _batches([len(tokens) for tokens in sources]):
-            ids, lengths = pad([[*self.source_vocab.encode(sources[i]), END] for i in indices])
-            own = None if ids_of_constraints is None else ids_of_constraints.take(indices)
+            ids, lengths, copies = encoded.sources(indices)
+            own = None if limited is None else limited.take(indices)
             limits = step_limits(self._usual_steps(lengths), chosen, own)
-            given = None if gold is None else [gold[i] for i in indices]
-            alignment = None if given is None else _alignment(given, int(np.max(limits)), ids.shape[1])
+            links_of = None if gold is None else [gold[i] for i in indices]
+            alignment = None if links_of is None else _alignment(links_of, int(np.max(limits)), ids.shape[1])
             listed = None
-            if self.lexicon is not None and ids_of_constraints is None:
+            if self.lexicon is not None and limited is None:
                 listed = self.lexicon.choices(ids, lengths, self.model.config.target_size, self.shortlist)
-            extended = None if copies is None else pad([[*copies[i][0], END] for i in indices])[0]
-            found = beam_search(
-                self.model, ids, lengths, chosen, limits=limits, constraints=own, alignment=alignment, shortlist=listed,
-                copies=extended,
+            hypotheses = beam_search(
+                self.model, ids, lengths, chosen, limits=limits, constraints=own, alignment=alignment,
+                shortlist=listed, copies=copies,
             )  # fmt: skip
             shares = None
-            if extended is not None:
-                written = [[h.ids for h in hypotheses] for hypotheses in found]
-                shares = copied_shares(self.model, (ids, lengths, extended), written, given)
-            for k, (i, hypotheses) in enumerate(zip(indices, found, strict=True)):
+            if copies is not None:
+                written = [[h.ids for h in own_hypotheses] for own_hypotheses in hypotheses]
+                shares = copied_shares(self.model, (ids, lengths, copies), written, links_of)
+            for k, i in enumerate(indices):
                 results[i] = self._translation(
-                    sources[i], hypotheses, dictionary, None if shares is None else shares[k]
+                    sources[i], hypotheses[k], dictionary, None if shares is None else shares[k]
                 )
         return results[0] if isinstance(text, str) else results
 
@@ -204,20 +207,16 @@ class Translator:
         targets = _listed("align: targets", targets, "a list of strings")
         if len(sources) != len(targets):
             raise ValueError(f"align: {len(sources)} sources and {len(targets)} targets, expected equal counts")
-        source_tokens = [self._numbered("align", i, text) for i, text in enumerate(sources)]
-        target_tokens = [self._target(i, text) for i, text in enumerate(targets)]
+        source_tokens = _tokenized("align", sources, self.tokenize)
+        target_tokens = _tokenized("align", targets, self.tokenize_target)
         gold = self._gold("align", links, source_tokens, target_tokens)
+        encoded = Encoded.of_tokens(
+            source_tokens, target_tokens, self.source_vocab, self.target_vocab, links=gold, copy=self.copies
+        )
         results: list[Translation | None] = [None] * len(sources)
         lengths = [max(len(s), len(t)) + 1 for s, t in zip(source_tokens, target_tokens, strict=True)]
         for indices in _batches(lengths, empty=True):
-            copies = [copies_of(source_tokens[i], self.target_vocab) for i in indices] if self.copies else None
-            own = [()] * len(indices) if copies is None else [words for _, words in copies]
-            batch = Batch.from_ids(
-                [self.source_vocab.encode(source_tokens[i]) for i in indices],
-                [extended_ids(target_tokens[i], self.target_vocab, own[k]) for k, i in enumerate(indices)],
-                None if gold is None else [gold[i] for i in indices],
-                None if copies is None else [ids for ids, _ in copies],
-            )
+            batch = encoded.batch(indices)
             log_probabilities, weights, *shares = (
                 self.model.force_copying(batch) if self.copies else self.model.force(batch)
             )
@@ -249,19 +248,15 @@ class Translator:
 
     def tokenize_target(self, text: str) -> list[str]:
         """The tokens of a target to align, without the end symbol. DataError for more than max_target."""
-        tokens = self.target_vocab.tokenize(text)
+        tokens = self.target_vocab.tokenize(text.strip())
         if len(tokens) > self.max_target:
             raise DataError(f"the target has {len(tokens)} tokens, expected at most {self.max_target}")
         return tokens
 
     def _columns(self, text: str) -> str | tuple[str, ...]:
-        return two_column_tokens(text, self.source_vocab.normalization) if self.two_columns else text
-
-    def _target(self, index: int, text: str) -> list[str]:
-        try:
-            return self.tokenize_target(_text("align", index, text))
-        except DataError as error:
-            raise DataError(f"align: text {index}: {error}") from None
+        if self.two_columns:
+            return two_column_tokens(text, self.source_vocab.normalization, self.tags)
+        return text.strip()  # as the fields of a file that a model learns from
 
     def _dictionary(self, replace_unknown: bool | Mapping[str, str]) -> Mapping[str, str] | None:
         if isinstance(replace_unknown, bool) and not replace_unknown:
@@ -276,12 +271,6 @@ class Translator:
             raise TypeError(f"translate: replace_unknown is a {kind}, expected true, false or a dictionary")
         return replace_unknown
 
-    def _numbered(self, where: str, index: int, text: str) -> list[str]:
-        try:
-            return self.tokenize(_text(where, index, text))
-        except DataError as error:
-            raise DataError(f"{where}: text {index}: {error}") from None
-
     def _gold(
         self, where: str, links: GoldLinks, sources: Sequence[list[str]], targets: Sequence[list[str]] | None = None
     ) -> list[Links] | None:
@@ -294,49 +283,52 @@ class Translator:
                 f"{where}: a model with attention 'oracle' reads by gold links, got {got}, expected links of "
                 f"{len(sources)} texts"
             )
-        found = []
+        gold = []
         for i, (row, source) in enumerate(zip(links, sources, strict=True)):
             if row is None:
                 raise DataError(f"{where}: text {i} has no gold links, which a model with attention 'oracle' reads by")
-            words = self.source_vocab.words_of(source)
-            size = len(source) if words is None else len(words.texts)
-            written = None if targets is None else self.target_vocab.words_of(targets[i])
-            most = math.inf  # what will be written is not known yet
-            if targets is not None:
-                most = len(targets[i]) if written is None else len(written.texts)
-            for link in row:
-                if not (0 <= link[0] < size and 0 <= link[1] < most):
-                    target = "" if targets is None else f" and {most} target"
-                    raise DataError(
-                        f"{where}: text {i}: link {link[0]}-{link[1]} is outside {size} source{target} tokens"
-                    )
-            found.append(expand_links(row, words, written))
-        return found
+            with located(f"{where}: text {i}"):
+                gold.append(self._token_links(row, source, None if targets is None else targets[i]))
+        return gold
+
+    def _token_links(self, links: Links, source: list[str], target: list[str] | None) -> Links:
+        """Links of these tokens, where they count words. target None: what will be written is not known yet."""
+        words = self.source_vocab.words_of(source)
+        size = len(source) if words is None else len(words.texts)
+        written = None if target is None else self.target_vocab.words_of(target)
+        most = math.inf if target is None else len(target) if written is None else len(written.texts)
+        for link in links:
+            if not (0 <= link[0] < size and 0 <= link[1] < most):
+                end = "" if target is None else f" and {most} target"
+                raise DataError(f"link {link[0]}-{link[1]} is outside {size} source{end} tokens")
+        return expand_links(links, words, written)
 
     def _constraints(
         self,
         count: int,
         prefix: str | Sequence[str] | None,
         constraints: Sequence[str] | Sequence[Sequence[str]] | None,
-        copies: Sequence[tuple[list[int], list[str]]] | None,
+        own: Sequence[Sequence[str]] | None,
     ) -> Constraints | None:
-        """Prefix and phrases of each of `count` outputs, in ids; words that only its source has: the last of copies."""
+        """Prefix and phrases of each of `count` outputs, in ids; own: words that only its source has."""
         prefixes, phrases = None, None
 
         def writable(what: str, i: int, text: str) -> list[int]:
-            return self._writable(what, i, text, copies[i][1] if copies is not None and i < count else ())
+            text = _text(f"translate: {what}", i, text)
+            with located(f"translate: {what} of text {i}"):
+                return self.writable(text, own[i] if own is not None and i < count else ())
 
         if prefix is not None:
             what = "a string, or one for each text"
-            given = [prefix] * count if isinstance(prefix, str) else _listed("translate: prefix", prefix, what)
-            prefixes = [writable("prefix", i, text) for i, text in enumerate(given)]
+            texts = [prefix] * count if isinstance(prefix, str) else _listed("translate: prefix", prefix, what)
+            prefixes = [writable("prefix", i, text) for i, text in enumerate(texts)]
         if constraints is not None:
             each = _for_each(constraints, count)
-            lists = [_listed(f"translate: constraints of text {i}", own, "a list") for i, own in enumerate(each)]
-            phrases = [[writable("constraint", i, text) for text in own] for i, own in enumerate(lists)]
-        for name, found in (("prefix", prefixes), ("constraints", phrases)):
-            if found is not None and len(found) != count:
-                raise ValueError(f"translate: {name} of {len(found)} texts, expected {count}")
+            lists = [_listed(f"translate: constraints of text {i}", asked, "a list") for i, asked in enumerate(each)]
+            phrases = [[writable("constraint", i, text) for text in asked] for i, asked in enumerate(lists)]
+        for name, ids in (("prefix", prefixes), ("constraints", phrases)):
+            if ids is not None and len(ids) != count:
+                raise ValueError(f"translate: {name} of {len(ids)} texts, expected {count}")
         return Constraints.of(prefixes, phrases)
 
     def writable(self, text: str, own: Sequence[str] = ()) -> list[int]:
@@ -350,12 +342,6 @@ class Translator:
             token = tokens[ids.index(UNKNOWN)]
             raise DataError(f"got {token!r}, expected tokens of the model's target vocabulary")
         return ids
-
-    def _writable(self, what: str, index: int, text: str, own: Sequence[str]) -> list[int]:
-        try:
-            return self.writable(_text(f"translate: {what}", index, text), own)
-        except DataError as error:
-            raise DataError(f"translate: {what} of text {index}: {error}") from None
 
     def _usual_steps(self, lengths: np.ndarray) -> np.ndarray:
         levels = self.source_vocab.level, self.target_vocab.level
@@ -377,10 +363,10 @@ class Translator:
     ) -> Translation:
         words = self.source_vocab.words_of(source)
         own = copies_of(source, self.target_vocab)[1] if self.copies else ()
-        found = [self._output(source, words, h, dictionary, own) for h in hypotheses]
+        outputs = [self._output(source, words, h, dictionary, own) for h in hypotheses]
         if shares is not None:
-            found = [replace(one, copied=c, p_gen=p) for one, (c, p) in zip(found, shares, strict=True)]
-        return replace(found[0], others=tuple(found[1:]))
+            outputs = [replace(one, copied=c, p_gen=p) for one, (c, p) in zip(outputs, shares, strict=True)]
+        return replace(outputs[0], others=tuple(outputs[1:]))
 
     def _output(
         self,
@@ -435,6 +421,7 @@ def load(
         first.source_vocabulary,
         first.target_vocabulary,
         two_columns="," in first.data.columns,
+        tags=first.data.tags,
         max_source=min(part.data.max_length for part in parts),
         lexicon=lexicon,
         shortlist=shortlist,
@@ -463,6 +450,15 @@ def _listed(what: str, given: object, expected: str) -> list[Any]:
         kind = "None" if given is None else f"a {type(given).__name__}"
         raise TypeError(f"{what} is {kind}, expected {expected}")
     return list(given)
+
+
+def _tokenized(where: str, texts: Sequence[object], tokenize: Callable[[str], list[str]]) -> list[list[str]]:
+    """The tokens of every text. Errors name its number."""
+    tokens = []
+    for i, text in enumerate(texts):
+        with located(f"{where}: text {i}"):
+            tokens.append(tokenize(_text(where, i, text)))
+    return tokens
 
 
 def _text(where: str, index: int, text: object) -> str:
