@@ -66,7 +66,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_every_page_is_listed_and_says_what_it_is_for() -> None:
     for path, text in PAGES.items():
-        if path.parent != ROOT:
+        if path.parent != ROOT and "\n\nWritten by `python tools/" not in text:  # a tool's own test reads what it wrote
             assert re.match(r"# .+\n\nThis page [^\n]+[.]\n", text), path.name
             if path.name != "index.md":
                 assert f"(docs/{path.name})" in README and f"({path.name})" in page("index.md")
