@@ -269,10 +269,10 @@ def test_the_form_works_without_script(client):
 
 
 def test_two_columns(client):
-    two = make_translator(["a b c", "pos=V"])
+    two = make_translator(["a b c", "[pos=V]"])
     two.two_columns = True
     with serving({"m": two}) as found:
-        assert found.ask(text="ab\tpos=V")["source_tokens"] == ["a", "b", "pos=V", "</s>"]
+        assert found.ask(text="ab\tpos=V")["source_tokens"] == ["a", "b", "[pos=V]", "</s>"]
         status, document = posted(found, text="ab", second="pos=V")
         assert status == 200 and len(document.all("article")) == 1
         assert [a["value"] for a in document.all("input") if a.get("id") == "second"] == ["pos=V"]
