@@ -1,4 +1,4 @@
-"""The registry, and scorings of installed packages: the README's example by the command line, as it stands."""
+"""The registry, and scorings of installed packages: the example of docs/extending.md by the command line."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import pytest
 from dhyan.attention.scoring import ProductScoring, registry
 from dhyan.registry import Registry
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
 
 
 def example() -> str:
-    """The file of the README's section "Adding a scoring"."""
-    block = re.search(r"## Adding a scoring.*?```python\n(.*?)```", README, re.DOTALL)
+    """The file of the page's section "Adding a scoring"."""
+    block = re.search(r"## Adding a scoring.*?```python\n(.*?)```", PAGE, re.DOTALL)
     assert block is not None
     return block[1]
 
 
 def entry_points() -> str:
-    """entry_points.txt as an installer makes it of the README's lines of pyproject.toml."""
-    block = re.search(r"```toml\n\[project.entry-points.\"(.*?)\"\]\n(\w+) = \"(.*?)\"\n```", README)
+    """entry_points.txt as an installer makes it of the page's lines of pyproject.toml."""
+    block = re.search(r"```toml\n\[project.entry-points.\"(.*?)\"\]\n(\w+) = \"(.*?)\"\n```", PAGE)
     assert block is not None
     return f"[{block[1]}]\n{block[2]} = {block[3]}\n"
 
@@ -51,7 +51,7 @@ def dhyan_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[
 
 
 def test_an_installed_scoring_is_trained_and_read_by_the_command_line(tmp_path: Path) -> None:
-    """The file of the README, installed with its entry point; nothing imports it."""
+    """The file of the page, installed with its entry point; nothing imports it."""
     site = install(tmp_path / "site", "halved", entry_points())
     (site / "halved.py").write_text(example(), encoding="utf-8")
     data = tmp_path / "data.tsv"

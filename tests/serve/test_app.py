@@ -119,8 +119,8 @@ def test_the_other_model_and_an_empty_sentence(client):
     assert client.ask(text=SENTENCE, beam=2.0, card=True)["card"].startswith('<article class="dhyan-card"')
 
 
-def test_the_readme_names_what_is_sent(client):
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_page_names_what_is_sent(client):
+    text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
     table = text[text.index("| `POST /api/translate`") :].split("\n\n")[0]
     for key in (*client.ask(text=SENTENCE), "keep", "step", "result", "error", "prefix", "constraints", "stream"):
         assert re.search(rf"\b{key}\b", table), key
@@ -269,10 +269,10 @@ def test_the_form_works_without_script(client):
 
 
 def test_two_columns(client):
-    two = make_translator(["a b c", "pos=V"])
+    two = make_translator(["a b c", "[pos=V]"])
     two.two_columns = True
     with serving({"m": two}) as found:
-        assert found.ask(text="ab\tpos=V")["source_tokens"] == ["a", "b", "pos=V", "</s>"]
+        assert found.ask(text="ab\tpos=V")["source_tokens"] == ["a", "b", "[pos=V]", "</s>"]
         status, document = posted(found, text="ab", second="pos=V")
         assert status == 200 and len(document.all("article")) == 1
         assert [a["value"] for a in document.all("input") if a.get("id") == "second"] == ["pos=V"]

@@ -5,7 +5,7 @@ rule replaces them, which parameters it has, how keys are made from the memory o
 that. Masking, softmax, context and the decoder loop are the same for all.
 
 To add one: subclass Scoring, set `name`, implement what differs, and decorate it with @register_scoring. Tests,
-gradient checks, the benches and the README's table list it from there.
+gradient checks, the benches and the table of docs/attention.md list it from there.
 
 Rows: N_s source positions of all sentences one after another. Q width of the query, D of the memory, U of the keys.
 """

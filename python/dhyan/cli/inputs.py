@@ -1,4 +1,4 @@
-"""What commands read, the pairs of a file and the prefixes and phrases of outputs, and their notes to the user."""
+"""Input files of the commands: pairs, prefixes and phrases of outputs, and notes on them to the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: a progress line on a terminal, one plain line an epoch otherwise."""
+"""The progress of a training on standard error: a progress line on a terminal, one plain line an epoch otherwise."""
 
 from __future__ import annotations
 

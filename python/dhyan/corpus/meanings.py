@@ -1,4 +1,4 @@
-"""Choosing meanings: what is sensible to say, and what each language pair can say without ambiguity.
+"""Meanings drawn at random: what is sensible to say, and what each language pair can say without ambiguity.
 
 A source sentence must determine its target, so meanings whose source would be ambiguous are refused (``is_clear``).
 """

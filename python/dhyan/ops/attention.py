@@ -1,4 +1,4 @@
-"""The compiled operations under their C++ names: allocate, call, return.
+"""Attention on arrays: scores, normalisers, context, and the three joined; the core's operations under their C++ names.
 
 Attention is here; the ops a model needs besides it (recurrent layers, loss, optimiser) stand beside it in `dhyan.ops`.
 

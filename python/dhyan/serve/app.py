@@ -1,4 +1,4 @@
-"""Which address gives what: the page, its form without script, and the JSON end point."""
+"""The HTTP routes: the page, its form without script, and the JSON end point."""
 
 from __future__ import annotations
 

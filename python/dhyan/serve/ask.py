@@ -1,4 +1,4 @@
-"""What a request for a translation may say: keys, types and ranges. One clear line for everything else."""
+"""Requests for a translation, checked: keys, types and ranges. One clear line for everything else."""
 
 from __future__ import annotations
 

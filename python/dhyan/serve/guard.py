@@ -1,4 +1,4 @@
-"""Who may ask, how much, and for how long: checked before anything else looks at a request.
+"""Access and limits of requests: checked before anything else looks at one.
 
 A page of another site can make a browser send requests to this server, and a name under that site's control can be made
 to point here (DNS rebinding). So the Host must be this machine, and an Origin, where a browser sends one, must be the

@@ -1,4 +1,4 @@
-"""Listening: the socket, time-outs of connections, and the signals that end it."""
+"""The HTTP server: the socket, time-outs of connections, and the signals that end it."""
 
 from __future__ import annotations
 

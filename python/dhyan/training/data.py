@@ -1,4 +1,4 @@
-"""Whether the pairs hold what training reads of them: gold links, and sources that are not too long."""
+"""Checks of training pairs: gold links where they are asked for, and sources that are not too long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training makes of its options from step to step: functions of the step alone, so that a resumed run agrees."""
+"""Schedules of learning rate and scheduled sampling: functions of the step alone, so that a resumed run agrees."""
 
 from __future__ import annotations
 

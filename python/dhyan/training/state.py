@@ -1,4 +1,4 @@
-"""Where a run stands, beside its weights and moments, and what it must find unchanged to go on exactly."""
+"""The state of a training run, beside its weights and moments, and what it must find unchanged to go on exactly."""
 
 from __future__ import annotations
 
