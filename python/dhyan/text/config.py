@@ -26,7 +26,7 @@ class DataConfig(Options):
     columns: str = option(
         "1:2", "source and target column of a TSV, such as 1:2; 1,2:3 joins two sources", expected="a text such as 1:2"
     )
-    tags: str = option("features", "how the second of two source columns is split", choices=TAGS, command=False)
+    tags: str = option("features", "how the second of two source columns is split", choices=TAGS)
     bad_lines: str = option("error", "error, or skip and count", choices=BAD_LINES)
     source_vocabulary: int = option(0, "most source tokens kept, or subwords; 0: all, or as data allow")
     target_vocabulary: int = option(0, "the same of the target")
