@@ -678,7 +678,11 @@ def test_align_of_two_columns_counts_their_tokens(tmp_path, capsys):
     for line, row in zip(lines, rows, strict=True):
         first, second, target = row.split("\t")
         (found,) = translator.align([f"{first}\t{second}"], [target])
-        assert found.source_tokens == [*first, *second.split(","), SOURCE_END] and found.tokens == list(target)
+        assert found.source_tokens == [
+            *first,
+            *(f"[{tag}]" for tag in second.split(",")),
+            SOURCE_END,
+        ] and found.tokens == list(target)
         links = [(source, at) for source, at, _ in parse_links(line)]
         assert links == sorted(found.links()) and all(source < len(found.source_tokens) - 1 for source, _ in links)
         assert len({at for _, at in links}) == len(links)  # at most one link a target token

@@ -232,12 +232,12 @@ def test_mixes_of_levels(tmp_path, levels, normalization):
 
 def test_inflection_with_subwords_of_the_target(tmp_path):
     pairs = [
-        Pair("ver\tpos=V", "visto", None, ("v", "e", "r", "pos=V")),
-        Pair("ir\tpos=V", "ido", None, ("i", "r", "pos=V")),
+        Pair("ver\tpos=V", "visto", None, ("v", "e", "r", "[pos=V]")),
+        Pair("ir\tpos=V", "ido", None, ("i", "r", "[pos=V]")),
     ]
     data = DataConfig(columns="1,2:3", target_level="subword")
     dhyan.train(MODEL, pairs * 8, pairs, tmp_path, options=TrainConfig(updates=2), data=data)
-    assert dhyan.load(tmp_path).translate("ver\tpos=V").source_tokens == ["v", "e", "r", "pos=V", "</s>"]
+    assert dhyan.load(tmp_path).translate("ver\tpos=V").source_tokens == ["v", "e", "r", "[pos=V]", "</s>"]
 
 
 def test_the_oracle_reads_word_links_by_pieces_of_the_source_only(tmp_path):

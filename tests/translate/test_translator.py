@@ -100,9 +100,22 @@ def test_too_long_is_refused_with_the_number(translator):
 
 def test_two_columns():
     translator = Translator(make("char").model, make("char").source_vocab, make().target_vocab, two_columns=True)
-    assert translator.translate("खा\tV,PST").source_tokens == ["ख", "ा", "V", "PST", SOURCE_END]
+    assert translator.translate("खा\tV,PST").source_tokens == ["ख", "ा", "[V]", "[PST]", SOURCE_END]
+    old = Translator(
+        translator.model, translator.source_vocab, translator.target_vocab, two_columns=True, tags="commas"
+    )
+    assert old.translate("खा\tV;A,PST").source_tokens == ["ख", "ा", "V;A", "PST", SOURCE_END]
     with pytest.raises(DataError, match="text 0: source 'खा' has 1 columns"):
         translator.translate("खा")
+
+
+def test_white_space_around_a_text_is_left_out_as_in_training():
+    """Of characters a blank would be a token that the model never saw."""
+    translator = Translator(make("char").model, make("char").source_vocab, make("char").target_vocab)
+    for text in (" खा", "खा\t ", "\u3000खा\n"):
+        assert translator.translate(text).source_tokens == ["ख", "ा", SOURCE_END]
+    (one,), (other,) = translator.align(["खा"], ["I am"]), translator.align([" खा "], [" I am\t"])
+    assert one.tokens == other.tokens and one.weights.tobytes() == other.weights.tobytes()
 
 
 def test_nbest_is_sorted_and_starts_with_the_result(translator):
@@ -384,7 +397,7 @@ def test_bad_demands(translator, call, error, message):
         (lambda t: load([None]), "load: folder 1 is None, expected a path"),
         (lambda t: load("x", shortlist="5"), "load: shortlist is '5', expected an integer"),
         (lambda t: load("x", shortlist=True), "load: shortlist is True, expected an integer"),
-        (lambda t: evaluate(t, [("a", "b")]), r"evaluate: pair 0 is a tuple, expected dhyan\.data\.Pair"),
+        (lambda t: evaluate(t, [("a", "b")]), r"evaluate: pair 0 is a tuple, expected dhyan\.Pair"),
     ],
 )
 def test_wrong_types_are_named(translator, call, message):
