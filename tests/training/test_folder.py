@@ -386,3 +386,11 @@ def test_configurations_are_not_larger_than_they_need_be(folder: Path) -> None:
     refused(folder, r"config\.toml: is larger than the limit of 65536 bytes")
     replace(folder, "config.toml", b"a." * 10_000 + b"a = 1\n")  # the parser's time is quadratic in the parts
     refused(folder, r"config\.toml:1: the line has 20005 characters, expected at most 16384")
+
+
+def test_a_folder_of_before_the_tags_key_splits_at_commas(folder: Path) -> None:
+    """Its vocabulary holds whole bundles: read otherwise, every tag would be unknown."""
+    assert load_tables(folder)[2].tags == "features"
+    text = (folder / "config.toml").read_text(encoding="utf-8")
+    replace(folder, "config.toml", text.replace('tags = "features"\n', "").encode())
+    assert load_tables(folder)[2].tags == "commas"

@@ -4,7 +4,7 @@
 // checked here, once (std::invalid_argument). Gradients are overwritten.
 #pragma once
 
-#include "kernels/attention_table.h"  // Term
+#include "dhyan/term.h"
 #include "dhyan/view.h"
 
 namespace dhyan {

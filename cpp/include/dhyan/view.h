@@ -2,12 +2,11 @@
 #pragma once
 
 #include <array>
-#include <cstdint>
 #include <string>
 
-namespace dhyan {
+#include "dhyan/term.h"
 
-using Index = std::int64_t;
+namespace dhyan {
 
 template <class T, int N>
 struct View {

@@ -1,13 +1,9 @@
 // The attention kernels one instruction set offers. Filled by attention_table.cpp, once per variant.
 #pragma once
 
-#include <cstdint>
+#include "dhyan/term.h"
 
 namespace dhyan {
-
-using Index = std::int64_t;
-
-enum class Term { product, tanh };
 
 constexpr Index kUnprepared = 1024;  // largest H whose keys need no preparation for a single row
 

@@ -1,7 +1,7 @@
 // Matrix product, recurrent cells, cross entropy and optimiser kernels of one instruction set.
 #pragma once
 
-#include "kernels/attention_table.h"  // Index
+#include "dhyan/term.h"
 
 namespace dhyan {
 
