@@ -63,13 +63,30 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
         return _tensor(context)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator,misc,unused-ignore]
     def backward(ctx: Any, dcontext: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, w, begin, end, mask, weights = map(_given, ctx.saved_tensors)
         term, scale = ctx.scoring
         cache = ops.AttentionCache(q, k, v, w, term, scale, begin, end, mask, weights)
-        gradients = _in_order(dcontext, lambda stream: ops.attention_backward(_given(dcontext), cache, stream=stream))
-        return (*map(_tensor, gradients), None, None, None, None, None)
+        found = _in_order(dcontext, lambda stream: ops.attention_backward(_given(dcontext), cache, stream=stream))
+        gradients = tuple(map(_tensor, found))
+        if torch.is_grad_enabled():  # create_graph=True: a gradient that said it depends on nothing would be wrong
+            gradients = _Once.apply(dcontext, *ctx.saved_tensors[:4], *gradients)
+        return (*gradients, None, None, None, None, None)
+
+
+class _Once(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
+    """Hands the gradients on as functions of dcontext, q, k, v, w whose own gradients are refused.
+
+    PyTorch's once_differentiable looks at dcontext alone, which depends on nothing where the loss is a sum.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *arrays: Tensor | None) -> tuple[Tensor | None, ...]:
+        return arrays[5:]
+
+    @staticmethod
+    def backward(ctx: Any, *dgradients: Tensor) -> None:
+        raise RuntimeError("dhyan.torch.attention: its gradients have no gradients of their own, expected one backward")
 
 
 def _in_order(tensor: Tensor, call: Callable[[int | None], Any]) -> Any:

@@ -89,7 +89,7 @@ def test_errors_are_those_of_the_ops() -> None:
         dhyan.torch.attention(q.bfloat16(), k, v, term="product")
     context = dhyan.torch.attention(q, k, v, term="product")
     (dq,) = torch.autograd.grad((context**2).sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    with pytest.raises(RuntimeError, match="no gradients of their own"):
         dq.sum().backward()
 
 
@@ -128,3 +128,14 @@ def test_short_memory_is_asked_for_once_more(monkeypatch: pytest.MonkeyPatch) ->
     calls.clear()
     with pytest.raises(MemoryError, match="9 bytes exceed"):
         dhyan.torch._in_order(None, call)
+
+
+@pytest.mark.parametrize("term", ["product", "tanh"])
+def test_a_second_derivative_is_refused(term: str) -> None:
+    """Also of a sum, whose gradient at the context depends on nothing; the first derivative stays right."""
+    arrays = inputs(term)
+    gradients = torch.autograd.grad(dhyan.torch.attention(*arrays, term=term).sum(), arrays, create_graph=True)
+    plainly = torch.autograd.grad(dhyan.torch.attention(*arrays, term=term).sum(), arrays)
+    assert all(g.requires_grad and torch.equal(g, p) for g, p in zip(gradients, plainly, strict=True))
+    with pytest.raises(RuntimeError, match="no gradients of their own"):
+        (gradients[0] ** 2).sum().backward()
