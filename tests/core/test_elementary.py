@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_emulator import COMPILER, ROOT
+from helpers.cuda_emulator import COMPILER, ROOT
 from dhyan import ops
 from spec.ulp import EXP_GATE, TANH_GATE, finite_floats, ulp_error
 

@@ -223,7 +223,7 @@ def test_the_gil_is_released_around_a_function_alone() -> None:
     sources = {path.name: path.read_text(encoding="utf-8") for path in sorted(bindings.iterdir())}
     switches = re.compile(r"gil_scoped_|PyEval_\w+Thread|PyGILState_|Py_BEGIN_ALLOW_THREADS")
     assert [name for name, text in sources.items() if switches.search(text)] == ["gil.h"]
-    assert sum(text.count("without_gil(") for text in sources.values()) > 30
+    assert sum(text.count("without_gil(") for text in sources.values()) > 20
 
 
 def test_kernels_release_the_gil() -> None:

@@ -140,7 +140,7 @@ def test_other_machines_are_let_in_with_a_warning(folder):
     server = Process(folder / "model", "--weights", "bfloat16", "--host", "0.0.0.0", "--against", folder / "model")
     assert server.client.send("GET", "/", headers={"host": "evil.example"})[0] == 403
     assert server.client.send("GET", "/", headers={"host": "192.0.2.1"})[0] == 200
-    _, code, said = server.end(signal.SIGINT)
+    code, said = server.end(signal.SIGINT)
     assert code == 130 and said.splitlines() == [
         "dhyan: warning: --host 0.0.0.0 lets other machines use this page, without password or encryption",
         "dhyan: stopped",
@@ -155,7 +155,7 @@ def test_the_other_loopback_address(folder):
     with socket.create_connection(("::1", server.client.port), timeout=60) as raw:
         raw.sendall(f"HEAD / HTTP/1.1\r\nHost: [::1]:{server.client.port}\r\nConnection: close\r\n\r\n".encode())
         assert raw.recv(65536).startswith(b"HTTP/1.1 200 ")
-    _, code, said = server.end(signal.SIGTERM)
+    code, said = server.end(signal.SIGTERM)
     assert (code, said) == (143, "dhyan: stopped\n")  # and no warning
 
 
