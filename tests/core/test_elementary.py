@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.cuda_emulator import COMPILER, ROOT
 from dhyan import ops
+from helpers.cuda_emulator import COMPILER, ROOT
 from spec.ulp import EXP_GATE, TANH_GATE, finite_floats, ulp_error
 
 PARTS = 16  # of the bit patterns
