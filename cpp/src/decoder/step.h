@@ -149,21 +149,6 @@ struct DecoderStep {
         if (p.cell == Cell::lstm) std::copy_n(c0.data + first, z.H, cells[l].c.get() + i * z.H);
       }
   }
-  // Row i of all that the next step reads becomes what row from[i] was. spare (from.size(), max(H,E)): null where no row
-  // is read after it was written.
-  void take_rows(const std::vector<Index>& from, T* spare) {
-    const auto take = [&](T* data, Index width) {
-      T* to = spare ? spare : data;
-      for (Index i = 0; i < Index(from.size()); ++i)
-        if (spare || from[i] != i) std::copy_n(data + from[i] * width, width, to + i * width);
-      if (spare) std::copy_n(spare, Index(from.size()) * width, data);
-    };
-    for (auto& cell : cells) {
-      take(cell.h.get(), z.H);
-      if (p.cell == Cell::lstm) take(cell.c.get(), z.H);
-    }
-    take(readout.get(), z.E);
-  }
 
   CellStep<T>& top() { return cells.back(); }
   bool residual() const { return p.residual && z.L > 1; }
