@@ -103,7 +103,8 @@ inline Float float_of(py::handle object, const char* op, const char* name) {
   throw py::type_error(where(op, name) + " has dtype " + describe(a) + ", expected float32 or float64");
 }
 
-// Calls f with a value of the call's float type: dispatch(float_of(q, ...), [&](auto zero) { using T = decltype(zero); ... })
+// Calls f with a value of the call's float type: dispatch(float_of(q, ...), [&](auto zero) { using T = decltype(zero);
+// ... })
 template <class F>
 auto dispatch(Float dtype, F&& f) {
   return dtype == Float::f32 ? f(float{}) : f(double{});

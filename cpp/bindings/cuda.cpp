@@ -1,5 +1,5 @@
-// Arrays of a CUDA device as Python holds them, and the device's memory; the same in every build, where the device side is
-// absent it says so. The ops are in attention.cpp.
+// Arrays of a CUDA device as Python holds them, and the device's memory; the same in every build, where the device side
+// is absent it says so. The ops are in attention.cpp.
 #include "dhyan/cuda.h"
 
 #include "sides.h"
@@ -26,10 +26,12 @@ py::object unit_rows(py::handle x_, py::handle stream) {
 }
 
 dlpack::DataType type_of(const std::string& name) {
-  for (const dlpack::DataType t : {ElementType<float>::value, ElementType<double>::value, ElementType<cuda::Half>::value,
-                                   ElementType<cuda::Bfloat16>::value, ElementType<Index>::value, ElementType<bool>::value})
+  for (const dlpack::DataType t :
+       {ElementType<float>::value, ElementType<double>::value, ElementType<cuda::Half>::value,
+        ElementType<cuda::Bfloat16>::value, ElementType<Index>::value, ElementType<bool>::value})
     if (type_name(t) == name) return t;
-  throw py::type_error("cuda_upload: dtype is " + name + ", expected float32, float64, float16, bfloat16, int64 or bool");
+  throw py::type_error("cuda_upload: dtype is " + name +
+                       ", expected float32, float64, float16, bfloat16, int64 or bool");
 }
 
 DeviceArray upload(const py::array& array, const std::string& dtype, int device, py::handle stream) {
@@ -39,14 +41,16 @@ DeviceArray upload(const py::array& array, const std::string& dtype, int device,
     throw py::type_error("cuda_upload: array has dtype " + describe(array) + ", expected elements of " + dtype);
   cuda::require_device("cuda_upload");
   const Place place{device, stream_of(stream)};
-  DeviceArray a = new_device_array(place, std::vector<Index>(rows.shape(), rows.shape() + rows.ndim()), type, "cuda_upload");
+  DeviceArray a =
+      new_device_array(place, std::vector<Index>(rows.shape(), rows.shape() + rows.ndim()), type, "cuda_upload");
   cuda::upload(place, rows.data(), a.bytes(), a.data, "cuda_upload");
   return a;
 }
 
 py::array download(const DeviceArray& a, py::handle stream) {
   const std::string name = type_name(a.dtype);
-  py::array out(py::dtype(name == "bfloat16" ? "uint16" : name), std::vector<py::ssize_t>(a.shape.begin(), a.shape.end()));
+  py::array out(py::dtype(name == "bfloat16" ? "uint16" : name),
+                std::vector<py::ssize_t>(a.shape.begin(), a.shape.end()));
   if (!a.contiguous()) throw py::value_error("DeviceArray: a strided array cannot be downloaded");
   void* to = out.mutable_data();
   const Place place{a.place.device, stream_of(stream)};  // looks at a Python number: before the GIL is released
@@ -57,7 +61,8 @@ py::array download(const DeviceArray& a, py::handle stream) {
 DeviceArray reshape(const DeviceArray& a, const std::vector<Index>& shape) {
   DeviceArray b = a;
   b.shape = shape;
-  if (b.count() != a.count()) throw py::value_error("DeviceArray: reshape from " + a.shape_text() + " to " + b.shape_text());
+  if (b.count() != a.count())
+    throw py::value_error("DeviceArray: reshape from " + a.shape_text() + " to " + b.shape_text());
   if (a.contiguous()) {
     b.strides = row_major(shape);
     return b;
@@ -92,8 +97,8 @@ void define_cuda(py::module_& m) {
       .def_property_readonly("device", [](const DeviceArray& a) { return a.place.device; })
       .def("reshape", &reshape, arg("shape"))
       .def("download", &download, arg("stream"))
-      .def("__dlpack__", &export_device_array, py::kw_only(), arg("stream") = py::none(), arg("max_version") = py::none(),
-           arg("dl_device") = py::none(), arg("copy") = py::none())
+      .def("__dlpack__", &export_device_array, py::kw_only(), arg("stream") = py::none(),
+           arg("max_version") = py::none(), arg("dl_device") = py::none(), arg("copy") = py::none())
       .def("__dlpack_device__", [](const DeviceArray& a) { return py::make_tuple(dlpack::kCuda, a.place.device); });
   m.def("on_device", &on_device, arg("x"));
   m.def("cuda_import", [](object x, object stream, const std::string& op, const std::string& name) {

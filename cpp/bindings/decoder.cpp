@@ -210,7 +210,8 @@ py::tuple decoder_backward(const Cache& cache, const ParameterArrays& parameters
 // One class for both float types: Python sees `StepWeights` and `Stepper`, whatever the model's dtype.
 class StepWeightsObject {
  public:
-  StepWeightsObject(const ParameterArrays& parameters, py::handle table_, py::handle output_, py::handle bias_, bool shrunk)
+  StepWeightsObject(const ParameterArrays& parameters, py::handle table_, py::handle output_, py::handle bias_,
+                    bool shrunk)
       : dtype(float_of(table_, "StepWeights", "target embedding")) {
     dispatch(dtype, [&](auto zero) {
       using T = decltype(zero);
@@ -374,8 +375,8 @@ void define_decoder(py::module_& m) {
            py::arg("c"), py::arg("readout"), py::arg("reader") = py::none(), py::arg("top") = -1)
       .def("greedy", &StepperObject::greedy, py::arg("h0"), py::arg("c0"), py::arg("begin"), py::arg("end"),
            py::arg("pad"), py::arg("limit"))
-      .def("beam", &StepperObject::beam, py::arg("h0"), py::arg("c0"), py::arg("begin"), py::arg("end"), py::arg("beam"),
-           py::arg("nbest"), py::arg("limit"), py::arg("norm"));
+      .def("beam", &StepperObject::beam, py::arg("h0"), py::arg("c0"), py::arg("begin"), py::arg("end"),
+           py::arg("beam"), py::arg("nbest"), py::arg("limit"), py::arg("norm"));
 }
 
 }  // namespace dhyan::bindings

@@ -91,7 +91,8 @@ struct DeviceArray {
   }
   std::string shape_text() const {
     std::string text = "(";
-    for (std::size_t i = 0; i < shape.size(); ++i) text += std::to_string(shape[i]) + (i + 1 < shape.size() ? ", " : "");
+    for (std::size_t i = 0; i < shape.size(); ++i)
+      text += std::to_string(shape[i]) + (i + 1 < shape.size() ? ", " : "");
     return text + (shape.size() == 1 ? ",)" : ")");
   }
 };
@@ -110,7 +111,8 @@ inline DeviceArray new_device_array(const cuda::Place& place, const std::vector<
   bool overflow = false, empty = false;
   for (const Index n : shape) overflow |= __builtin_mul_overflow(bytes, n, &bytes), empty |= n == 0;
   a.shape = shape, a.dtype = dtype, a.place = place;
-  if (overflow && !empty) throw cuda::OutOfMemory(std::string(op) + ": an array of shape " + a.shape_text() + " exceeds memory");
+  if (overflow && !empty)
+    throw cuda::OutOfMemory(std::string(op) + ": an array of shape " + a.shape_text() + " exceeds memory");
   const auto memory = std::make_shared<DeviceMemory>(place, empty ? 0 : static_cast<std::size_t>(bytes), op);
   a.own = memory.get();
   a.data = static_cast<char*>(memory->data);
@@ -151,7 +153,8 @@ inline DeviceArray from_capsule(py::handle capsule, const char* op, const char* 
   if (PyCapsule_IsValid(p, dlpack::kVersionedName)) {
     auto* managed = static_cast<dlpack::ManagedVersioned*>(PyCapsule_GetPointer(p, dlpack::kVersionedName));
     if (managed->version.major != 1)
-      throw py::type_error(where(op, name) + " speaks DLPack " + std::to_string(managed->version.major) + ", expected 1");
+      throw py::type_error(where(op, name) + " speaks DLPack " + std::to_string(managed->version.major) +
+                           ", expected 1");
     PyCapsule_SetName(p, dlpack::kUsedVersionedName);
     return from_managed(managed);
   }
@@ -200,16 +203,18 @@ inline DeviceArray import_device_array(py::handle object, py::handle stream, con
     throw py::type_error(where(op, name) + " is of type " + type_name(object) + ", expected a CUDA array");
   const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
   if (device.first != dlpack::kCuda && device.first != dlpack::kCudaManaged)
-    throw py::value_error(where(op, name) + " is in " +
-                          (device.first == dlpack::kCpu ? "CPU memory" : "memory of DLPack device type " + std::to_string(device.first)) +
-                          ", expected a CUDA array like the first one of the call");
+    throw py::value_error(
+        where(op, name) + " is in " +
+        (device.first == dlpack::kCpu ? "CPU memory" : "memory of DLPack device type " + std::to_string(device.first)) +
+        ", expected a CUDA array like the first one of the call");
   cuda::require_device(where(op, name).c_str());
   const py::int_ number = number_of(stream_of(stream));
   const py::object give = object.attr("__dlpack__");
   py::object capsule;
   try {
     try {
-      capsule = call(give, py::tuple(), py::dict(py::arg("stream") = number, py::arg("max_version") = py::make_tuple(1, 0)));
+      capsule =
+          call(give, py::tuple(), py::dict(py::arg("stream") = number, py::arg("max_version") = py::make_tuple(1, 0)));
     } catch (py::error_already_set& e) {
       if (!e.matches(PyExc_TypeError)) throw;
       capsule = call(give, py::tuple(), py::dict(py::arg("stream") = number));
@@ -217,7 +222,8 @@ inline DeviceArray import_device_array(py::handle object, py::handle stream, con
   } catch (py::error_already_set& e) {  // a tensor that requires gradients, say: its library knows why, not where
     if (!e.matches(PyExc_Exception) || e.matches(PyExc_MemoryError)) throw;
     const std::string why = py::str(e.value()), kind = py::str(e.type().attr("__name__"));
-    py::raise_from(e, PyExc_RuntimeError, (where(op, name) + " was not given by its library (" + kind + ": " + why + ")").c_str());
+    py::raise_from(e, PyExc_RuntimeError,
+                   (where(op, name) + " was not given by its library (" + kind + ": " + why + ")").c_str());
     throw py::error_already_set();
   }
   DeviceArray a = from_capsule(capsule, op, name);
@@ -257,7 +263,8 @@ inline py::object export_device_array(const DeviceArray& a, py::handle stream, p
     PyErr_SetString(PyExc_BufferError, text);
     throw py::error_already_set();
   };
-  if (!dl_device.is_none() && dl_device.cast<std::pair<int, int>>() != std::pair<int, int>(dlpack::kCuda, a.place.device))
+  if (!dl_device.is_none() &&
+      dl_device.cast<std::pair<int, int>>() != std::pair<int, int>(dlpack::kCuda, a.place.device))
     refuse("DeviceArray: cannot be exported to another device");
   if (!copy.is_none() && copy.cast<bool>()) refuse("DeviceArray: cannot be exported as a copy");
   if (!(py::isinstance<py::int_>(stream) && stream.cast<std::intptr_t>() == -1)) {

@@ -1,8 +1,9 @@
 // The GIL around C++ work, and what becomes of a thread when the interpreter exits under it.
 //
-// Python 3.11 to 3.13 ends a daemon thread that wants the GIL while the interpreter exits, and unwinds its stack: through
-// destructors that need the GIL, `catch (...)` and noexcept, each of which ends the process with an error. Python 3.14
-// parks such a thread for ever, and so does this file: nothing above the call that wanted the GIL is unwound.
+// Python 3.11 to 3.13 ends a daemon thread that wants the GIL while the interpreter exits, and unwinds its stack:
+// through destructors that need the GIL, `catch (...)` and noexcept, each of which ends the process with an error.
+// Python 3.14 parks such a thread for ever, and so does this file: nothing above the call that wanted the GIL is
+// unwound.
 #pragma once
 
 #include <pybind11/pybind11.h>

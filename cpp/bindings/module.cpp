@@ -210,9 +210,13 @@ PYBIND11_MODULE(_core, m) {
   m.def("set_num_threads", &dhyan::set_num_threads, py::arg("n"));
   m.def("get_num_threads", &dhyan::num_threads);
 
-  m.def("linear_forward", [](py::object x, py::object w, py::object b) {
-    return by_dtype(x, "linear_forward", "x", [&](auto z) -> py::array { return linear_forward<decltype(z)>(x, w, b); });
-  }, py::arg("x"), py::arg("w"), py::arg("b"));
+  m.def(
+      "linear_forward",
+      [](py::object x, py::object w, py::object b) {
+        return by_dtype(x, "linear_forward", "x",
+                        [&](auto z) -> py::array { return linear_forward<decltype(z)>(x, w, b); });
+      },
+      py::arg("x"), py::arg("w"), py::arg("b"));
   m.def(
       "linear_backward",
       [](py::object dy, py::object x, py::object w, py::object dw, py::object db, py::object add_to) {

@@ -33,9 +33,9 @@ py::tuple recurrent_forward(const std::string& cell_name, bool reverse, py::hand
   });
 }
 
-py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle index, const CellArrays& parameters, py::handle h0_,
-                             py::handle c0_, py::handle state_mask_, py::handle doutput_, py::handle dfinal_h_,
-                             py::handle dfinal_c_, const CellArrays& gradients_, bool wants_dx) {
+py::tuple recurrent_backward(const Cache& cache, py::handle x_, py::handle index, const CellArrays& parameters,
+                             py::handle h0_, py::handle c0_, py::handle state_mask_, py::handle doutput_,
+                             py::handle dfinal_h_, py::handle dfinal_c_, const CellArrays& gradients_, bool wants_dx) {
   const char* op = "recurrent_backward";
   return dispatch(cache.dtype, [&](auto zero) -> py::tuple {
     using T = decltype(zero);

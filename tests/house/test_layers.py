@@ -188,3 +188,10 @@ def test_every_kernel_header_keeps_its_names_to_itself() -> None:
     for path in KERNELS.glob("*.h"):
         if f"kernels/{path.name}" not in TABLES:
             assert re.search(r"^namespace \{$", path.read_text(), re.MULTILINE), path.name
+
+
+def test_lines_of_cpp_are_within_120_columns() -> None:
+    """As .clang-format says; `clang-format -i --lines=N:N FILE` breaks line N."""
+    files = [p for p in CPP.rglob("*") if p.suffix in {".h", ".cpp", ".cu", ".cuh"}]
+    lines = ((p, n, line) for p in files for n, line in enumerate(p.read_text(encoding="utf-8").split("\n"), 1))
+    assert not [f"{p.relative_to(ROOT)}:{n}" for p, n, line in lines if len(line) > 120]

@@ -83,23 +83,23 @@ double between(Stream first, Stream second);  // waits; both marks are used up
 bool ranges_hold(const Place& place, const Restriction& may, Index B, Index T, Index S);
 
 // The attention ops of the device, once: declarations, the build without CUDA and the explicit instantiations derive
-// from these two lists. OP(T, name, what it takes after its place...); T is what arrays are made of. The names are those of
-// attention.h, and so are the arguments.
-#define DHYAN_CUDA_ATTENTION(OP, T)                                                                                  \
-  OP(T, score_forward, const Scoring<T>& in, View<Weight<T>, 3> scores)                                                 \
-  OP(T, score_backward, View<const Weight<T>, 3> dscores, const Scoring<T>& in, View<T, 3> dq, View<T, 3> dk,           \
-     View<T, 1> dw)                                                                                                  \
-  OP(T, context_forward, View<const Weight<T>, 3> weights, View<const T, 3> v, View<T, 3> context)                      \
-  OP(T, context_backward, View<const T, 3> dcontext, View<const Weight<T>, 3> weights, View<const T, 3> v,              \
-     View<Weight<T>, 3> dweights, View<T, 3> dv)                                                                     \
-  OP(T, attention_forward, const Scoring<T>& in, View<const T, 3> v, const Restriction& may, View<T, 3> context,        \
-     View<Weight<T>, 3> weights)                                                                                     \
-  OP(T, attention_backward, View<const T, 3> dcontext, View<const Weight<T>, 3> dweights, const Scoring<T>& in,         \
-     View<const T, 3> v, const Restriction& may, View<const Weight<T>, 3> weights, View<T, 3> dq, View<T, 3> dk,     \
+// from these two lists. OP(T, name, what it takes after its place...); T is what arrays are made of. The names are
+// those of attention.h, and so are the arguments.
+#define DHYAN_CUDA_ATTENTION(OP, T)                                                                              \
+  OP(T, score_forward, const Scoring<T>& in, View<Weight<T>, 3> scores)                                          \
+  OP(T, score_backward, View<const Weight<T>, 3> dscores, const Scoring<T>& in, View<T, 3> dq, View<T, 3> dk,    \
+     View<T, 1> dw)                                                                                              \
+  OP(T, context_forward, View<const Weight<T>, 3> weights, View<const T, 3> v, View<T, 3> context)               \
+  OP(T, context_backward, View<const T, 3> dcontext, View<const Weight<T>, 3> weights, View<const T, 3> v,       \
+     View<Weight<T>, 3> dweights, View<T, 3> dv)                                                                 \
+  OP(T, attention_forward, const Scoring<T>& in, View<const T, 3> v, const Restriction& may, View<T, 3> context, \
+     View<Weight<T>, 3> weights)                                                                                 \
+  OP(T, attention_backward, View<const T, 3> dcontext, View<const Weight<T>, 3> dweights, const Scoring<T>& in,  \
+     View<const T, 3> v, const Restriction& may, View<const Weight<T>, 3> weights, View<T, 3> dq, View<T, 3> dk, \
      View<T, 3> dv, View<T, 1> dw)
 // Of float and double, which the weights of every dtype are.
-#define DHYAN_CUDA_SOFTMAX(OP, T)                                                                                    \
-  OP(T, softmax_forward, View<const T, 3> scores, const Restriction& may, View<T, 3> weights)                           \
+#define DHYAN_CUDA_SOFTMAX(OP, T)                                                             \
+  OP(T, softmax_forward, View<const T, 3> scores, const Restriction& may, View<T, 3> weights) \
   OP(T, softmax_backward, View<const T, 3> dweights, View<const T, 3> weights, View<T, 3> dscores)
 
 #define DHYAN_CUDA_DECLARE(T, name, ...) \

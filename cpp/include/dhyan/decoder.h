@@ -23,7 +23,8 @@ struct Reader {
   virtual void read(View<const Index, 1> sentence, View<const Index, 1> position, View<const T, 2> state,
                     View<T, 2> context, View<T, 2> weights) const = 0;
   // Step t backward, steps coming in reverse order: dcontext (rows,D), dweights (rows,S) or null -> dstate (rows,H).
-  virtual void read_backward(Index t, View<const T, 2> dcontext, View<const T, 2> dweights, View<T, 2> dstate) const = 0;
+  virtual void read_backward(Index t, View<const T, 2> dcontext, View<const T, 2> dweights,
+                             View<T, 2> dstate) const = 0;
 };
 
 // How a decoder state becomes a query, and a query and the keys become weights.
@@ -74,7 +75,8 @@ struct Memory {
 template <class T>
 struct DecoderCache;
 
-// Dropout inside the loop: between layers (L-1,N,H), and of what h W_hh reads, one mask a sentence (L,B,H). Each may be null.
+// Dropout inside the loop: between layers (L-1,N,H), and of what h W_hh reads, one mask a sentence (L,B,H). Each may be
+// null.
 template <class T>
 struct DecoderMasks {
   View<const T, 3> between, state;
@@ -110,10 +112,10 @@ void decoder_backward(const DecoderCache<T>& cache, const DecoderInputs<T>& in, 
                       View<const T, 2> dweights, const DecoderInputGradients<T>& inputs,
                       DecoderGradients<T>& gradients);
 
-// A decoder's weights in the forms that steps read, each made when it is first needed and kept: packed panels, the screen
-// of the output layer, what a token adds to gates and readout; `shrunk`: weights that are bfloat16 numbers in two bytes
-// each, and those that are a byte times a power of two of their column in one.
-// The arrays must not change while this lives. Any number of threads and steppers may share it.
+// A decoder's weights in the forms that steps read, each made when it is first needed and kept: packed panels, the
+// screen of the output layer, what a token adds to gates and readout; `shrunk`: weights that are bfloat16 numbers in
+// two bytes each, and those that are a byte times a power of two of their column in one. The arrays must not change
+// while this lives. Any number of threads and steppers may share it.
 template <class T>
 class StepWeights {
  public:
@@ -173,7 +175,8 @@ class Stepper {
   // One step for N rows and the log-probabilities (N,V) of the next token.
   void step(const StepInput<T>& in, const StepOutput<T>& out, View<T, 2> log_probabilities) const;
   // The same for the K <= V largest of every row, (N,K), largest first, of equals the lower id.
-  void step_top(const StepInput<T>& in, const StepOutput<T>& out, View<T, 2> log_probabilities, View<Index, 2> ids) const;
+  void step_top(const StepInput<T>& in, const StepOutput<T>& out, View<T, 2> log_probabilities,
+                View<Index, 2> ids) const;
   // Arg-max decoding of every sentence until `end` or limit[b] tokens. ids (B,T), filled with `pad` after the end;
   // weights (B,T,S); h0, c0 (L,B,H). A sentence ends with the id -1 where its logits are NaN or infinite. Returns the
   // longest output, `end` included.
@@ -181,7 +184,8 @@ class Stepper {
                View<const Index, 1> limit, View<Index, 2> ids, View<T, 3> weights) const;
   // Beam search without further options. Returns 0, or the first step (from 1) that gave NaN.
   Index beam(View<const T, 3> h0, View<const T, 3> c0, const BeamOptions& options, const BeamOutput<T>& out) const;
-  Index layers() const, hidden() const, embedding() const, vocabulary() const, choices() const, longest() const, sentences() const;
+  Index layers() const, hidden() const, embedding() const, vocabulary() const, choices() const, longest() const,
+      sentences() const;
 
  private:
   struct Parts;

@@ -16,7 +16,8 @@ template <class T>
 struct CellParameters {
   View<const T, 2> weight_ih /*(I,G*H)*/, weight_hh /*(H,G*H)*/;
   View<const T, 1> bias_ih /*(G*H)*/, bias_hh /*(G*H)*/;
-  View<const T, 1> gain_ih /*(G*H)*/, gain_hh /*(G*H)*/;  // of layer normalisation (Ba et al. 2016); null: there is none
+  View<const T, 1> gain_ih /*(G*H)*/,
+      gain_hh /*(G*H)*/;  // of layer normalisation (Ba et al. 2016); null: there is none
   bool normalized() const { return bool(gain_ih); }
 };
 template <class T>
@@ -55,8 +56,9 @@ void recurrent_backward(const RecurrentCache<T>& cache, const Tokens<T>& x, cons
                         View<const T, 2> dfinal_h, View<const T, 2> dfinal_c, View<T, 2> dx,
                         const CellGradients<T>& gradients, View<T, 2> dh0, View<T, 2> dc0);
 
-// Both directions of a layer over the same x, index 0 from the first token to the last and 1 in reverse, from zero states:
-// output (N,2H) and doutput are theirs side by side; final_h, final_c, dfinal_h of each. The same bits as two calls.
+// Both directions of a layer over the same x, index 0 from the first token to the last and 1 in reverse, from zero
+// states: output (N,2H) and doutput are theirs side by side; final_h, final_c, dfinal_h of each. The same bits as two
+// calls.
 template <class T>
 using BothCaches = std::array<std::shared_ptr<RecurrentCache<T>>, 2>;
 template <class T>

@@ -15,7 +15,8 @@ namespace {
 // ---- threads ----
 
 constexpr Index kRowTile = 32;       // target rows a thread takes at a time
-constexpr Index kBackwardRows = 256;  // target rows whose dscores exist at once; a constant, or bits would follow shapes
+constexpr Index kBackwardRows =
+    256;  // target rows whose dscores exist at once; a constant, or bits would follow shapes
 
 // Sentences to threads where there are enough of them; else one after the other, each dealt out by f itself (a
 // parallel_for inside a parallel one runs serial).
@@ -110,7 +111,9 @@ void score_gradients(const Sentence<T>& x, Index t, Index n, const T* dscores, T
   const Index S = x.S(), H = x.H(), *begin = x.ranges.begin(x.b, t), *end = x.ranges.end(x.b, t);
   const Index work = n * S * H;
   if (x.in.term == Term::tanh) {
-    const Index slice = by_sentence(x.in.q[0]) ? (H + 63) / 64 * 64 : 64;  // hidden units; they share nothing, so threads may take them in any order
+    const Index slice = by_sentence(x.in.q[0])
+                            ? (H + 63) / 64 * 64
+                            : 64;  // hidden units; they share nothing, so threads may take them in any order
     if (H > 0 && n > 0)
       parallel_for((H + slice - 1) / slice, work, [&](Index i) {
         x.kernels.tanh_backward(dscores, x.q(t), H, n, x.k(), x.prepared, S, H, x.in.w.data, x.scale(), begin, end,

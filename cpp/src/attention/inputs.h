@@ -66,7 +66,8 @@ void check_attention_backward(const View<const T, 3>& dcontext, const View<const
   const Index B = in.q[0], rows = in.q[1], S = in.k[1];
   check_attention(op, in, v);
   check_shape(op, "dcontext", dcontext, {{"B", B}, {"T", rows}, {"D", v[2]}}, "as the context of the forward call");
-  if (dweights) check_shape(op, "dweights", dweights, {{"B", B}, {"T", rows}, {"S", S}}, "as the weights of the forward call");
+  if (dweights)
+    check_shape(op, "dweights", dweights, {{"B", B}, {"T", rows}, {"S", S}}, "as the weights of the forward call");
   if (weights) check_shape(op, "weights", weights, {{"B", B}, {"T", rows}, {"S", S}}, "to match q and k");
 }
 

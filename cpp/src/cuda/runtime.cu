@@ -154,8 +154,8 @@ void upload(const Place& place, const void* from, std::size_t bytes, void* to, c
   if (bytes == 0) return;
   const Current current(place);
   if (being_captured(place))
-    throw std::runtime_error(std::string(op) +
-                             ": an array is in CPU memory while the stream is being captured, expected it on the device");
+    throw std::runtime_error(
+        std::string(op) + ": an array is in CPU memory while the stream is being captured, expected it on the device");
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_of(place)), "copy to the device");
 }
 

@@ -132,7 +132,8 @@ DHYAN_KERNEL(Shape::threads, sizeof(Weight<T>) == 4 ? 512 / Shape::threads : 1) 
     if (Tanh) {  // both barriers also say that the former step has been read
       const bool heavy = !(fabs(w_next) <= Limits::weight);
       if (barrier_any(heavy || q_next.beyond(Limits::near_triple) || k_next.beyond(Limits::near_triple)))
-        reach = barrier_any(heavy || q_next.beyond(Limits::far) || k_next.beyond(Limits::far)) ? Reach::far : Reach::cut;
+        reach =
+            barrier_any(heavy || q_next.beyond(Limits::far) || k_next.beyond(Limits::far)) ? Reach::far : Reach::cut;
       if (thread < K) m.w[thread] = w_next, w_sum += w_next;
     } else {
       barrier();
@@ -285,8 +286,8 @@ void score_rows(const Place& place, const char* op, Index B, ScoreArguments<T> i
     using Shape = decltype(shape);
     in.row_tiles = (in.rows + Shape::rows - 1) / Shape::rows;
     in.key_tiles = (in.S + Shape::columns - 1) / Shape::columns;
-    launch(place, op, "score_tile", B * in.row_tiles * in.key_tiles, Shape::threads, sizeof(ScoreMemory<A, Shape, Tanh>),
-           score_tile<T, Shape, Tanh>, in);
+    launch(place, op, "score_tile", B * in.row_tiles * in.key_tiles, Shape::threads,
+           sizeof(ScoreMemory<A, Shape, Tanh>), score_tile<T, Shape, Tanh>, in);
   };
   const auto few = [&](auto* kernel) {
     const Index warps = B * in.S;

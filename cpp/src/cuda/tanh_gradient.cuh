@@ -109,7 +109,8 @@ DHYAN_KERNEL(kGradientThreads, sizeof(Weight<T>) == 4 ? 2 : 1) tanh_gradient(Gra
   const A* g = in.g + b * in.X * in.Z + x0 * in.g_x;
 
   // element (own row i, unit u of this lane), 0 beyond the array
-  const int own_rows = static_cast<int>(least(kOwnRows, in.X - x0 - own)), units = static_cast<int>(least(kUnits, in.H - h0));
+  const int own_rows = static_cast<int>(least(kOwnRows, in.X - x0 - own)),
+            units = static_cast<int>(least(kUnits, in.H - h0));
   const auto at = [&](const T* first, int i, int u) {
     return i < own_rows && lane + 32 * u < units ? number(first[i * in.H + 32 * u]) : A(0);
   };
@@ -133,7 +134,8 @@ DHYAN_KERNEL(kGradientThreads, sizeof(Weight<T>) == 4 ? 2 : 1) tanh_gradient(Gra
     barrier();  // the former rows have been read
     {  // neighbours in memory go to neighbouring threads; running indices, or the addresses fill the registers
       const bool along_x = in.g_x == 1;
-      int zi = along_x ? thread / Memory::own : thread % kPassRows, xi = along_x ? thread % Memory::own : thread / kPassRows;
+      int zi = along_x ? thread / Memory::own : thread % kPassRows,
+          xi = along_x ? thread % Memory::own : thread / kPassRows;
       const int dz = along_x ? kGradientThreads / Memory::own : 0, dx = along_x ? 0 : kGradientThreads / kPassRows;
       const A* from = unknown(g) + xi * in.g_x + (z0 + zi) * in.g_z;
 #pragma unroll
@@ -230,7 +232,8 @@ DHYAN_KERNEL(kGradientThreads, sizeof(Weight<T>) == 4 ? 2 : 1) tanh_gradient(Gra
     const A g_all = over_warps(g_sum, u);  // every lane of a warp holds the same
     total = over_warps(sums.dw[u], u);
     const Index h = h0 + lane + 32 * u;
-    if (warp == 0 && h < in.H) in.parts[(b * in.x_tiles + x0 / Memory::own) * in.H + h] = in.scale * (g_all - A(2) * total);
+    if (warp == 0 && h < in.H)
+      in.parts[(b * in.x_tiles + x0 / Memory::own) * in.H + h] = in.scale * (g_all - A(2) * total);
   }
 }
 

@@ -1,8 +1,8 @@
 // Tiles of matrices in shared memory, and how they get there: N columns by K steps of the sum, k-major, so that a
 // thread reads its few columns of one k at once.
 //
-// A loader holds a thread's part of the next tile in registers, so that its reads are in flight while the block works on
-// the present one. Beyond the matrix a tile is 0.
+// A loader holds a thread's part of the next tile in registers, so that its reads are in flight while the block works
+// on the present one. Beyond the matrix a tile is 0.
 #pragma once
 
 #include "cuda/platform.cuh"

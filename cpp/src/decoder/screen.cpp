@@ -64,7 +64,8 @@ Index Screen::best(const float* x) const {
   // The candidates exactly, a vector's width of columns around each at once: the same cache lines are read.
   constexpr Index width = 16;
   static thread_local Buffer<float> scratch;
-  if (scratch.size() < dense_kernels<float>().gemm_scratch) scratch = Buffer<float>(dense_kernels<float>().gemm_scratch);
+  if (scratch.size() < dense_kernels<float>().gemm_scratch)
+    scratch = Buffer<float>(dense_kernels<float>().gemm_scratch);
   float exact[width], largest = 0;
   Index best = -1, groups = 0;
   for (Index j = 0; j < panels; ++j) {
@@ -74,8 +75,8 @@ Index Screen::best(const float* x) const {
       const Index last = std::min(end, first + width);
       if (!std::any_of(high.get() + first, high.get() + last, [&](float h) { return h >= least; })) continue;
       if (++groups > kMostCandidates) return -1;
-      dense_kernels<float>().gemm_thin(1, x, K_, w_ + first, N_, K_, 0, last - first, exact, width, bias_ + first, false,
-                                       scratch.get());
+      dense_kernels<float>().gemm_thin(1, x, K_, w_ + first, N_, K_, 0, last - first, exact, width, bias_ + first,
+                                       false, scratch.get());
       for (Index n = first; n < last; ++n)
         if (best < 0 || exact[n - first] > largest) best = n, largest = exact[n - first];
     }
@@ -105,7 +106,12 @@ float gamma_of(Index K) { return static_cast<float>(K + 16) * 2.4e-7f; }
 
 // x w = xr wr + x (w - wr) + (x - xr) wr, so two norms bound what rounding both factors changes (Cauchy-Schwarz).
 BatchScreen::BatchScreen(const Weights<float>& exact, const float* bias)
-    : exact_(&exact), bias_(bias), rounded_(packed_in_pairs(exact)), error_(exact.N()), size_(exact.N()), slack_(exact.N()) {
+    : exact_(&exact),
+      bias_(bias),
+      rounded_(packed_in_pairs(exact)),
+      error_(exact.N()),
+      size_(exact.N()),
+      slack_(exact.N()) {
   const Index K = exact.K(), N = exact.N();
   const float gamma = gamma_of(K);
   std::atomic<bool> good{true};
@@ -149,7 +155,8 @@ Index BatchScreen::best_of_row(const float* x, float* logits, float* scratch, In
     most = std::max(most, std::fabs(x[k]));
   }
   if (!(squares < 1e30) || !(most > 1e-15f)) return -1;
-  const float norm = static_cast<float>(std::sqrt(squares) * 1.001), lost = static_cast<float>(std::sqrt(missed) * 1.001);
+  const float norm = static_cast<float>(std::sqrt(squares) * 1.001),
+              lost = static_cast<float>(std::sqrt(missed) * 1.001);
   const auto of = [&](const Buffer<float>& all) { return static_cast<const float*>(all.get()); };
   const float least = kernels().least(N, logits, of(error_), of(size_), of(slack_), norm, lost);
   const Index reaching =

@@ -25,8 +25,8 @@ class Screen {
   Buffer<float> scale_, error_;
 };
 
-// The same for many rows, whose products cost FLOPs instead of bytes: the screen is the layer with its factors rounded to
-// bfloat16, twice as fast on CPUs that multiply such numbers.
+// The same for many rows, whose products cost FLOPs instead of bytes: the screen is the layer with its factors rounded
+// to bfloat16, twice as fast on CPUs that multiply such numbers.
 class BatchScreen {
  public:
   // exact: the layer, packed; like bias it is kept alive by the caller.

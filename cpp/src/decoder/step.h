@@ -52,7 +52,8 @@ struct Range {
 inline Range attended(Index length, Index position, Index radius) {
   if (radius < 0 || length == 0) return {0, length};
   const Index centre = std::min(position, length - 1);
-  return {std::max<Index>(0, centre - std::min(radius, centre)), std::min(length, centre + 1 + std::min(radius, length))};
+  return {std::max<Index>(0, centre - std::min(radius, centre)),
+          std::min(length, centre + 1 + std::min(radius, length))};
 }
 
 // Rows [first, first + rows) of a weight matrix as B of products of M rows, straight and transposed.

@@ -1,5 +1,5 @@
-// What steps read of a model: its weights in the forms that few and many rows want, each made when it is first needed and
-// kept, and the columns of the output layer that a search is restricted to.
+// What steps read of a model: its weights in the forms that few and many rows want, each made when it is first needed
+// and kept, and the columns of the output layer that a search is restricted to.
 #pragma once
 
 #include <algorithm>
@@ -16,8 +16,8 @@ constexpr Index kScreenedRows = 3;  // from here on reading all weights once cos
 constexpr Index kBatchScreened = 256;  // rows times steps from which a screen for many rows earns back its making
 constexpr Index kKeptTokens = Index(64) << 20;  // bytes
 
-// What `make` returns, made by the first who asks and kept. No lock: a child of a fork would inherit it taken; of two who
-// ask at the same time one throws his work away.
+// What `make` returns, made by the first who asks and kept. No lock: a child of a fork would inherit it taken; of two
+// who ask at the same time one throws his work away.
 template <class X, class F>
 const X& made_once(std::atomic<const X*>& slot, F&& make) {
   const X* found = slot.load(std::memory_order_acquire);
@@ -137,7 +137,8 @@ struct Candidates {
 };
 
 // The columns of the output layer that some sentence of a search may choose: a copy of them, small enough to be read
-// again and again, and which of them are whose. Others get no probability, so that a result does not depend on the batch.
+// again and again, and which of them are whose. Others get no probability, so that a result does not depend on the
+// batch.
 template <class T>
 struct Shortlist {
   std::vector<Index> ids;             // (n) ascending; empty: the whole vocabulary

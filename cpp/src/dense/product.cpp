@@ -76,7 +76,8 @@ void product_once(Index M, Operand<T> a, const T* b, Index K, Index N, T* c, boo
   while (width > 4 * nr && (N + width - 1) / width < 4 * threads_here()) width = width / nr / 2 * nr;
   const Index parts = (N + width - 1) / width;
   if (parts < 2 * threads_here()) return product(M, a, Packed<T>::of(b, K, N), c, N, none, accumulate);
-  // Packed where it is multiplied, a part of B stays in that core's second-level cache; whole it went through memory and back.
+  // Packed where it is multiplied, a part of B stays in that core's second-level cache; whole it went through memory
+  // and back.
   const bool rounded = bf16_products();
   parallel_for(parts, 2 * M * N * K, [&](Index i) {
     static thread_local Buffer<T> scratch;
@@ -89,11 +90,13 @@ void product_once(Index M, Operand<T> a, const T* b, Index K, Index N, T* c, boo
 }
 
 template <class T>
-void thin_product(Index M, const T* a, Index lda, const Weights<T>& b, T* c, Index ldc, const T* bias, bool accumulate) {
+void thin_product(Index M, const T* a, Index lda, const Weights<T>& b, T* c, Index ldc, const T* bias,
+                  bool accumulate) {
   const Index N = b.N();
   if (M == 0 || N == 0) return;
   const auto& kernels = dense_kernels<T>();
-  // One part a thread, the same every time: a part of a recurrent matrix then stays in that core's cache over the steps.
+  // One part a thread, the same every time: a part of a recurrent matrix then stays in that core's cache over the
+  // steps.
   const Index parts = std::max<Index>(1, std::min<Index>(threads_here(), N / 64)), unit = 32;
   const Index units = (N + unit - 1) / unit;
   parallel_for(parts, M * N * b.K() / 2, [&](Index i) {

@@ -44,7 +44,8 @@ template <class T>
 class Weights {
  public:
   Weights() = default;
-  Weights(const T* w, Index K, Index N, Index rows) : data_(w), K_(K), N_(N), thin_(rows <= kThinRows && !bf16_products()) {
+  Weights(const T* w, Index K, Index N, Index rows)
+      : data_(w), K_(K), N_(N), thin_(rows <= kThinRows && !bf16_products()) {
     if (!thin_) packed_ = Packed<T>::of(w, K, N);
   }
   bool thin() const { return thin_; }
@@ -91,7 +92,8 @@ void product_here(Index M, Operand<T> a, const Packed<T>& b, T* c, Index ldc, T*
   b.multiply(M, a, 0, b.panel_count(), c, ldc, bias, accumulate, scratch);
 }
 
-// C (M,N) = start + A B with the rows of A `lda` apart; threads own columns of C, unless called inside a parallel region.
+// C (M,N) = start + A B with the rows of A `lda` apart; threads own columns of C, unless called inside a parallel
+// region.
 template <class T>
 void thin_product(Index M, const T* a, Index lda, const Weights<T>& b, T* c, Index ldc, const T* bias, bool accumulate);
 template <class T>

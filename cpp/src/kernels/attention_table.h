@@ -28,8 +28,8 @@ struct AttentionKernels {
                        const Index* end, T* context, Index ldc);
 
   // dweights[t,s] = dcontext[t] . v[s] where weights[t,s] may be non-zero.
-  void (*context_backward_rows)(const T* dcontext, Index ldc, Index T_, const T* v, Index S, Index D, const Index* begin,
-                                const Index* end, T* dweights /*(T,S)*/);
+  void (*context_backward_rows)(const T* dcontext, Index ldc, Index T_, const T* v, Index S, Index D,
+                                const Index* begin, const Index* end, T* dweights /*(T,S)*/);
   // dscores = weights * (dweights - sum_s weights dweights), in place in dweights.
   void (*softmax_backward_rows)(const T* weights, T* dweights, Index T_, Index S, const Index* begin, const Index* end);
   // What the decoder loop needs at once: dq (overwritten). H wide rows at dq + t*ldq.
@@ -47,8 +47,8 @@ struct AttentionKernels {
   // is not seen); begin and end bound k per m, or are null. Overwritten.
   void (*weighted_sum)(const T* a, Index row, Index col, Index M, Index K, const T* b, Index ldb, Index N,
                        const Index* begin, const Index* end, T factor, T* out, Index ldo);
-  // Hidden units [first, last), first a multiple of 64: dq (overwritten), dk (overwritten if fresh, else added to) and dw
-  // (added to) in one pass.
+  // Hidden units [first, last), first a multiple of 64: dq (overwritten), dk (overwritten if fresh, else added to) and
+  // dw (added to) in one pass.
   void (*tanh_backward)(const T* dscores, const T* q, Index ldq, Index T_, const T* k, const T* prepared, Index S,
                         Index H, const T* w, T scale, const Index* begin, const Index* end, Index first, Index last,
                         T* dq, Index lddq, T* dk, bool fresh, T* dw);

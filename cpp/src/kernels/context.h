@@ -59,8 +59,8 @@ struct TileEnd {
 
 // out[i][j] += the tile; `width` elements of each row exist.
 template <class T, int M, int N, bool Copy>
-inline __attribute__((noinline)) void add_tile(const T* a, Index row, Index col, Index K, const Rows<T>& b, T* copy, T* out,
-                                              Index ldo, Index width, const TileEnd<T>& end) {
+inline __attribute__((noinline)) void add_tile(const T* a, Index row, Index col, Index K, const Rows<T>& b, T* copy,
+                                               T* out, Index ldo, Index width, const TileEnd<T>& end) {
   Vec<T> acc[M][N];
   sum_tile<T, M, N, Copy>(a, row, col, K, b, copy, acc);
   const bool first = end.first, last = end.last;
@@ -89,8 +89,8 @@ inline __attribute__((noinline)) void add_tile(const T* a, Index row, Index col,
 }
 
 template <class T, int N, bool Copy>
-inline void add_rows_tile(Index M, const T* a, Index row, Index col, Index K, const Rows<T>& b, T* copy, T* out, Index ldo,
-                          Index width, const TileEnd<T>& end) {
+inline void add_rows_tile(Index M, const T* a, Index row, Index col, Index K, const Rows<T>& b, T* copy, T* out,
+                          Index ldo, Index width, const TileEnd<T>& end) {
   switch (M) {
 #define DHYAN_TILE(m) \
   case m:             \

@@ -44,5 +44,11 @@ DenseKernels<T> kernels() {
 }  // namespace
 
 // The only exported symbol of this unit.
-DenseTable DHYAN_JOIN(dense_table_, DHYAN_VARIANT)() { return {kernels<float>(), kernels<double>(), {screen_quantize, screen_panel, screen_least, screen_reaching}, gemm_thin_halves, gemm_thin_bytes}; }
+DenseTable DHYAN_JOIN(dense_table_, DHYAN_VARIANT)() {
+  return {kernels<float>(),
+          kernels<double>(),
+          {screen_quantize, screen_panel, screen_least, screen_reaching},
+          gemm_thin_halves,
+          gemm_thin_bytes};
+}
 }  // namespace dhyan

@@ -31,7 +31,8 @@ struct DenseKernels {
   void (*gemm)(Index M, Operand<T> a, Panels<T> b, Index first, Index last, T* c, Index ldc, const T* bias,
                bool accumulate, T* scratch);
   Index gemm_scratch;
-  // The same for columns first..last of a B (K,N) that is not packed, rows of A at a + m * row, rows of B at b + k * ldb.
+  // The same for columns first..last of a B (K,N) that is not packed, rows of A at a + m * row, rows of B at b + k *
+  // ldb.
   void (*gemm_thin)(Index M, const T* a, Index row, const T* b, Index ldb, Index K, Index first, Index last, T* c,
                     Index ldc, const T* bias, bool accumulate, T* scratch);
 

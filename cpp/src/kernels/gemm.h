@@ -252,9 +252,9 @@ void gemm(Index M, Operand<T> a, Panels<T> b, Index first, Index last, T* c, Ind
   }
 }
 
-// The same product with B (K,N) read where it lies, rows `ld` apart: a few rows of A do not earn back a packing. Columns
-// first..last of C. Every element is the chain of multiply-adds of `tile`, its links kept in `sums` between groups of
-// kGroupK rows of B, which are read as that many forward streams: memory is what limits this form.
+// The same product with B (K,N) read where it lies, rows `ld` apart: a few rows of A do not earn back a packing.
+// Columns first..last of C. Every element is the chain of multiply-adds of `tile`, its links kept in `sums` between
+// groups of kGroupK rows of B, which are read as that many forward streams: memory is what limits this form.
 constexpr Index kGroupK = 8;
 constexpr Index kStrip = 512;  // columns whose sums stay in L1
 
@@ -331,8 +331,8 @@ inline __attribute__((always_inline)) void add_group(const T* a, Index row, B b,
 #pragma GCC unroll 8
     for (Index g = 0; g < G; ++g) {
       w[g] = b.load(g, n);
-      // Several rows compute long enough for the next group to arrive: beam 4 at H = 512 1.0 -> 0.72 ms a token. One row
-      // waits for memory alone, which the hardware foresees as well.
+      // Several rows compute long enough for the next group to arrive: beam 4 at H = 512 1.0 -> 0.72 ms a token. One
+      // row waits for memory alone, which the hardware foresees as well.
       if (MR > 1) __builtin_prefetch(b.data + (G + g) * b.ld + n);
     }
 #pragma GCC unroll 4

@@ -115,7 +115,8 @@ DHYAN_INLINE Vec<T> between(Vec<T> x, Index first, Index last, T other) {
   using Lane = BitsOf<T>;
   Bits lane;
   for (Index i = 0; i < kWidth<T>; ++i) lane[i] = static_cast<Lane>(i);
-  const Lane from = static_cast<Lane>(first < 0 ? 0 : first), to = static_cast<Lane>(last < kWidth<T> ? last : kWidth<T>);
+  const Lane from = static_cast<Lane>(first < 0 ? 0 : first),
+             to = static_cast<Lane>(last < kWidth<T> ? last : kWidth<T>);
   return (lane >= from) & (lane < to) ? x : broadcast(other);
 }
 
@@ -175,7 +176,8 @@ DHYAN_INLINE Vec<T> merge(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
 }
 template <class T, Index Length, std::size_t... I>
 DHYAN_INLINE Vec<T> fold_segments(Vec<T> v, std::index_sequence<I...>) {
-  return v + __builtin_shufflevector(v, v, static_cast<int>(I / Length * Length + (I % Length + Length / 2) % Length)...);
+  return v +
+         __builtin_shufflevector(v, v, static_cast<int>(I / Length * Length + (I % Length + Length / 2) % Length)...);
 }
 template <class T>
 DHYAN_INLINE Vec<T> join_parts(const Vec<T>* parts) {

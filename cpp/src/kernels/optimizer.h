@@ -62,7 +62,8 @@ void dropout_mask(Index first, Index n, std::uint64_t key, T rate, T* out) {
     // The counter is 32 bits wide; its upper half goes into the key.
     const std::uint64_t counter = static_cast<std::uint64_t>(first + block);
     const auto low = static_cast<std::uint32_t>(counter);
-    const std::uint32_t key0 = static_cast<std::uint32_t>(key) + static_cast<std::uint32_t>(counter >> 32) * 0x85ebca6bU;
+    const std::uint32_t key0 =
+        static_cast<std::uint32_t>(key) + static_cast<std::uint32_t>(counter >> 32) * 0x85ebca6bU;
     const auto key1 = static_cast<std::uint32_t>(key >> 32);
     const std::uint64_t left = 4294967296ULL - low;
     const Index run = n - block < static_cast<Index>(left) ? n - block : static_cast<Index>(left);

@@ -19,7 +19,8 @@ inline Index smaller(Index a, Index b) { return a < b ? a : b; }
 
 // ---- keys, prepared once per sentence ----
 // tanh:    e^2k as [H/32][S][32], tails 0, then the largest |k| of each key [S]
-// product: narrow keys transposed into panels of one vector of keys, [S/W][H][W], tails 0; wide ones are read as they are
+// product: narrow keys transposed into panels of one vector of keys, [S/W][H][W], tails 0; wide ones are read as they
+// are
 
 // Up to this width summing 16 lanes costs more than the products, and lanes run along the keys instead. Measured at
 // S = T = 1000, H = 64: about four times as fast.
@@ -135,7 +136,8 @@ inline __attribute__((noinline)) void tanh_tile(const T* eq, const T* w, Index p
       const V w0 = load<T>(wp), w1 = load<T>(wp + kLanes), w2 = load<T>(wp + kPair), w3 = load<T>(wp + kPair + kLanes);
       for (int j = 0; j < N; ++j) {
         const T* key = ek + p * next + j * kPair + at;
-        const V k0 = load<T>(key), k1 = load<T>(key + kLanes), k2 = load<T>(key + next), k3 = load<T>(key + next + kLanes);
+        const V k0 = load<T>(key), k1 = load<T>(key + kLanes), k2 = load<T>(key + next),
+                k3 = load<T>(key + next + kLanes);
         for (int i = 0; i < M; ++i) {
           const T* q = eq + i * kHiddenBlock + p * kPair + at;
           acc[i][j] += quad_term<V>(load<T>(q) * k0, w0, load<T>(q + kLanes) * k1, w1, load<T>(q + kPair) * k2, w2,

@@ -81,7 +81,8 @@ struct TanhBackward {
     for (int g = 0; g < G; ++g) dq[g] = sum[g], dw[g] += dy[g];
   }
 
-  // The same sums in the same order, each key by the path its magnitude asks for; what has no gradient is not looked at.
+  // The same sums in the same order, each key by the path its magnitude asks for; what has no gradient is not looked
+  // at.
   inline __attribute__((noinline)) void careful(Index t, T q_most, Index first, Index last, V (&dq)[G]) {
     const T* row = dscores + t * in.S;
     V eq[G], dy[G] = {};

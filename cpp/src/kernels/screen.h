@@ -1,8 +1,9 @@
 // A linear layer in bytes, to find which outputs can be the largest: weights rounded to 8 bits a column, inputs to 14,
 // sums exact in 32-bit integers, and for every output an interval that holds what `gemm` computes for it.
 //
-//     w_k = s q_k + e_k, |q| <= 127      x_k = t p_k + f_k, |p| <= top      y = b + s t sum p q  +-  |x| error + |b| gamma
-//     error = |e| + (|w| + |e|) (sqrt(K) / (2 top) + gamma), norms over k; gamma covers the rounding of gemm itself
+//     w_k = s q_k + e_k, |q| <= 127      x_k = t p_k + f_k, |p| <= top      y = b + s t sum p q  +-  |x| error + |b|
+//     gamma error = |e| + (|w| + |e|) (sqrt(K) / (2 top) + gamma), norms over k; gamma covers the rounding of gemm
+//     itself
 #pragma once
 
 #include "kernels/dense_table.h"
@@ -22,7 +23,8 @@ inline std::int32_t rounded(float x) {
   return __builtin_bit_cast(std::int32_t, x + magic) - __builtin_bit_cast(std::int32_t, magic);
 }
 
-// Columns [0, width) of w -> codes[pair][column][2], scale and error of each. False where a weight is not finite or huge.
+// Columns [0, width) of w -> codes[pair][column][2], scale and error of each. False where a weight is not finite or
+// huge.
 bool screen_quantize(const float* w, Index ldw, Index K, Index width, float spread, float gamma, std::int8_t* codes,
                      float* scale, float* error) {
   constexpr Index C = kScreenColumns;

@@ -1,4 +1,5 @@
-// One step of a recurrent cell for a few rows, forward and backward: shared by the encoder's layers and the decoder loop.
+// One step of a recurrent cell for a few rows, forward and backward: shared by the encoder's layers and the decoder
+// loop.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +14,8 @@
 
 namespace dhyan {
 
-// The recurrent half of a cell, for steps of so many rows. The input half differs: one product for all steps, or a product a step.
+// The recurrent half of a cell, for steps of so many rows. The input half differs: one product for all steps, or a
+// product a step.
 template <class T>
 struct CellWeights {
   Cell cell;
@@ -21,7 +23,8 @@ struct CellWeights {
   Weights<T> hidden;       // W_hh
   Buffer<T> input_bias;    // what an input product starts from: bias_ih, for rnn and lstm plus bias_hh
   Buffer<T> hidden_bias;   // gru: bias_hh stays inside the reset product; empty for the others
-  CellParameters<T> norm;  // layer normalisation, where it is normalized(): the biases come after it, and above are zeros
+  CellParameters<T>
+      norm;  // layer normalisation, where it is normalized(): the biases come after it, and above are zeros
   Index width() const { return gates_of(cell) * H; }
 };
 
@@ -71,8 +74,8 @@ void check_cell(const char* op, const char* name, Cell cell, const CellParameter
   check_shape(op, (at + "gain_hh").c_str(), p.gain_hh, {{"G*H", width}});
 }
 
-// Variational dropout of the recurrent state (Gal & Ghahramani 2016): h W_hh reads h times a mask that is the same at every
-// step of a sentence; h itself is handed on whole. Without masks it is empty and changes nothing.
+// Variational dropout of the recurrent state (Gal & Ghahramani 2016): h W_hh reads h times a mask that is the same at
+// every step of a sentence; h itself is handed on whole. Without masks it is empty and changes nothing.
 template <class T>
 struct StateMask {
   Buffer<T> rows, read;  // (rows,H) the slice's masks; what the product reads

@@ -1,6 +1,8 @@
-// Layer normalisation of the two sums of a cell, x W_ih and h W_hh (Ba, Kiros & Hinton 2016, equations 20 to 22 and 29):
+// Layer normalisation of the two sums of a cell, x W_ih and h W_hh (Ba, Kiros & Hinton 2016, equations 20 to 22 and
+// 29):
 //
-//   LN(a) = (a - mean) / sd gain + bias,   sd = sqrt(mean of squares of (a - mean) + 1e-5), over the G*H sums of one step
+//   LN(a) = (a - mean) / sd gain + bias,   sd = sqrt(mean of squares of (a - mean) + 1e-5), over the G*H sums of one
+//   step
 //
 // A step of a row is one normalisation, so neither its batch nor threads can be seen. Sums are double, in order.
 #pragma once

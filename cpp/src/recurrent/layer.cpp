@@ -173,8 +173,8 @@ void run_backward(const char* op, const RecurrentCache<T>& cache, const Tokens<T
 }
 
 // f(0) and f(1), the directions of a layer. Of two threads each takes one, whole: twice the rows in every product of a
-// step, and nobody waits in between (3 % of a small training step, 2 to 7 % of decoding one sentence). More threads share
-// the sentences of one direction after the other.
+// step, and nobody waits in between (3 % of a small training step, 2 to 7 % of decoding one sentence). More threads
+// share the sentences of one direction after the other.
 template <class F>
 void for_directions(Index work, bool together, F&& f) {
   if (!together || num_threads() != 2) return f(0), f(1);
@@ -204,7 +204,8 @@ void recurrent_backward(const RecurrentCache<T>& cache, const Tokens<T>& x, cons
                         const CellGradients<T>& gradients, View<T, 2> dh0, View<T, 2> dc0) {
   const char* op = "recurrent_backward";
   check_shape(op, "doutput", doutput, {{"N", cache.sentences.total}, {"H", cache.H}});
-  run_backward<T>(op, cache, x, p, h0, c0, state_mask, doutput.data, cache.H, dfinal_h, dfinal_c, dx, gradients, dh0, dc0);
+  run_backward<T>(op, cache, x, p, h0, c0, state_mask, doutput.data, cache.H, dfinal_h, dfinal_c, dx, gradients, dh0,
+                  dc0);
 }
 
 template <class T>

@@ -1,5 +1,5 @@
-// Large blocks of one pool, cut from chunks of the system's memory and joined again: a training step asks for many sizes,
-// few of them at a time, and blocks that could not be cut held a sixth more memory than was ever in use at once.
+// Large blocks of one pool, cut from chunks of the system's memory and joined again: a training step asks for many
+// sizes, few of them at a time, and blocks that could not be cut held a sixth more memory than was ever in use at once.
 #pragma once
 
 #include <cstddef>
@@ -55,7 +55,8 @@ class Extents {
     if (it != extents_.begin())
       if (const auto before = std::prev(it); joins(before, it)) join(before, it), it = before;
     const Extent& extent = it->second;
-    const bool whole = it->first == extent.chunk && (std::next(it) == extents_.end() || std::next(it)->second.chunk != extent.chunk);
+    const bool whole =
+        it->first == extent.chunk && (std::next(it) == extents_.end() || std::next(it)->second.chunk != extent.chunk);
     if (whole && kept_ > most_kept_) {
       kept_ -= extent.size;
       std::free(extent.chunk);

@@ -93,7 +93,8 @@ const Bf16Kernels* bf16_kernels() {
 }
 
 bool set_bf16_products(bool on) {
-  if (on && !bf16_kernels()) throw std::invalid_argument("this CPU and build have no products in bfloat16 (AVX512-BF16)");
+  if (on && !bf16_kernels())
+    throw std::invalid_argument("this CPU and build have no products in bfloat16 (AVX512-BF16)");
   return std::exchange(in_bf16, on);
 }
 bool bf16_products() { return in_bf16; }

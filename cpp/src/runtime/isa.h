@@ -21,9 +21,9 @@ std::vector<std::string> runnable_isas();    // built in and supported by this C
 
 // Products in bfloat16 beside the active variant; null where build, CPU or a forced instruction set have none.
 const Bf16Kernels* bf16_kernels();
-// On: what this thread packs from now on is rounded to bfloat16, and so are the products that read it (sums stay float);
-// returns what was set before. It stands for an argument that everything between a training pass and its products would
-// hand on. std::invalid_argument where there are no such products.
+// On: what this thread packs from now on is rounded to bfloat16, and so are the products that read it (sums stay
+// float); returns what was set before. It stands for an argument that everything between a training pass and its
+// products would hand on. std::invalid_argument where there are no such products.
 bool set_bf16_products(bool on);
 bool bf16_products();
 // On another thread, for the length of an item: the setting of the thread that dealt it out.

@@ -24,8 +24,9 @@ class Region {
   }
 
  private:
-  // Every thread begins with a share of its own, the same in every region of as many items: what it reads is then likely
-  // in its own cache from the region before. Who is done helps the others, so that fewer threads than shares do as well.
+  // Every thread begins with a share of its own, the same in every region of as many items: what it reads is then
+  // likely in its own cache from the region before. Who is done helps the others, so that fewer threads than shares do
+  // as well.
   static constexpr int kMostShares = 64;
   struct alignas(64) Share {
     std::atomic<std::int64_t> next{0};

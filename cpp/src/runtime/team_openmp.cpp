@@ -1,5 +1,5 @@
-// An OpenMP team, for programs whose other parts use one as well. team_pool.cpp says why it is not the default. Where the
-// system gives no more threads it ends the process; the pool does with those it has.
+// An OpenMP team, for programs whose other parts use one as well. team_pool.cpp says why it is not the default. Where
+// the system gives no more threads it ends the process; the pool does with those it has.
 #include <omp.h>
 
 #include "runtime/team.h"

@@ -1,6 +1,6 @@
 // Threads of our own instead of an OpenMP team. A team's region ends when every member has arrived, and a member that
-// the system has not scheduled yet arrives a time slice late: beside one busy process a training epoch of 4 s took 74 s.
-// Here nobody waits for a thread that holds no item.
+// the system has not scheduled yet arrives a time slice late: beside one busy process a training epoch of 4 s took 74
+// s. Here nobody waits for a thread that holds no item.
 #include <chrono>
 #include <condition_variable>
 #include <system_error>
@@ -21,7 +21,8 @@ inline void pause_briefly() {
 #endif
 }
 
-// Workers look for a region for 200 us after the last one (the next is usually nearer than a wake-up costs), then sleep.
+// Workers look for a region for 200 us after the last one (the next is usually nearer than a wake-up costs), then
+// sleep.
 class Pool {
  public:
   void run(Region& region, int threads) {

@@ -45,7 +45,8 @@ constexpr std::int64_t kSerialWork = 1 << 16;
 template <class F>
 void parallel_for(std::int64_t items, std::int64_t work, F&& f, bool backwards = false) {
   auto call = [](void* context, std::int64_t item) { (*static_cast<std::remove_reference_t<F>*>(context))(item); };
-  detail::run(items, items > 1 && work >= kSerialWork, backwards, call, const_cast<void*>(static_cast<const void*>(&f)));
+  detail::run(items, items > 1 && work >= kSerialWork, backwards, call,
+              const_cast<void*>(static_cast<const void*>(&f)));
 }
 
 }  // namespace dhyan
