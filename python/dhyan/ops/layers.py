@@ -27,7 +27,9 @@ GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 def cell_arrays(group: Mapping[str, np.ndarray]) -> _core.CellArrays:
     """A cell's parameters, or the arrays of their gradients, as the core takes them; gains where there are any."""
-    return _core.CellArrays(**{name: group[name] for name in (*CELL_PARAMETERS, *CELL_GAINS) if name in group or name in CELL_PARAMETERS})
+    return _core.CellArrays(
+        **{name: group[name] for name in (*CELL_PARAMETERS, *CELL_GAINS) if name in group or name in CELL_PARAMETERS}
+    )
 
 
 def embedding_forward(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
