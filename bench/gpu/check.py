@@ -121,7 +121,7 @@ class Problem:
             reference.context_backward(self.dcontext, self.weights, self.v),
         )  # fmt: skip
         norms = np.linalg.norm(self.q, axis=-1, keepdims=True)
-        yield "unit_rows", ("unit",), lambda: (self.device.core.cuda_unit_rows(None, q),), (self.q / norms,)
+        yield "unit_rows", ("unit",), lambda: (self.device.core.cuda_unit_rows(q, None),), (self.q / norms,)
 
 
 def gate_of(dtype: str, term: str) -> float:

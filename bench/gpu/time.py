@@ -93,7 +93,7 @@ class OurClock:
         return median(lambda: self.once(run))
 
     def once(self, run: Callable[[], Any]) -> float:
-        self.core.cuda_unit_rows(None, self.large)
+        self.core.cuda_unit_rows(self.large, None)
         first = self.core.cuda_mark(0, None)
         run()
         return float(self.core.cuda_between(first, self.core.cuda_mark(0, None)))
