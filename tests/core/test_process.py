@@ -408,8 +408,8 @@ for event in begun:
     )
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    # In 8 of 525 runs of "reader" with two threads Python never finalised the object, so that nothing was written; other
-    # objects were finalised. Not explained: perhaps a thread that is stopped for ever still refers to it.
+    # In 8 of 525 runs of "reader" with two threads Python never finalised the object, so that nothing was written;
+    # other objects were finalised. Not explained: perhaps a thread that is stopped for ever still refers to it.
     assert done.stdout in ("same", "")
 
 
